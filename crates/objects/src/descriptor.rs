@@ -1,0 +1,14 @@
+//! Descriptor tables: which number of which process refers to which open file description.
+
+use serde::{Deserialize, Serialize};
+
+/// A descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdEntry {
+    /// Its number.
+    pub fd: i32,
+    /// Index into [`crate::JobState::open_files`].
+    pub file: u32,
+    /// `FD_CLOEXEC`.
+    pub close_on_exec: bool,
+}

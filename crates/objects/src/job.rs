@@ -1,0 +1,108 @@
+//! A whole job at one instant: the root of what an image's metadata holds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::file::{FileIdentity, OpenFile};
+use crate::pipe::PipeState;
+use crate::process::ProcessState;
+use crate::shared_memory::SharedMemory;
+use crate::{FilePath, NsPid};
+
+/// Everything about a job but the contents of its pages, which the image keeps beside it by address space.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobState {
+    /// Which job this is, and how it was launched.
+    pub info: JobInfo,
+    /// The machine it was taken on, as far as a restart must compare it.
+    pub machine: Machine,
+    /// Every process of the job, by ascending pid; the dead that are not yet waited for included.
+    pub processes: Vec<ProcessState>,
+    /// Every open file description once, however many descriptors in however many processes refer to it.
+    pub open_files: Vec<OpenFile>,
+    /// Every pipe and named pipe that an open file description is an end of.
+    pub pipes: Vec<PipeState>,
+    /// Every shared memory object that a process maps or has open.
+    pub shared_memory: Vec<SharedMemory>,
+    /// Every file that is mapped or executed, known by more than its path.
+    pub mapped_files: Vec<FileIdentity>,
+}
+
+/// Which job an image belongs to, and how it was launched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobInfo {
+    /// 16 lower-case hexadecimal digits, drawn at launch; the same over all restarts.
+    pub id: String,
+    /// The file name of the command's program.
+    pub name: String,
+    /// The command and its arguments.
+    pub command: Vec<FilePath>,
+    /// The working directory of the launch.
+    pub launch_dir: FilePath,
+    /// The generation of this checkpoint: 1 for a job's first, rising over restarts.
+    pub generation: u64,
+    /// When the job was frozen: nanoseconds since the epoch.
+    pub taken_at_ns: u64,
+    /// The pid that the job sees as its launcher: the parent of its first process and of its orphans.
+    pub launcher: NsPid,
+    /// The process group of the launcher, as the job saw it at launch.
+    pub launcher_pgid: NsPid,
+    /// The session of the launcher, as the job saw it at launch.
+    pub launcher_sid: NsPid,
+    /// The job's first process. It may have ended when the job is one that is waited for as a whole.
+    pub first: NsPid,
+    /// The wait status of the first process when it has ended and been waited for already.
+    pub first_status: Option<i32>,
+    /// The user and group that the launcher ran as.
+    pub uid: u32,
+    /// See `uid`.
+    pub gid: u32,
+    /// The checkpoint signal of this job.
+    pub signal: i32,
+    /// What later coordinators of the job go on with unless told otherwise.
+    pub settings: Settings,
+}
+
+/// Options of the launch that a restart goes on with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Seconds between checkpoints.
+    pub interval: Option<f64>,
+    /// Where images go.
+    pub dir: FilePath,
+    /// Complete generations to keep.
+    pub keep: u32,
+    /// `none`, `lz4` or `zstd:LEVEL`.
+    pub compress: String,
+    /// Images hold program and library pages too.
+    pub self_contained: bool,
+    /// The job ends when its last process has ended, not its first.
+    pub wait_all: bool,
+    /// What a signal to the coordinator does: `(signal number, action)` as on the command line.
+    pub on: Vec<(i32, String)>,
+    /// Exit code after a checkpoint that stopped the job.
+    pub stop_exit_code: u8,
+}
+
+/// What a restart must find again, or know of, in the machine it runs on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Machine {
+    /// `uname -n`, for messages.
+    pub host: String,
+    /// `uname -r`, for messages.
+    pub kernel: String,
+    /// The state components that the kernel saves in a signal frame (`XCR0`); 0 without XSAVE.
+    pub xcr0: u64,
+    /// Instruction set extensions that programs may have chosen code paths by: the words of
+    /// [`ckpt_sys::cpu::features`], in its order.
+    pub cpu_features: Vec<u32>,
+    /// Bytes of the signal frame's XSAVE area.
+    pub xsave_size: u32,
+    /// `CLOCK_MONOTONIC` at the freeze, in nanoseconds.
+    pub monotonic_ns: u64,
+    /// `CLOCK_BOOTTIME` at the freeze, in nanoseconds.
+    pub boottime_ns: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// The vDSO's bytes, so that a restart can tell whether it has the same one.
+    pub vdso: Vec<u8>,
+}

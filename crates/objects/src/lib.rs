@@ -1,0 +1,22 @@
+//! What the kernel keeps for a job, one module per kind of object.
+//!
+//! Each module holds an object's `State` as it stands in an image, how it is observed in a frozen process
+//! (`observe…`, used by the coordinator) and how it is built anew (`rebuild…`, used by the restart), side by side.
+//! Nothing here freezes a process, reads an image or decides an order: that is the coordinator's and the restart's part.
+//!
+//! All process ids in a state are those the job itself sees ([`NsPid`]): they do not change over a restart.
+
+pub mod descriptor;
+pub mod file;
+pub mod job;
+pub mod memory;
+pub mod names;
+pub mod pipe;
+pub mod process;
+pub mod shared_memory;
+pub mod signal;
+pub mod thread;
+pub mod timer;
+
+pub use job::JobState;
+pub use names::{FilePath, HostPid, NsPid};

@@ -1,0 +1,16 @@
+//! Pipes and named pipes, and the bytes in them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::FilePath;
+
+/// A pipe, apart from the open file descriptions that are its ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeState {
+    /// The path of a named pipe; nothing for one made with `pipe`.
+    pub path: Option<FilePath>,
+    /// `F_GETPIPE_SZ`, in bytes.
+    pub capacity: u32,
+    /// What has been written and not yet read, by packets: one for a plain pipe, each write of its own for `O_DIRECT`.
+    pub packets: Vec<Vec<u8>>,
+}

@@ -1,0 +1,118 @@
+//! One process: its ids, credentials, limits and settings. Its memory, threads and descriptors have modules of their own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::descriptor::FdEntry;
+use crate::memory::AddressSpace;
+use crate::signal::SignalState;
+use crate::thread::ThreadState;
+use crate::timer::IntervalTimer;
+use crate::{FilePath, NsPid};
+
+/// A process of the job, alive or waiting to be waited for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProcessState {
+    /// Its pid.
+    pub pid: NsPid,
+    /// Its parent's pid: another process of the job, or the launcher.
+    pub ppid: NsPid,
+    /// Its process group.
+    pub pgid: NsPid,
+    /// Its session.
+    pub sid: NsPid,
+    /// The name of its first thread, as in `/proc/PID/comm`.
+    pub comm: FilePath,
+    /// What it is.
+    pub life: Life,
+}
+
+/// A process is alive, or it has ended and its parent has not waited for it yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Life {
+    /// It runs.
+    Alive(Box<LiveProcess>),
+    /// It has ended with this wait status (wait(2)).
+    Zombie {
+        /// As `waitpid` will give it.
+        status: i32,
+    },
+}
+
+/// What a living process has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LiveProcess {
+    /// Its mappings and the fields of its `mm`.
+    pub memory: AddressSpace,
+    /// Its threads; the first is the thread group's leader.
+    pub threads: Vec<ThreadState>,
+    /// Its descriptors, by ascending number.
+    pub descriptors: Vec<FdEntry>,
+    /// Its signal handlers, and signals pending for the process as a whole.
+    pub signals: SignalState,
+    /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF` as `getitimer` gave them.
+    pub interval_timers: [IntervalTimer; 3],
+    /// Its working directory.
+    pub cwd: FilePath,
+    /// Its root directory.
+    pub root: FilePath,
+    /// `umask`.
+    pub umask: u32,
+    /// Its resource limits, indexed by `RLIMIT_*` (0 to 15).
+    pub limits: Vec<Limit>,
+    /// Who it runs as.
+    pub credentials: Credentials,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: i32,
+    /// `prctl` settings that are the process's, not a thread's.
+    pub settings: ProcessSettings,
+    /// Where the agent is in its memory.
+    pub agent: AgentPlace,
+}
+
+/// A resource limit; `u64::MAX` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// What applies.
+    pub soft: u64,
+    /// What an unprivileged process may raise it to.
+    pub hard: u64,
+}
+
+/// Who a process runs as: real, effective, saved and file system ids, as `/proc/PID/status` gives them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// Real, effective, saved, file system.
+    pub uids: [u32; 4],
+    /// Real, effective, saved, file system.
+    pub gids: [u32; 4],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Inheritable, permitted, effective, bounding, ambient capabilities.
+    pub capabilities: [u64; 5],
+    /// `PR_GET_SECUREBITS`.
+    pub securebits: u32,
+}
+
+/// Settings made with prctl(2) for the whole process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSettings {
+    /// `PR_GET_DUMPABLE`.
+    pub dumpable: u32,
+    /// `PR_GET_CHILD_SUBREAPER`.
+    pub child_subreaper: bool,
+    /// `PR_GET_THP_DISABLE`.
+    pub thp_disable: bool,
+}
+
+/// Where the agent lies in a process's memory.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct AgentPlace {
+    /// Entry point by which the restorer leaves: see `ckpt_agent::leave`.
+    pub leave: u64,
+    /// Start of the agent's state that holds only during a checkpoint: a restart fills it with zeroes.
+    pub transient_start: u64,
+    /// Its length in bytes.
+    pub transient_len: u64,
+    /// Address, inside the transient state, of the 32-bit count of threads that have yet to leave the restorer.
+    pub leaving: u64,
+}

@@ -1,0 +1,47 @@
+//! Shared memory: an object that several mappings, in one process or several, show the same pages of.
+
+use serde::{Deserialize, Serialize};
+
+use crate::FilePath;
+
+/// A shared memory object whose contents the image holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SharedMemory {
+    /// Under which number the image keeps its pages; a page's address is its byte offset in the object.
+    pub space: u32,
+    /// Bytes.
+    pub size: u64,
+    /// What it is.
+    pub kind: SharedMemoryKind,
+}
+
+/// The kinds of shared memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SharedMemoryKind {
+    /// `MAP_SHARED | MAP_ANONYMOUS`, shared over `fork`.
+    Anonymous,
+    /// memfd_create(2).
+    Memfd {
+        /// Its name, without the kernel's `memfd:`.
+        name: FilePath,
+        /// `F_GET_SEALS`; not known (0) when no descriptor of it is open.
+        seals: u32,
+    },
+    /// A file with a name that is mapped shared and writable; its mapped pages are written back to it on restart.
+    /// On a memory file system (`/dev/shm`) it is made anew where it is gone.
+    Named {
+        /// Its path.
+        path: FilePath,
+        /// Permission bits.
+        mode: u32,
+        /// It lies on a tmpfs.
+        in_memory: bool,
+    },
+    /// A file that has no name any more.
+    Unlinked {
+        /// The path it had.
+        path: FilePath,
+        /// Permission bits.
+        mode: u32,
+    },
+}

@@ -1,0 +1,8 @@
+//! System calls that rustix lacks, and kernel structures. The only home of raw `asm!` beside the restorer and the preload.
+//!
+//! `no_std`, and free of libc: the agent, inside the job's signal handler, stands on it.
+#![no_std]
+
+pub mod cpu;
+pub mod raw;
+pub mod sigframe;
