@@ -1,2 +1,67 @@
-//! Placeholder.
-fn main() {}
+//! Everything a contributor runs: `cargo xtask build|demo|test|bench`.
+//!
+//! Every step is bounded in time, and nothing that was started is left running. The engine is not here: these commands
+//! use the tools as a user does.
+#![forbid(unsafe_code)]
+
+mod demo;
+mod provide;
+mod test;
+
+use std::env;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use xtask::processes::{adopt_orphans, run_well};
+use xtask::tools::{Profile, Tools, cargo};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  build [--release]  build the tools and the agent
+  demo [SEED]        kill a real job at a random moment, restart it, compare its output
+  test [FILTER]      install what the tests need, check the style, build, and run all tests;
+                     with FILTER only build and run the tests whose names contain it
+  bench              measure; see docs/benchmarks.md";
+
+/// How long the benches may take: some hundred runs of jobs of a gigabyte.
+const BENCH_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args[..] {
+        ["build"] => build(Profile::Dev),
+        ["build", "--release"] => build(Profile::Release),
+        ["demo"] => demo::demo(None),
+        ["demo", seed] => seed.parse().context("a seed is a number").and_then(|seed| demo::demo(Some(seed))),
+        ["test"] => test::test(None),
+        ["test", filter] => test::test(Some(filter)),
+        ["bench"] => bench(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    done.unwrap_or_else(|e| {
+        eprintln!("xtask: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn build(profile: Profile) -> Result<ExitCode> {
+    adopt_orphans()?;
+    println!("the tools and the agent are in {}", Tools::build(profile)?.dir.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench() -> Result<ExitCode> {
+    adopt_orphans()?;
+    run_well(cargo().args(["bench", "-p", "ckpt-benches"]), BENCH_LIMIT)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,104 @@
+//! What the tests need beside cargo: distribution packages, Python packages, rustup components.
+//!
+//! Only root installs distribution packages. Where something is missing and cannot be installed, a line says so and
+//! what to type; the tests that need it say so themselves.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use xtask::processes::{run, run_well};
+use xtask::tools::{cargo, root, target_dir};
+
+/// How long one installer may take.
+const INSTALL_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// How long a question to an installer may take.
+const QUESTION_LIMIT: Duration = Duration::from_secs(30);
+
+/// Makes sure that `cargo fmt` and `cargo clippy` are there: rustup's minimal profile lacks them.
+pub fn style_checkers() -> Result<()> {
+    for component in ["fmt", "clippy"] {
+        if succeeds(cargo().args([component, "--version"])) {
+            continue;
+        }
+        let name = if component == "fmt" { "rustfmt" } else { component };
+        run_well(Command::new("rustup").args(["component", "add", name]), INSTALL_LIMIT)
+            .with_context(|| format!("cargo {component} is missing: install {name}"))?;
+    }
+    Ok(())
+}
+
+/// Whether `cargo nextest` is there.
+#[must_use]
+pub fn has_nextest() -> bool {
+    succeeds(cargo().args(["nextest", "--version"]))
+}
+
+/// Installs the Debian packages of `tests/packages.txt` that are missing.
+pub fn packages() -> Result<()> {
+    let missing: Vec<String> = listed("tests/packages.txt")?.into_iter().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if !rustix::process::geteuid().is_root() {
+        println!("not root, so these packages stay missing (apt-get install {names}); the tests that need them will say so");
+        return Ok(());
+    }
+    println!("installing {names} …");
+    let mut install = apt_get(&["install", "--yes", "--no-install-recommends"]);
+    install.args(&missing);
+    run_well(&mut apt_get(&["update"]), INSTALL_LIMIT)
+        .and_then(|()| run_well(&mut install, INSTALL_LIMIT))
+        .with_context(|| format!("failed to install what the tests need: install {names}"))
+}
+
+/// Installs `tests/requirements.txt`, where it exists, into a virtual environment below the build folder. Returns the
+/// search path to run the tests with: that environment's programs first.
+pub fn python() -> Result<Option<OsString>> {
+    let list = root().join("tests/requirements.txt");
+    let Ok(wanted) = fs::read_to_string(&list) else { return Ok(None) };
+    let venv = target_dir()?.join("test-venv");
+    let mark = venv.join("installed.txt");
+    if fs::read_to_string(&mark).ok().as_ref() != Some(&wanted) {
+        println!("installing Python packages into {} …", venv.display());
+        run_well(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv), INSTALL_LIMIT)?;
+        let mut install = Command::new(venv.join("bin/pip"));
+        install.args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&list);
+        run_well(&mut install, INSTALL_LIMIT)?;
+        fs::write(&mark, wanted).with_context(|| format!("failed to write {}", mark.display()))?;
+    }
+    let old = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(std::iter::once(venv.join("bin")).chain(env::split_paths(&old)));
+    path.map(Some).with_context(|| format!("{} cannot be on a search path", venv.display()))
+}
+
+/// The entries of a list, one a line; `#` begins a comment. A list that does not exist is empty.
+fn listed(path: &str) -> Result<Vec<String>> {
+    let text = match fs::read_to_string(root().join(path)) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).with_context(|| format!("failed to read {path}")),
+    };
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    Ok(lines.filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut command = Command::new("dpkg-query");
+    command.args(["--show", "--showformat", "${db:Status-Status}", package]).stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success() && output.stdout == b"installed")
+}
+
+fn apt_get(args: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(["--quiet=2", "-o", "DPkg::Lock::Timeout=120"]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    run(command.stdout(Stdio::null()).stderr(Stdio::null()), QUESTION_LIMIT).is_ok_and(|status| status.success())
+}
