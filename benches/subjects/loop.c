@@ -1,0 +1,73 @@
+/*
+ * Loops of what a resident agent could make slower: system calls, the allocator, uncontended mutexes. glibc has faster
+ * paths for each of them in a process with a single thread.
+ *
+ * loop calls|malloc|mutex  runs one of them and writes the nanoseconds that it took to standard output
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static int calls(void)
+{
+	int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	char byte;
+	for (int i = 0; i < 2000000; i++)
+		if (getpid() < 1 || read(fd, &byte, 1) != 1)
+			return 1;
+	return close(fd);
+}
+
+static int allocations(void)
+{
+	static char *kept[64];
+	for (unsigned i = 0; i < 40000000; i++) {
+		char **slot = &kept[i % 64];
+		free(*slot);
+		*slot = malloc(16 + i * 7919 % 1009);
+		if (!*slot)
+			return 1;
+		**slot = 1;
+	}
+	return 0;
+}
+
+static int mutexes(void)
+{
+	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	for (int i = 0; i < 100000000; i++)
+		if (pthread_mutex_lock(&mutex) || pthread_mutex_unlock(&mutex))
+			return 1;
+	return 0;
+}
+
+static int64_t now(void)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+int main(int argc, char **argv)
+{
+	const struct {
+		const char *name;
+		int (*run)(void);
+	} loops[] = { { "calls", calls }, { "malloc", allocations }, { "mutex", mutexes } };
+
+	for (size_t i = 0; argc == 2 && i < sizeof loops / sizeof *loops; i++) {
+		if (strcmp(argv[1], loops[i].name))
+			continue;
+		int64_t start = now();
+		int failed = loops[i].run();
+		printf("%lld\n", (long long)(now() - start));
+		return failed;
+	}
+	return 2;
+}
