@@ -1,1 +1,72 @@
-//! Placeholder.
+//! The harness of the end-to-end tests: real programs under the real tools, killed with SIGKILL and brought back.
+//!
+//! A test is a [`Job`]: a command whose output does not depend on when it runs. It is run plainly, then again under
+//! `ckpt-launch`, killed at moments drawn at random and restarted with `ckpt-restart`; both must have printed the same
+//! bytes, left the same files and ended with the same exit code. The tests themselves, and the small C programs of
+//! `programs/`, stand beside this library; nothing here knows how the engine works, only what its commands promise.
+//!
+//! - `CKPT_BIN`: the folder of the tools, where it is not that of the running test's build.
+//! - `CKPT_TEST_SEED`: the seed of all random moments. Every test prints the one it used.
+//!
+//! A test that cannot run here (no root, no AVX-512) says so on standard error and in the file of
+//! [`not_run`](identity::not_run): it is reported, never counted silently as passed.
+
+#![forbid(unsafe_code)]
+
+pub mod artifacts;
+pub mod identity;
+pub mod job;
+pub mod sandbox;
+pub mod tree;
+
+pub use artifacts::{program, tool};
+pub use identity::{Identity, not_run};
+pub use job::{Job, Output};
+pub use sandbox::{Running, Sandbox};
+
+/// Makes the tests `NAME::as_root` and `NAME::as_user`: the job survives three kills, as either.
+#[macro_export]
+macro_rules! survives {
+    ($(#[$meta:meta])* $name:ident, $job:expr) => {
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            #[test]
+            fn as_root() {
+                $crate::Identity::Root.run(|identity| $job.survives(identity, 3));
+            }
+            #[test]
+            fn as_user() {
+                $crate::Identity::User.run(|identity| $job.survives(identity, 3));
+            }
+        }
+    };
+}
+
+/// Makes the tests `NAME::as_root`, `NAME::as_user` and `NAME::left_running` of `programs/NAME.c`: it survives two kills as
+/// either user, and does not notice ten checkpoints a second.
+#[macro_export]
+macro_rules! program_survives {
+    ($name:ident) => {
+        $crate::program_survives!($name, stringify!($name), $crate::job::ROUNDS);
+    };
+    ($name:ident, $program:expr, $rounds:expr $(, $arg:expr)*) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            #[test]
+            fn as_root() {
+                $crate::Identity::Root.run(|identity| $crate::Job::program($program, $rounds, &[$($arg),*]).survives(identity, 2));
+            }
+            #[test]
+            fn as_user() {
+                $crate::Identity::User.run(|identity| $crate::Job::program($program, $rounds, &[$($arg),*]).survives(identity, 2));
+            }
+            #[test]
+            fn left_running() {
+                $crate::Job::program($program, $rounds, &[$($arg),*]).left_running($crate::Identity::own());
+            }
+        }
+    };
+}

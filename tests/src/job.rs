@@ -1,0 +1,295 @@
+//! A job, and the ways to run it: plainly, checkpointed and left running, killed and restarted.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::artifacts::{program, tool};
+use crate::sandbox::{BOUND, Running, Sandbox};
+use crate::Identity;
+
+/// How many rounds the C programs make when they are checkpointed. A round takes about 10 ms.
+pub const ROUNDS: u32 = 300;
+
+/// How many they make when run plainly: what they print does not depend on it.
+const PLAIN_ROUNDS: u32 = 10;
+
+/// Where a job's images go, in its sandbox.
+pub const IMAGES: &str = "images";
+
+/// A command whose output does not depend on when it runs.
+#[derive(Clone, Default)]
+pub struct Job {
+    argv: Vec<OsString>,
+    plain_argv: Option<Vec<OsString>>,
+    env: Vec<(OsString, OsString)>,
+    files: Vec<(String, Vec<u8>)>,
+    leaves: Vec<String>,
+    options: Vec<OsString>,
+    interval: Option<String>,
+    code: i32,
+}
+
+/// What a run of a job has given.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Its exit code; 128+N when signal N ended it.
+    pub code: i32,
+    /// Its standard output, over all restarts.
+    pub stdout: Vec<u8>,
+    /// Standard error of each run, the tools' messages included.
+    pub stderr: Vec<String>,
+    /// What the files hold that the job leaves.
+    pub files: Vec<Vec<u8>>,
+    /// How many restarts have really taken place.
+    pub restarts: usize,
+}
+
+impl Job {
+    /// A job that runs a command.
+    pub fn new<S: AsRef<OsStr>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self { argv: argv.into_iter().map(|arg| arg.as_ref().to_owned()).collect(), ..Self::default() }
+    }
+
+    /// A job that runs a script, with an interpreter and its options: `bash`, `python3 -u`.
+    #[must_use]
+    pub fn script(interpreter: &str, script: &str) -> Self {
+        Self::new(interpreter.split_whitespace().chain(["./script"])).file("script", script)
+    }
+
+    /// A job that runs `programs/NAME.c` for so many rounds, with further arguments.
+    #[must_use]
+    pub fn program(name: &str, rounds: u32, args: &[&str]) -> Self {
+        let argv = |rounds: u32| {
+            let mut argv = vec![program(name).into_os_string(), rounds.to_string().into()];
+            argv.extend(args.iter().map(OsString::from));
+            argv
+        };
+        Self { argv: argv(rounds), plain_argv: Some(argv(PLAIN_ROUNDS.min(rounds))), ..Self::default() }
+    }
+
+    /// Sets an environment variable of the job.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Puts a file into the sandbox before the job starts.
+    #[must_use]
+    pub fn file(mut self, name: &str, contents: impl AsRef<[u8]>) -> Self {
+        self.files.push((name.to_owned(), contents.as_ref().to_owned()));
+        self
+    }
+
+    /// Names a file that the job leaves in its working directory, to be compared as its output is.
+    #[must_use]
+    pub fn leaves(mut self, name: &str) -> Self {
+        self.leaves.push(name.to_owned());
+        self
+    }
+
+    /// Adds an option of `ckpt-launch`.
+    #[must_use]
+    pub fn option(mut self, option: impl AsRef<OsStr>) -> Self {
+        self.options.push(option.as_ref().to_owned());
+        self
+    }
+
+    /// Sets the interval of checkpoints, instead of 0.3 s.
+    #[must_use]
+    pub fn interval(mut self, seconds: &str) -> Self {
+        self.interval = Some(seconds.to_owned());
+        self
+    }
+
+    /// Says that the job ends with this exit code, instead of 0.
+    #[must_use]
+    pub fn ends_with(mut self, code: i32) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// A sandbox with the job's files in it.
+    #[must_use]
+    pub fn sandbox(&self, identity: Identity) -> Sandbox {
+        let sandbox = Sandbox::new(identity);
+        for (name, contents) in &self.files {
+            sandbox.write(name, contents);
+        }
+        sandbox.make_dir(IMAGES);
+        sandbox
+    }
+
+    /// `ckpt-launch` of this job in a sandbox, with its options and the interval given or the job's own.
+    #[must_use]
+    pub fn launch_command(&self, sandbox: &Sandbox, interval: &str) -> Command {
+        let mut command = sandbox.command(tool("ckpt-launch"));
+        command.arg("-i").arg(self.interval.as_deref().unwrap_or(interval));
+        command.arg("-d").arg(sandbox.join(IMAGES)).args(&self.options).arg("--").args(&self.argv);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts `ckpt-launch` of this job: standard output to the file `out`, standard error to `err.0`.
+    #[must_use]
+    pub fn launch(&self, sandbox: &Sandbox) -> Running {
+        sandbox.start(self.launch_command(sandbox, "0.3"), "out", false, "err.0")
+    }
+
+    /// Starts `ckpt-restart` of the images: standard output appended to the file `out`, standard error to `err.N`.
+    #[must_use]
+    pub fn restart(&self, sandbox: &Sandbox, images: &[PathBuf], run: usize) -> Running {
+        let mut command = sandbox.command(tool("ckpt-restart"));
+        command.arg("-i").arg(self.interval.as_deref().unwrap_or("0.3")).args(images);
+        sandbox.start(command, "out", true, &format!("err.{run}"))
+    }
+
+    /// What a run in the sandbox has given, once it has ended.
+    fn output(&self, sandbox: &Sandbox, code: i32, runs: usize) -> Output {
+        let stderr: Vec<String> = (0..runs).map(|run| sandbox.read_text(&format!("err.{run}"))).collect();
+        Output {
+            code,
+            stdout: sandbox.read("out"),
+            restarts: stderr.iter().filter(|text| text.contains("ckpt: restarted from checkpoint")).count(),
+            stderr,
+            files: self.leaves.iter().map(|name| sandbox.read(name)).collect(),
+        }
+    }
+
+    /// Runs the job without any checkpoint.
+    #[must_use]
+    pub fn run_plain(&self, identity: Identity) -> Output {
+        let sandbox = self.sandbox(identity);
+        let argv = self.plain_argv.as_ref().unwrap_or(&self.argv);
+        let mut command = sandbox.command(&argv[0]);
+        command.args(&argv[1..]).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let code = sandbox.start(command, "out", false, "err.0").wait(BOUND);
+        self.output(&sandbox, code, 1)
+    }
+
+    /// Runs the job under `ckpt-launch` with a checkpoint every 0.1 s, and lets it end.
+    #[must_use]
+    pub fn run_checkpointed(&self, identity: Identity) -> Output {
+        let sandbox = self.sandbox(identity);
+        let code = sandbox.start(self.launch_command(&sandbox, "0.1"), "out", false, "err.0").wait(BOUND);
+        self.output(&sandbox, code, 1)
+    }
+
+    /// Runs the job under `ckpt-launch`, ends the whole tree with SIGKILL at random moments, `kills` times, restarting it
+    /// after each, and at last lets it end.
+    ///
+    /// # Panics
+    /// When it ended before the first kill: nothing was proved then.
+    #[must_use]
+    pub fn interrupted(&self, identity: Identity, kills: usize) -> Output {
+        let mut moments = fastrand::Rng::with_seed(seed());
+        let sandbox = self.sandbox(identity);
+        let mut runs = 1;
+        let mut running = self.launch(&sandbox);
+        running.until("the first image", BOUND, |running| {
+            let ended = running.ended();
+            let images = sandbox.images(IMAGES);
+            assert!(
+                ended.is_none() || !images.is_empty(),
+                "proved nothing: the job ended with {ended:?} before its first image\n{}\nstandard output:\n{}",
+                running.stderr(),
+                sandbox.read_text("out")
+            );
+            (!images.is_empty()).then_some(())
+        });
+        while runs <= kills {
+            // A restart may be hit while it is still at work: that must do no harm either.
+            let moment = Duration::from_millis(moments.u64(20..900));
+            if running.ends_within(moment) {
+                break;
+            }
+            running.kill();
+            running = self.restart(&sandbox, &sandbox.images(IMAGES), runs);
+            runs += 1;
+        }
+        let code = running.wait(BOUND);
+        let output = self.output(&sandbox, code, runs);
+        assert!(runs > 1, "proved nothing: the job ended with {code} before it was killed\n{}", output.told());
+        output
+    }
+
+    /// The job is killed and restarted, and nobody can tell from what it leaves.
+    ///
+    /// # Panics
+    /// When one can.
+    pub fn survives(&self, identity: Identity, kills: usize) {
+        let (plain, interrupted) = self.beside_plain(identity, || self.interrupted(identity, kills));
+        self.compare(&plain, &interrupted);
+        assert!(interrupted.restarts > 0, "no run said that it restarted\n{}", interrupted.told());
+    }
+
+    /// The job is checkpointed ten times a second and left running, and does not notice.
+    ///
+    /// # Panics
+    /// When it does, or when a checkpoint failed.
+    pub fn left_running(&self, identity: Identity) {
+        let (plain, checkpointed) = self.beside_plain(identity, || self.run_checkpointed(identity));
+        self.compare(&plain, &checkpointed);
+        let messages: Vec<&str> = checkpointed.stderr.iter().flat_map(|text| text.lines()).collect();
+        let good = |line: &&str| line.starts_with("ckpt: checkpoint ") && line.contains(": ") && line.contains(" paused ");
+        let strange: Vec<&&str> = messages.iter().filter(|line| line.starts_with("ckpt:") && !good(line)).collect();
+        assert!(strange.is_empty(), "unexpected messages: {strange:#?}");
+        assert!(messages.iter().filter(|line| good(line)).count() > 2, "too few checkpoints\n{}", checkpointed.told());
+    }
+
+    /// Runs the job plainly, and in another way at the same time.
+    fn beside_plain(&self, identity: Identity, other: impl FnOnce() -> Output) -> (Output, Output) {
+        std::thread::scope(|scope| {
+            let plain = scope.spawn(|| self.run_plain(identity));
+            let other = other();
+            (plain.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), other)
+        })
+    }
+
+    /// Two runs have given the same.
+    fn compare(&self, plain: &Output, other: &Output) {
+        assert_eq!(plain.code, self.code, "the plain run's exit code\n{}", plain.told());
+        assert_eq!(other.code, plain.code, "the exit code\n{}", other.told());
+        assert!(other.stdout == plain.stdout, "the output differs: {}\n{}", difference(&plain.stdout, &other.stdout), other.told());
+        for ((name, plain), file) in self.leaves.iter().zip(&plain.files).zip(&other.files) {
+            assert!(file == plain, "the file {name} differs: {}\n{}", difference(plain, file), other.told());
+        }
+    }
+}
+
+impl Output {
+    /// Everything a person needs to see of a run that went wrong.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let mut told = format!("exit code {}, {} restarts\nstandard output:\n", self.code, self.restarts);
+        told += &excerpt(&self.stdout);
+        for (run, stderr) in self.stderr.iter().enumerate() {
+            told += &format!("\nstandard error of run {run}:\n{stderr}");
+        }
+        told
+    }
+}
+
+/// The seed of this test's random moments, printed so that a failure can be had again.
+#[must_use]
+pub fn seed() -> u64 {
+    let seed = std::env::var("CKPT_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("CKPT_TEST_SEED={seed}");
+    seed
+}
+
+/// Where two outputs part.
+fn difference(expected: &[u8], found: &[u8]) -> String {
+    let at = expected.iter().zip(found).take_while(|(a, b)| a == b).count();
+    let start = expected[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+    let line = |bytes: &[u8]| excerpt(bytes.get(start..).unwrap_or_default().split(|&byte| byte == b'\n').next().unwrap_or_default());
+    let (expected_len, found_len) = (expected.len(), found.len());
+    format!("at byte {at} (of {expected_len} expected, {found_len} found): expected {:?}, found {:?}", line(expected), line(found))
+}
+
+/// The end of an output, as text.
+fn excerpt(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(2000)..]).into_owned()
+}
