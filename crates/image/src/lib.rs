@@ -1,1 +1,49 @@
-//! Placeholder.
+//! The image: one file that holds a whole job at one instant.
+//!
+//! This crate knows the file and nothing of what is in it: it stores chunks of bytes that belong to pages of numbered
+//! *spaces*, and one block of metadata, whose meaning is its callers'. It knows no process, and
+//! decides neither when to write nor which image to want beyond "the newest complete one".
+//!
+//! ```text
+//!        0  ┌─────────────────────────────────────────────┐
+//!           │ header   128 bytes: magic, version, flags,  │
+//!           │          job, generation, time, name, XXH3  │
+//!      128  ├─────────────────────────────────────────────┤
+//!           │ chunk 0  a zstd frame, an LZ4 block, or raw │  in the order in which they were appended,
+//!           │ chunk 1                                     │  without gaps
+//!           │   …                                         │
+//!           │ chunk m  the first that holds metadata      │
+//!           │   …                                         │
+//!           ├─────────────────────────────────────────────┤
+//!           │ index    source files, chunks (where, how   │
+//!           │          long, XXH3), extents (which pages) │
+//! size - 48 ├─────────────────────────────────────────────┤
+//!           │ footer   48 bytes: magic, where the index   │  written last
+//!           │          is, XXH3 of index, header, footer  │
+//!     size  └─────────────────────────────────────────────┘
+//! ```
+//!
+//! Every byte is covered by exactly one checksum, and the footer's covers all others: `docs/image-format.md` has the
+//! details. A file without a footer was not completed. While it is being written an image has a hidden name; it gets its
+//! own by a rename after everything is durable, so a file that `ckpt_*.img` matches is whole unless it was damaged later.
+
+#![forbid(unsafe_code)]
+
+mod codec;
+mod format;
+pub mod generations;
+mod name;
+mod reader;
+mod writer;
+
+pub use codec::{Codec, EncodedChunk, Encoding, ParseCodecError, encode};
+pub use format::{ChunkEntry, Extent, Header, PlacedExtent, SourceFile, VERSION};
+pub use name::{ImageName, NameError};
+pub use reader::{ImageReader, Part, ReadError, Verified};
+pub use writer::{Committed, ImageWriter, WriteError};
+
+/// Bytes of a page: what addresses and lengths of extents are multiples of.
+pub const PAGE_SIZE: usize = 4096;
+
+/// The most bytes that a chunk holds before compression: 1 MiB.
+pub const CHUNK_SIZE: usize = 1 << 20;

@@ -1,0 +1,243 @@
+//! The generations of a job: which images there are, which is the newest that is whole, and which may go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::reader::ImageFile;
+use crate::writer::{Stale, remove_if_stale, sync_dir};
+use crate::{Header, ImageName, ImageReader, ReadError};
+
+/// A file that says it is an image, with a sound header; the rest of it has not been looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says of itself.
+    pub header: Header,
+}
+
+/// A file that was passed over.
+#[derive(Debug)]
+pub struct Skipped {
+    /// Which file.
+    pub path: PathBuf,
+    /// Why; the text names the file.
+    pub reason: ReadError,
+}
+
+/// The images of one job among some files.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    /// Those to try, the newest generation first; of one generation in several files, the last written first.
+    pub newest_first: Vec<Candidate>,
+    /// Those that are no images, or whose header is damaged.
+    pub skipped: Vec<Skipped>,
+}
+
+/// How much of an image is checked before it is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Everything but the pages, which are checked when they are read.
+    Structure,
+    /// Every byte.
+    EveryByte,
+}
+
+/// The newest image that is whole.
+#[derive(Debug)]
+pub struct Selected {
+    /// The image.
+    pub image: ImageReader,
+    /// Files that would have come before it, or are no images, and why they were passed over.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Why no image could be chosen.
+#[derive(Debug, Error)]
+pub enum SelectError {
+    /// The files belong to several jobs.
+    #[error("these are images of {} jobs: {}; name those of one", jobs.len(), Jobs(jobs))]
+    SeveralJobs {
+        /// One file of each job, by job id.
+        jobs: BTreeMap<String, PathBuf>,
+    },
+    /// None of the files is a complete image.
+    #[error("no complete image among {} files{}", skipped.len(), Reasons(skipped))]
+    NoImage {
+        /// Each file, and what is wrong with it.
+        skipped: Vec<Skipped>,
+    },
+}
+
+struct Jobs<'a>(&'a BTreeMap<String, PathBuf>);
+
+impl fmt::Display for Jobs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (job, path)) in self.0.iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            write!(f, "{comma}{job} ({})", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+struct Reasons<'a>(&'a [Skipped]);
+
+impl fmt::Display for Reasons<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, skipped) in self.0.iter().enumerate() {
+            f.write_str(if n == 0 { ": " } else { ", " })?;
+            skipped.reason.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sorts files by generation. What is no image is set aside; a file whose header is unreadable still counts as one of
+/// the job that its name says.
+///
+/// # Errors
+///
+/// When the files belong to several jobs.
+pub fn newest<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Candidates, SelectError> {
+    let mut found = Candidates::default();
+    let mut jobs = BTreeMap::new();
+    for path in paths {
+        let path = path.as_ref();
+        if found.newest_first.iter().any(|candidate| candidate.path == path) {
+            continue;
+        }
+        let job = match ImageFile::open(path).and_then(|file| file.header()) {
+            Ok((header, _)) => {
+                let job = header.job.clone();
+                found.newest_first.push(Candidate { path: path.to_owned(), header });
+                Some(job)
+            }
+            Err(reason) => {
+                found.skipped.push(Skipped { path: path.to_owned(), reason });
+                ImageName::parse(path).map(|name| name.job().to_owned())
+            }
+        };
+        if let Some(job) = job {
+            jobs.entry(job).or_insert_with(|| path.to_owned());
+        }
+    }
+    if jobs.len() > 1 {
+        return Err(SelectError::SeveralJobs { jobs });
+    }
+    found.newest_first.sort_by_key(|candidate| {
+        let Header { generation, created_at_ns, .. } = candidate.header;
+        std::cmp::Reverse((generation, created_at_ns))
+    });
+    Ok(found)
+}
+
+/// Opens the newest image that is whole, and passes over those that are not.
+///
+/// # Errors
+///
+/// When the files belong to several jobs, or none of them is a complete image.
+pub fn open_newest<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, check: Check) -> Result<Selected, SelectError> {
+    let Candidates { newest_first, mut skipped } = newest(paths)?;
+    for Candidate { path, .. } in newest_first {
+        let opened = ImageReader::open(&path).and_then(|image| match check {
+            Check::Structure => Ok(image),
+            Check::EveryByte => image.check_chunks().map(|()| image),
+        });
+        match opened {
+            Ok(image) => return Ok(Selected { image, skipped }),
+            Err(reason) => skipped.push(Skipped { path, reason }),
+        }
+    }
+    Err(SelectError::NoImage { skipped })
+}
+
+/// Why old files could not be removed. What was written before is not affected.
+#[derive(Debug, Error)]
+#[error("failed to {action} {}: {source}; remove old images by hand", path.display())]
+pub struct PruneError {
+    /// What was tried.
+    pub action: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+/// The images of `job` in `dir` by their names, the newest first.
+///
+/// # Errors
+///
+/// When the directory cannot be read.
+pub fn list(dir: &Path, job: &str) -> io::Result<Vec<(ImageName, PathBuf)>> {
+    let mut images = names_in(dir, job, ImageName::parse)?;
+    images.sort_by_key(|(name, _)| std::cmp::Reverse(name.generation()));
+    Ok(images)
+}
+
+/// The number for the next checkpoint of `job` in `dir`: one more than the highest there is, or 1.
+///
+/// # Errors
+///
+/// When the directory cannot be read.
+pub fn next_generation(dir: &Path, job: &str) -> io::Result<u64> {
+    Ok(list(dir, job)?.first().map_or(1, |(newest, _)| newest.generation().saturating_add(1)))
+}
+
+/// Removes the complete images of `job` in `dir` that are older than its `keep` newest complete ones; at least one stays.
+/// Files that are damaged neither count nor go. The paths that are gone, the newest first.
+///
+/// # Errors
+///
+/// When the directory cannot be read, or a file not removed.
+pub fn prune(dir: &Path, job: &str, keep: u32) -> Result<Vec<PathBuf>, PruneError> {
+    let fail = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| PruneError { action, path, source }
+    };
+    let images = list(dir, job).map_err(fail("list", dir))?;
+    let complete = images.into_iter().map(|(_, path)| path).filter(|path| ImageReader::open(path).is_ok());
+    let old: Vec<_> = complete.skip(keep.max(1) as usize).collect();
+    for path in &old {
+        fs::remove_file(path).map_err(fail("remove", path))?;
+    }
+    if !old.is_empty() {
+        sync_dir(dir).map_err(fail("make durable", dir))?;
+    }
+    Ok(old)
+}
+
+/// Removes what writers of `job`'s images that were killed have left in `dir`; not what is being written. How many.
+///
+/// # Errors
+///
+/// When the directory cannot be read, or a file not removed.
+pub fn remove_stale_temporaries(dir: &Path, job: &str) -> Result<usize, PruneError> {
+    let fail = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| PruneError { action, path, source }
+    };
+    let mut removed = 0;
+    for (_, path) in names_in(dir, job, ImageName::parse_temporary).map_err(fail("list", dir))? {
+        if matches!(remove_if_stale(&path).map_err(fail("remove", &path))?, Stale::Removed) {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn names_in(dir: &Path, job: &str, parse: fn(&Path) -> Option<ImageName>) -> io::Result<Vec<(ImageName, PathBuf)>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if let Some(name) = parse(&path).filter(|name| name.job() == job) {
+            names.push((name, path));
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,460 @@
+//! Reading an image. Nothing that it says is believed before it is checked: a damaged or hostile file leads to an error,
+//! never to a panic, and never to an allocation that its size does not justify.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use rustix::fs::OFlags;
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::PAGE_SIZE;
+use crate::codec::{Encoding, at_least, decode};
+use crate::format::{
+    ChunkEntry, FOOTER_LEN, Footer, FooterFault, HEADER_LEN, HEADER_MAGIC, Header, HeaderFault, Index, PlacedExtent, SourceFile,
+    VERSION,
+};
+
+/// Which part of a file an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The first 128 bytes.
+    Header,
+    /// The table of chunks and extents.
+    Index,
+    /// The last 48 bytes.
+    Footer,
+    /// A chunk of pages or metadata, by its number.
+    Chunk(u32),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header => f.write_str("its header"),
+            Self::Index => f.write_str("its index"),
+            Self::Footer => f.write_str("its footer"),
+            Self::Chunk(number) => write!(f, "chunk {number}"),
+        }
+    }
+}
+
+/// Why an image, or a part of it, could not be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The system refused.
+    #[error("failed to read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory, a device or a pipe.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// What it is called.
+        path: PathBuf,
+    },
+    /// There is nothing in it.
+    #[error("{} is empty: it was not completed; use an earlier generation", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It begins as an image and does not end as one.
+    #[error("{} was not completed or has been cut off; use an earlier generation", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is something else.
+    #[error("{} is not a checkpoint image", path.display())]
+    NotAnImage {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is from a later release than this.
+    #[error(
+        "{} is of a newer release (format {version}, features {flags:#x}; this one reads format {VERSION}); use that release",
+        path.display()
+    )]
+    NewerVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+        /// Its features.
+        flags: u32,
+    },
+    /// It has changed since it was written.
+    #[error("{} is damaged: the checksum of {part} is wrong; use an earlier generation or another copy", path.display())]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        part: Part,
+    },
+    /// Its checksums are right, but what it says cannot be.
+    #[error("{} contradicts itself: {detail}; use an earlier generation or another copy", path.display())]
+    Inconsistent {
+        /// The file.
+        path: PathBuf,
+        /// What cannot be.
+        detail: String,
+    },
+    /// It needs an earlier file.
+    #[error("{} needs chunks of {file}, and this release does not read images in several files; use a newer release", path.display())]
+    OtherSource {
+        /// The file.
+        path: PathBuf,
+        /// The file that it needs.
+        file: String,
+    },
+    /// The caller asked for a chunk that there is not, or gave it room of another size.
+    #[error("{} has no chunk {chunk} of {len} bytes; this is a fault of the program", path.display())]
+    NoSuchChunk {
+        /// The file.
+        path: PathBuf,
+        /// Which chunk.
+        chunk: u32,
+        /// Bytes to decompress into.
+        len: usize,
+    },
+}
+
+/// What was found when every byte of an image was checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Chunks, those of metadata included.
+    pub chunks: u64,
+    /// Pages of 4096 bytes.
+    pub pages: u64,
+    /// Bytes of all chunks before compression.
+    pub raw_bytes: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+}
+
+/// A complete image. Its header, index and metadata have been checked; its pages are checked when they are read.
+#[derive(Debug)]
+pub struct ImageReader {
+    file: ImageFile,
+    header: Header,
+    index: Index,
+    metadata: Vec<u8>,
+}
+
+impl ImageReader {
+    /// Opens an image and checks everything but its pages.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is no complete image, is of a newer release, or is damaged.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        let file = ImageFile::open(path)?;
+        let (header, header_checksum) = file.header()?;
+        let index = file.index(header_checksum)?;
+        let mut reader = Self { file, header, index, metadata: Vec::new() };
+        reader.metadata = reader.read_metadata()?;
+        Ok(reader)
+    }
+
+    /// The file that was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.file.size
+    }
+
+    /// What the file says of itself.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// What the writer gave to [`ImageWriter::commit`](crate::ImageWriter::commit).
+    #[must_use]
+    pub fn metadata(&self) -> &[u8] {
+        &self.metadata
+    }
+
+    /// The files that chunks are in; the first stands for this file itself.
+    #[must_use]
+    pub fn sources(&self) -> &[SourceFile] {
+        &self.index.sources
+    }
+
+    /// Every chunk by its number. The last ones hold metadata, and no extent is in them.
+    #[must_use]
+    pub fn chunks(&self) -> &[ChunkEntry] {
+        &self.index.chunks
+    }
+
+    /// Every run of pages, by space and address.
+    #[must_use]
+    pub fn extents(&self) -> &[PlacedExtent] {
+        &self.index.extents
+    }
+
+    /// The runs of pages of one space, by address. None overlap; what is between them is not in the image.
+    #[must_use]
+    pub fn extents_of(&self, space: u32) -> &[PlacedExtent] {
+        let extents = self.extents();
+        let start = extents.partition_point(|placed| placed.extent.space < space);
+        let len = extents[start..].partition_point(|placed| placed.extent.space == space);
+        &extents[start..start + len]
+    }
+
+    /// The spaces that have pages in the image, in ascending order.
+    pub fn spaces(&self) -> impl Iterator<Item = u32> {
+        self.extents().chunk_by(|a, b| a.extent.space == b.extent.space).map(|extents| extents[0].extent.space)
+    }
+
+    /// Reads a chunk into `out`, which becomes as long as the chunk.
+    ///
+    /// # Errors
+    ///
+    /// As [`ImageReader::read_chunk_into`].
+    pub fn read_chunk(&self, chunk: u32, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let len = self.chunks().get(chunk as usize).map_or(0, |entry| entry.raw_len as usize);
+        out.resize(len, 0);
+        self.read_chunk_into(chunk, out)
+    }
+
+    /// Reads a chunk into `out`, which must be as long as its [`ChunkEntry::raw_len`]. Many threads may do so at once.
+    ///
+    /// # Errors
+    ///
+    /// When the chunk cannot be read, or is damaged; what is in `out` then means nothing.
+    pub fn read_chunk_into(&self, chunk: u32, out: &mut [u8]) -> Result<(), ReadError> {
+        let entry = self.own_chunk(chunk, out.len())?;
+        if entry.encoding == Encoding::Raw {
+            self.file.read_at(out, entry.offset)?;
+            return self.check(chunk, entry, out);
+        }
+        self.with_stored(chunk, entry, |stored| {
+            if decode(entry.encoding, stored, out) {
+                return Ok(());
+            }
+            Err(self.file.inconsistent(format!("chunk {chunk} does not decompress to {} bytes", out.len())))
+        })
+    }
+
+    /// Checks the checksum of every chunk without decompressing any, on all processors. With what
+    /// [`ImageReader::open`] has checked, that is every byte of the file.
+    ///
+    /// # Errors
+    ///
+    /// When some chunk cannot be read, or is damaged.
+    pub fn check_chunks(&self) -> Result<(), ReadError> {
+        self.for_each_chunk(|chunk, entry| {
+            self.own_chunk(chunk, entry.raw_len as usize)?;
+            self.with_stored(chunk, entry, |_| Ok(()))
+        })
+    }
+
+    /// Checks every byte of the file, and that every chunk decompresses, on all processors.
+    ///
+    /// # Errors
+    ///
+    /// When some chunk cannot be read, or is damaged.
+    pub fn verify(&self) -> Result<Verified, ReadError> {
+        self.for_each_chunk(|chunk, _| {
+            thread_local! {
+                static RAW: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+            }
+            RAW.with_borrow_mut(|raw| self.read_chunk(chunk, raw))
+        })?;
+        Ok(Verified {
+            chunks: self.chunks().len() as u64,
+            pages: self.extents().iter().map(|placed| u64::from(placed.extent.len)).sum::<u64>() / PAGE_SIZE as u64,
+            raw_bytes: self.chunks().iter().map(|entry| u64::from(entry.raw_len)).sum(),
+            file_bytes: self.file.size,
+        })
+    }
+
+    fn read_metadata(&self) -> Result<Vec<u8>, ReadError> {
+        let (mut metadata, mut part) = (Vec::new(), Vec::new());
+        for chunk in self.index.first_metadata..self.chunks().len() as u32 {
+            self.read_chunk(chunk, &mut part)?;
+            metadata.extend_from_slice(&part);
+        }
+        Ok(metadata)
+    }
+
+    /// The entry of a chunk that is in this file and has `len` bytes.
+    fn own_chunk(&self, chunk: u32, len: usize) -> Result<&ChunkEntry, ReadError> {
+        let entry = self.chunks().get(chunk as usize).filter(|entry| entry.raw_len as usize == len);
+        let entry = entry.ok_or_else(|| ReadError::NoSuchChunk { path: self.file.path.clone(), chunk, len })?;
+        if entry.source != 0 {
+            let file = self.sources()[entry.source as usize].file.clone();
+            return Err(ReadError::OtherSource { path: self.file.path.clone(), file });
+        }
+        Ok(entry)
+    }
+
+    /// Gives a chunk's stored bytes to `use_it` once they have been checked.
+    fn with_stored(
+        &self,
+        chunk: u32,
+        entry: &ChunkEntry,
+        use_it: impl FnOnce(&[u8]) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        thread_local! {
+            static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        STORED.with_borrow_mut(|buffer| {
+            let stored = at_least(buffer, entry.stored_len as usize);
+            self.file.read_at(stored, entry.offset)?;
+            self.check(chunk, entry, stored)?;
+            use_it(stored)
+        })
+    }
+
+    fn check(&self, chunk: u32, entry: &ChunkEntry, stored: &[u8]) -> Result<(), ReadError> {
+        if xxh3_64(stored) == entry.checksum { Ok(()) } else { Err(self.file.damaged(Part::Chunk(chunk))) }
+    }
+
+    /// Does something with every chunk, on all processors. The error is that of the first chunk that has one.
+    fn for_each_chunk(&self, act: impl Fn(u32, &ChunkEntry) -> Result<(), ReadError> + Sync) -> Result<(), ReadError> {
+        let next = AtomicUsize::new(0);
+        let failed: Mutex<Option<(u32, ReadError)>> = Mutex::new(None);
+        let work = || {
+            // Chunks are taken in order, so when one fails all before it have been taken and will be seen through.
+            while failed.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(entry) = self.chunks().get(number) else { return };
+                if let Err(error) = act(number as u32, entry) {
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    if failed.as_ref().is_none_or(|(first, _)| (number as u32) < *first) {
+                        *failed = Some((number as u32, error));
+                    }
+                }
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(self.chunks().len());
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A file that may be an image.
+#[derive(Debug)]
+pub(crate) struct ImageFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl ImageFile {
+    pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
+        let fail = |source| ReadError::Io { path: path.to_owned(), source };
+        // Whatever a pattern matches may come here: a named pipe must not make us wait for its writer.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(fail)?;
+        let metadata = file.metadata().map_err(fail)?;
+        if !metadata.is_file() {
+            return Err(ReadError::NotAFile { path: path.to_owned() });
+        }
+        Ok(Self { path: path.to_owned(), file, size: metadata.len() })
+    }
+
+    /// The header and its checksum; also of a file that is not complete.
+    pub(crate) fn header(&self) -> Result<(Header, u64), ReadError> {
+        let mut bytes = [0; HEADER_LEN];
+        let len = HEADER_LEN.min(usize::try_from(self.size).unwrap_or(HEADER_LEN));
+        self.read_at(&mut bytes[..len], 0)?;
+        if len == 0 {
+            return Err(ReadError::Empty { path: self.path.clone() });
+        }
+        if bytes[..len].iter().zip(HEADER_MAGIC).any(|(have, want)| *have != want) {
+            return Err(ReadError::NotAnImage { path: self.path.clone() });
+        }
+        if len < HEADER_LEN {
+            return Err(self.truncated());
+        }
+        let header = Header::parse(&bytes).map_err(|fault| match fault {
+            HeaderFault::Checksum => self.damaged(Part::Header),
+            HeaderFault::Field(detail) => self.inconsistent(detail.to_owned()),
+        })?;
+        if header.version > VERSION || header.flags != 0 {
+            let Header { version, flags, .. } = header;
+            return Err(ReadError::NewerVersion { path: self.path.clone(), version, flags });
+        }
+        Ok((header, xxh3_64(&bytes)))
+    }
+
+    fn index(&self, header_checksum: u64) -> Result<Index, ReadError> {
+        let footer_offset = self.size.checked_sub(FOOTER_LEN as u64).filter(|&offset| offset >= HEADER_LEN as u64);
+        let footer_offset = footer_offset.ok_or_else(|| self.truncated())?;
+        let mut bytes = [0; FOOTER_LEN];
+        self.read_at(&mut bytes, footer_offset)?;
+        let footer = Footer::parse(&bytes).map_err(|fault| match fault {
+            FooterFault::Magic => self.truncated(),
+            FooterFault::Checksum => self.damaged(Part::Footer),
+        })?;
+        if footer.header_checksum != header_checksum {
+            return Err(self.inconsistent("its footer belongs to another header".to_owned()));
+        }
+        if footer.index_offset.checked_add(footer.index_len) != Some(footer_offset) {
+            return Err(self.inconsistent("its index does not lie before its footer".to_owned()));
+        }
+        let bytes = self.read_vec(footer.index_len, footer.index_offset)?;
+        if xxh3_64(&bytes) != footer.index_checksum {
+            return Err(self.damaged(Part::Index));
+        }
+        Index::parse(&bytes, footer.index_offset).map_err(|detail| self.inconsistent(detail))
+    }
+
+    /// Reads bytes that lie in the file. A sparse file can have any size, so their memory may not be there.
+    fn read_vec(&self, len: u64, offset: u64) -> Result<Vec<u8>, ReadError> {
+        let no_memory = || ReadError::Io { path: self.path.clone(), source: io::ErrorKind::OutOfMemory.into() };
+        let len = usize::try_from(len).map_err(|_| no_memory())?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| no_memory())?;
+        bytes.resize(len, 0);
+        self.read_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    fn read_at(&self, out: &mut [u8], offset: u64) -> Result<(), ReadError> {
+        self.file.read_exact_at(out, offset).map_err(|source| match source.kind() {
+            // It has been cut since it was opened.
+            io::ErrorKind::UnexpectedEof => self.truncated(),
+            _ => ReadError::Io { path: self.path.clone(), source },
+        })
+    }
+
+    fn truncated(&self) -> ReadError {
+        ReadError::Truncated { path: self.path.clone() }
+    }
+
+    fn damaged(&self, part: Part) -> ReadError {
+        ReadError::Checksum { path: self.path.clone(), part }
+    }
+
+    fn inconsistent(&self, detail: String) -> ReadError {
+        ReadError::Inconsistent { path: self.path.clone(), detail }
+    }
+}
