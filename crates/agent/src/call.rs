@@ -1,0 +1,113 @@
+//! The few system calls that the agent makes, thinly.
+
+use ckpt_sys::raw::Errno;
+use ckpt_sys::syscall;
+use core::sync::atomic::AtomicU32;
+use linux_raw_sys::general as nr;
+
+/// A descriptor that is closed when dropped.
+pub struct Fd(pub i32);
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is the agent's own; nobody else uses its number.
+        let _ = unsafe { syscall!(nr::__NR_close, self.0) };
+    }
+}
+
+/// `getpid`.
+pub fn getpid() -> i32 {
+    // SAFETY: takes no argument and cannot fail.
+    unsafe { syscall!(nr::__NR_getpid) }.unwrap_or(0) as i32
+}
+
+/// `gettid`.
+pub fn gettid() -> i32 {
+    // SAFETY: takes no argument and cannot fail.
+    unsafe { syscall!(nr::__NR_gettid) }.unwrap_or(0) as i32
+}
+
+/// Opens `path`, which ends with a zero byte, for reading.
+pub fn open(path: &[u8]) -> Result<Fd, Errno> {
+    open_with(path, nr::O_RDONLY)
+}
+
+/// Opens `path`, which ends with a zero byte.
+pub fn open_with(path: &[u8], flags: u32) -> Result<Fd, Errno> {
+    if path.last() != Some(&0) {
+        return Err(Errno(nr_errno::EINVAL));
+    }
+    // SAFETY: the path is a string that ends with a zero byte.
+    let fd = unsafe { syscall!(nr::__NR_openat, nr::AT_FDCWD, path.as_ptr(), flags | nr::O_CLOEXEC, 0) }?;
+    Ok(Fd(fd as i32))
+}
+
+/// Reads once.
+pub fn read(fd: &Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the buffer is writable for its length.
+    let n = unsafe { syscall!(nr::__NR_read, fd.0, buffer.as_mut_ptr(), buffer.len()) }?;
+    Ok(n as usize)
+}
+
+/// Reads into raw memory at an offset of the file.
+///
+/// # Safety
+/// `to` must be writable for `len` bytes.
+pub unsafe fn pread(fd: &Fd, to: *mut u8, len: usize, offset: u64) -> Result<usize, Errno> {
+    // SAFETY: the caller's promise.
+    let n = unsafe { syscall!(nr::__NR_pread64, fd.0, to, len, offset) }?;
+    Ok(n as usize)
+}
+
+/// Writes once.
+pub fn write(fd: &Fd, bytes: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: the bytes are readable for their length.
+    let n = unsafe { syscall!(nr::__NR_write, fd.0, bytes.as_ptr(), bytes.len()) }?;
+    Ok(n as usize)
+}
+
+/// Waits while `word` is `expected`, at most `timeout_ms` (negative: without end). May return early.
+pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_ms: i64, shared: bool) {
+    let timeout = nr::__kernel_timespec { tv_sec: timeout_ms / 1000, tv_nsec: timeout_ms % 1000 * 1_000_000 };
+    let timeout_ptr = if timeout_ms < 0 { core::ptr::null() } else { &raw const timeout };
+    let op = nr::FUTEX_WAIT | if shared { 0 } else { nr::FUTEX_PRIVATE_FLAG };
+    // SAFETY: the word and the time-out live over the call.
+    let _ = unsafe { syscall!(nr::__NR_futex, word.as_ptr(), op, expected, timeout_ptr, 0, 0) };
+}
+
+/// Wakes all who wait on `word`.
+pub fn futex_wake(word: &AtomicU32, shared: bool) {
+    let op = nr::FUTEX_WAKE | if shared { 0 } else { nr::FUTEX_PRIVATE_FLAG };
+    // SAFETY: the word lives over the call.
+    let _ = unsafe { syscall!(nr::__NR_futex, word.as_ptr(), op, i32::MAX, 0, 0, 0) };
+}
+
+/// `mmap` of fresh memory or of a descriptor, shared.
+pub fn mmap(len: usize, prot: u32, flags: u32, fd: i32) -> Result<*mut u8, Errno> {
+    // SAFETY: without MAP_FIXED the kernel chooses a free range: no mapping of the job is touched.
+    let at = unsafe { syscall!(nr::__NR_mmap, 0, len, prot, flags, fd, 0) }?;
+    Ok(at as *mut u8)
+}
+
+/// Unmaps what [`mmap`] gave.
+///
+/// # Safety
+/// Nothing may use the range any more.
+pub unsafe fn munmap(at: *mut u8, len: usize) {
+    // SAFETY: the caller's promise.
+    let _ = unsafe { syscall!(nr::__NR_munmap, at, len) };
+}
+
+/// `prctl` that returns its value.
+pub fn prctl_get(option: u32) -> i64 {
+    // SAFETY: the options that are asked for take no pointer.
+    unsafe { syscall!(nr::__NR_prctl, option, 0, 0, 0, 0) }.map_or(-1, |v| v as i64)
+}
+
+/// Error numbers used here (include/uapi/asm-generic/errno-base.h).
+pub mod nr_errno {
+    /// Interrupted system call.
+    pub const EINTR: i32 = 4;
+    /// Invalid argument.
+    pub const EINVAL: i32 = 22;
+}

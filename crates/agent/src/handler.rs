@@ -1,0 +1,143 @@
+//! The checkpoint signal's handler, and the leader's conversation with the coordinator.
+
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use core::sync::atomic::Ordering;
+
+use ckpt_sys::sigframe::UContext;
+use ckpt_sys::syscall;
+use ckpt_wire::{Hello, Order, PROTOCOL, Report, ReportKind, Start, Step};
+use linux_raw_sys::general as nr;
+
+use crate::freeze::{self, Shared};
+use crate::rendezvous::{self, Connection};
+use crate::state::{BUSY, IDLE, OWNER, TRANSIENT};
+use crate::{call, dump, observe, snapshot, stack};
+
+/// `KCMP_VM` (include/uapi/linux/kcmp.h).
+const KCMP_VM: u32 = 1;
+
+/// The handler: the first thread of a process to enter it leads, the others park.
+///
+/// # Safety
+/// The kernel calls it, with every signal blocked, with `frame` at the `ucontext` of the interrupted thread.
+pub unsafe extern "C" fn on_checkpoint_signal(_signal: i32, _info: *mut u8, frame: *mut UContext) {
+    if !memory_is_our_own() {
+        return;
+    }
+    if TRANSIENT.phase.compare_exchange(IDLE, BUSY, AcqRel, Acquire).is_ok() {
+        // SAFETY: the exchange made this thread the only leader.
+        unsafe { stack::call_on_leader_stack(lead, frame.cast()) };
+    } else {
+        // SAFETY: `frame` is this thread's own frame, still live.
+        unsafe { freeze::park(frame) };
+    }
+}
+
+/// Whether this process may use the agent's memory: a child of `vfork` runs in its parent's, which must not be touched. Such a child will
+/// soon call `exec`, and is then signalled again.
+fn memory_is_our_own() -> bool {
+    let pid = call::getpid();
+    let owner = OWNER.load(Ordering::Relaxed);
+    if owner == pid {
+        return true;
+    }
+    // SAFETY: takes no pointer.
+    if owner != 0 && unsafe { syscall!(nr::__NR_kcmp, pid, owner, KCMP_VM, 0, 0) } == Ok(0) {
+        return false;
+    }
+    // A child of fork has a copy of its parent's memory, perhaps taken in the midst of a checkpoint. Threads of this process cannot
+    // be here at the same time: the coordinator signals one, and that one all others.
+    OWNER.store(pid, Ordering::Relaxed);
+    TRANSIENT.control.store(core::ptr::null_mut(), Release);
+    TRANSIENT.users.store(0, Release);
+    TRANSIENT.phase.store(IDLE, Release);
+    true
+}
+
+/// Leads a checkpoint of this process, from the rendezvous to the moment when its threads go on.
+unsafe extern "C" fn lead(frame: *mut u8) {
+    if let Ok(connection) = rendezvous::connect() {
+        // SAFETY: `frame` is this thread's own frame, still live beneath the stack that the leader left.
+        unsafe { converse(&connection, frame.cast()) };
+    }
+    TRANSIENT.phase.store(IDLE, Release);
+}
+
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+unsafe fn converse(connection: &Connection, frame: *mut UContext) {
+    let hello = Hello { protocol: PROTOCOL, pid: call::getpid(), tid: call::gettid(), socket: connection.0.0 };
+    if connection.send(&hello).is_err() {
+        return;
+    }
+    let Some((start, Some(memory))) = connection.receive::<Start>() else { return };
+    if start.go == 0 {
+        return;
+    }
+    // SAFETY: the frame is live.
+    let rip = unsafe { (*frame).context.rip };
+    if (start.vdso_start..start.vdso_end).contains(&rip) {
+        let _ = connection.send(&Report { kind: ReportKind::InVdso as u32, errno: 0, value: 0 });
+        return;
+    }
+    let len = start.len as usize;
+    let base = match call::mmap(len, nr::PROT_READ | nr::PROT_WRITE, nr::MAP_SHARED, memory.0) {
+        Ok(base) => base,
+        Err(errno) => {
+            let _ = connection.send(&failed(Step::MapControl, errno.0));
+            return;
+        }
+    };
+    drop(memory);
+    let shared = Shared::new(base);
+    // SAFETY: the frame is the leader's own.
+    let (saved, frozen) = unsafe { freeze::freeze(&shared, &start, frame) };
+    let report = match frozen {
+        Ok(()) => {
+            observe::record_process(&shared, len);
+            Report { kind: ReportKind::Frozen as u32, errno: 0, value: i64::from(shared.threads_len()) }
+        }
+        Err(report) => report,
+    };
+    if connection.send(&report).is_ok() && frozen_ok(&report) {
+        obey(connection, &shared, &start);
+    }
+    observe::restore_subreaper(&shared);
+    freeze::release(&shared);
+    // SAFETY: all threads have marked their records as left, and this one uses it no more.
+    unsafe { call::munmap(base, len) };
+    // SAFETY: the frame is the leader's own.
+    unsafe { crate::interrupted::undo_if_signalled(frame, saved) };
+}
+
+fn frozen_ok(report: &Report) -> bool {
+    report.kind == ReportKind::Frozen as u32
+}
+
+/// Does what the coordinator says until it says to go on, or is gone.
+fn obey(connection: &Connection, shared: &Shared, start: &Start) {
+    while let Some((order, _)) = connection.receive::<u32>() {
+        let outcome = if order == Order::Twin as u32 {
+            snapshot::twin(connection, shared, start)
+        } else if order == Order::DumpInPlace as u32 {
+            snapshot::prepare(shared, start).and_then(|copies| {
+                let outcome = dump::dump(connection, shared, start);
+                copies.unmap();
+                outcome
+            })
+        } else {
+            return;
+        };
+        let report = match outcome {
+            Ok(report) | Err(report) => report,
+        };
+        if connection.send(&report).is_err() {
+            return;
+        }
+    }
+}
+
+/// A report of a failed step.
+pub fn failed(step: Step, errno: i32) -> Report {
+    Report { kind: ReportKind::Failed as u32, errno, value: step as i64 }
+}

@@ -1,0 +1,218 @@
+//! System calls that the checkpoint signal interrupted: they are made again, with the time that is left.
+//!
+//! Our handler has `SA_RESTART`, so the kernel itself repeats most calls. Those that it ends with `EINTR` all the same (signal(7): `poll`,
+//! `select`, `epoll_wait`, `nanosleep`, `sigtimedwait` and their like) are put back to the `syscall` instruction in the thread's
+//! frame. Which call it was is known from `/proc/PID/task/TID/syscall`, read before the signal was sent.
+//!
+//! A call with a relative time-out must then be given less: otherwise a job that is checkpointed every second would sleep for ever. How long
+//! the thread had slept is told by the scheduler's note of when it last ran (`se.exec_start` in `/proc/PID/task/TID/sched`).
+
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+use ckpt_sys::sigframe::{SigContext, UContext};
+use ckpt_sys::syscall;
+use ckpt_wire::BlockedCall;
+use linux_raw_sys::general as nr;
+
+use crate::call::nr_errno;
+use crate::state::{TIMEOUT_SLOTS, TIMEOUTS};
+use crate::{call, procfs};
+
+/// `TIMER_ABSTIME`.
+const TIMER_ABSTIME: u64 = 1;
+/// Signals whose default action is to be ignored: CHLD, CONT, URG, WINCH.
+const IGNORED_BY_DEFAULT: u64 = 1 << 16 | 1 << 17 | 1 << 22 | 1 << 27;
+/// The `syscall` instruction.
+const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
+
+/// The registers of a thread before its call was put back.
+pub type Saved = SigContext;
+
+/// What a thread of this process is blocked in right now.
+pub fn blocked_call(tid: i32) -> BlockedCall {
+    let mut buffer = [0u8; 256];
+    let none = BlockedCall::default();
+    // Either `running`, or `NR ARG1 … ARG6 SP PC`, where NR is -1 outside of a system call.
+    let Some(text) = procfs::read_task(tid, b"/syscall", &mut buffer) else { return none };
+    let Some((number, mut rest)) = procfs::number(text, 10) else { return none };
+    let mut words = [0u64; 8];
+    for word in &mut words {
+        let Some((value, after)) = procfs::number(procfs::skip_blanks(rest), 16) else { return none };
+        *word = value;
+        rest = after;
+    }
+    let mut found = BlockedCall { valid: 1, number: number as u32, sp: words[6], pc: words[7], elapsed_ns: 0 };
+    if has_relative_timeout(found.number) {
+        found.elapsed_ns = elapsed_since_blocked(tid);
+    }
+    found
+}
+
+/// Whether the call may have a relative time-out that the kernel does not shorten by itself.
+fn has_relative_timeout(number: u32) -> bool {
+    matches!(
+        number,
+        nr::__NR_poll
+            | nr::__NR_epoll_wait
+            | nr::__NR_epoll_pwait
+            | nr::__NR_epoll_pwait2
+            | nr::__NR_nanosleep
+            | nr::__NR_clock_nanosleep
+            | nr::__NR_futex
+            | nr::__NR_rt_sigtimedwait
+            | nr::__NR_semtimedop
+            | nr::__NR_io_getevents
+            | nr::__NR_io_pgetevents
+    )
+}
+
+/// For how long a blocked thread has not run, in nanoseconds; 0 where the kernel does not tell.
+fn elapsed_since_blocked(tid: i32) -> u64 {
+    // The caller's own note is as old as its last tick: giving the processor away renews it.
+    // SAFETY: takes no argument.
+    let _ = unsafe { syscall!(nr::__NR_sched_yield) };
+    match (last_ran_ns(call::gettid()), last_ran_ns(tid)) {
+        (Some(now), Some(then)) => now.saturating_sub(then),
+        _ => 0,
+    }
+}
+
+/// `se.exec_start`, which is printed as milliseconds with six decimals.
+fn last_ran_ns(tid: i32) -> Option<u64> {
+    let mut buffer = [0u8; 512];
+    let text = procfs::read_task(tid, b"/sched", &mut buffer)?;
+    let (ms, rest) = procfs::number(procfs::skip_blanks(procfs::after(text, b"se.exec_start")?), 10)?;
+    let (fraction, _) = procfs::number(rest.strip_prefix(b".")?, 10)?;
+    Some(ms.wrapping_mul(1_000_000).wrapping_add(fraction))
+}
+
+/// Puts an interrupted call back so that it is made again. Gives the registers as they were, when they were changed.
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> Option<Saved> {
+    // SAFETY: the caller's promise.
+    let context = unsafe { &mut (*frame).context };
+    if context.rax != -i64::from(nr_errno::EINTR) as u64 {
+        return None;
+    }
+    let (number, elapsed) = if call.valid == 1 && call.pc == context.rip && call.sp == context.rsp {
+        (call.number, call.elapsed_ns)
+    } else {
+        // The thread entered the call between the look and the signal: the number is in the instruction before, as compilers
+        // and libraries write it (`mov eax, NR; syscall`).
+        (number_from_code(context.rip)?, 0)
+    };
+    // The kernel leaves an interrupted connection being made, and an interrupted close closed: to call again would be wrong.
+    if matches!(number, nr::__NR_close | nr::__NR_connect) {
+        return None;
+    }
+    let saved = *context;
+    context.rip -= 2;
+    context.rax = u64::from(number);
+    // SAFETY: the arguments are those of an interrupted call of this thread: their pointers are valid or the call would have failed.
+    unsafe { shorten(context, number, elapsed, tid) };
+    Some(saved)
+}
+
+fn number_from_code(rip: u64) -> Option<u32> {
+    // SAFETY: a system call has just returned to `rip`, so the code before it is mapped and readable.
+    let code = unsafe { core::ptr::read_unaligned((rip - 7) as *const [u8; 7]) };
+    match code {
+        [0xb8, a, b, c, d, x, y] if [x, y] == SYSCALL_INSTRUCTION => Some(u32::from_le_bytes([a, b, c, d])),
+        _ => None,
+    }
+}
+
+/// Takes the time that has passed off a relative time-out.
+///
+/// # Safety
+/// `context` must hold the arguments of an interrupted call `number`.
+unsafe fn shorten(context: &mut SigContext, number: u32, elapsed_ns: u64, tid: i32) {
+    match number {
+        nr::__NR_poll => context.rdx = fewer_ms(context.rdx, elapsed_ns),
+        nr::__NR_epoll_wait | nr::__NR_epoll_pwait => context.r10 = fewer_ms(context.r10, elapsed_ns),
+        // The kernel has written the time that is left to the second argument where there is one.
+        nr::__NR_nanosleep if context.rsi != 0 => context.rdi = context.rsi,
+        // SAFETY: the first argument is the time-out.
+        nr::__NR_nanosleep => context.rdi = unsafe { fewer(context.rdi, elapsed_ns, tid) },
+        nr::__NR_clock_nanosleep if context.rsi & TIMER_ABSTIME != 0 => (),
+        nr::__NR_clock_nanosleep if context.r10 != 0 => context.rdx = context.r10,
+        // SAFETY: the third argument is the time-out.
+        nr::__NR_clock_nanosleep => context.rdx = unsafe { fewer(context.rdx, elapsed_ns, tid) },
+        // Only FUTEX_WAIT takes a relative time-out; the low bits are the command.
+        nr::__NR_futex if context.rsi & 0x7f != u64::from(nr::FUTEX_WAIT) => (),
+        nr::__NR_futex | nr::__NR_epoll_pwait2 | nr::__NR_semtimedop => {
+            // SAFETY: the fourth argument is the time-out.
+            context.r10 = unsafe { fewer(context.r10, elapsed_ns, tid) };
+        }
+        // SAFETY: the third argument is the time-out.
+        nr::__NR_rt_sigtimedwait => context.rdx = unsafe { fewer(context.rdx, elapsed_ns, tid) },
+        // SAFETY: the fifth argument is the time-out.
+        nr::__NR_io_getevents | nr::__NR_io_pgetevents => context.r8 = unsafe { fewer(context.r8, elapsed_ns, tid) },
+        _ => (),
+    }
+}
+
+/// Milliseconds less what has passed; negative (without end) and zero stay.
+fn fewer_ms(timeout: u64, elapsed_ns: u64) -> u64 {
+    let timeout = timeout as i32;
+    if timeout <= 0 {
+        return u64::from(timeout as u32);
+    }
+    u64::from(timeout as u32).saturating_sub(elapsed_ns / 1_000_000)
+}
+
+/// The address of a `timespec` with what is left of the one at `timeout`; 0 (none) stays.
+///
+/// # Safety
+/// `timeout` must be 0 or the address of a readable `timespec`.
+unsafe fn fewer(timeout: u64, elapsed_ns: u64, tid: i32) -> u64 {
+    if timeout == 0 || elapsed_ns == 0 {
+        return timeout;
+    }
+    // SAFETY: the caller's promise.
+    let time = unsafe { core::ptr::read_unaligned(timeout as *const nr::__kernel_timespec) };
+    let left = (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64).saturating_sub(elapsed_ns);
+    let first = tid as usize % TIMEOUT_SLOTS;
+    let own = (0..8).map(|i| &TIMEOUTS[(first + i) % TIMEOUT_SLOTS]).find(|slot| {
+        slot.owner.load(Relaxed) == tid || slot.owner.compare_exchange(0, tid, AcqRel, Acquire).is_ok()
+    });
+    // Eight threads have these slots already, perhaps long ended: theirs is taken.
+    let slot = own.unwrap_or(&TIMEOUTS[first]);
+    slot.owner.store(tid, Relaxed);
+    slot.seconds.store(left / 1_000_000_000, Relaxed);
+    slot.nanoseconds.store(left % 1_000_000_000, Relaxed);
+    slot.seconds.as_ptr() as u64
+}
+
+/// Puts the registers back as they were when a signal of the job's own is waiting to be handled: the call must then fail with `EINTR`,
+/// or a program that waits for that signal in `pause` would wait for ever.
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+pub unsafe fn undo_if_signalled(frame: *mut UContext, saved: Option<Saved>) {
+    let Some(saved) = saved else { return };
+    // SAFETY: the caller's promise.
+    let frame = unsafe { &mut *frame };
+    let mut pending = 0u64;
+    // SAFETY: `pending` is a signal set of 8 bytes.
+    let _ = unsafe { syscall!(nr::__NR_rt_sigpending, &raw mut pending, 8) };
+    let mut deliverable = pending & !frame.sigmask;
+    while deliverable != 0 {
+        let bit = deliverable.trailing_zeros();
+        deliverable &= deliverable - 1;
+        let mut action = [0u64; 4];
+        // SAFETY: with no new action, the old one is written to `action`, a kernel sigaction.
+        let _ = unsafe { syscall!(nr::__NR_rt_sigaction, bit + 1, 0, action.as_mut_ptr(), 8) };
+        let handled = match action[0] {
+            0 => IGNORED_BY_DEFAULT & 1 << bit == 0,
+            1 => false,
+            _ => true,
+        };
+        if handled {
+            frame.context = saved;
+            return;
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Reading `/proc/self` without allocation: small files, numbers, the list of threads.
+
+use crate::call::{self, Fd};
+use ckpt_sys::raw::Errno;
+use ckpt_sys::syscall;
+use linux_raw_sys::general as nr;
+
+/// A path put together on the stack, ending with a zero byte.
+pub struct Path {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl Path {
+    /// An empty path.
+    pub fn new() -> Self {
+        Self { bytes: [0; 64], len: 0 }
+    }
+
+    /// Appends text; what does not fit is cut, which makes the path name nothing.
+    pub fn text(mut self, text: &[u8]) -> Self {
+        for &byte in text {
+            if self.len + 1 < self.bytes.len() {
+                self.bytes[self.len] = byte;
+                self.len += 1;
+            }
+        }
+        self
+    }
+
+    /// Appends a number.
+    pub fn number(self, number: u64) -> Self {
+        let mut digits = [0u8; 20];
+        let text = decimal(number, &mut digits);
+        self.text(text)
+    }
+
+    /// The path with its zero byte.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..=self.len]
+    }
+}
+
+/// Writes a number in decimal; gives the digits.
+pub fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 || at == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+/// Reads a number at the start of `text` in the given base; gives it and what follows.
+pub fn number(text: &[u8], base: u64) -> Option<(u64, &[u8])> {
+    let mut value = 0u64;
+    let mut used = 0;
+    for &byte in text {
+        let digit = match byte {
+            b'0'..=b'9' => u64::from(byte - b'0'),
+            b'a'..=b'f' if base == 16 => u64::from(byte - b'a') + 10,
+            _ => break,
+        };
+        value = value.wrapping_mul(base).wrapping_add(digit);
+        used += 1;
+    }
+    if used == 0 { None } else { Some((value, text.get(used..)?)) }
+}
+
+/// Skips blanks and a `0x`.
+pub fn skip_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b':', rest @ ..] = text {
+        text = rest;
+    }
+    text.strip_prefix(b"0x").unwrap_or(text)
+}
+
+/// What follows `key` in `text`.
+pub fn after<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    let at = text.windows(key.len()).position(|window| window == key)?;
+    text.get(at + key.len()..)
+}
+
+/// Reads a file of `/proc/self/task/TID`; gives as much as fits.
+pub fn read_task<'a>(tid: i32, file: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let path = Path::new().text(b"/proc/self/task/").number(tid as u64).text(file);
+    let fd = call::open(path.as_bytes()).ok()?;
+    let n = call::read(&fd, buffer).ok()?;
+    buffer.get(..n)
+}
+
+/// Calls `each` with every thread of this process.
+pub fn for_each_thread(mut each: impl FnMut(i32)) -> Result<(), Errno> {
+    let dir = call::open_with(b"/proc/self/task\0", nr::O_RDONLY | nr::O_DIRECTORY)?;
+    let mut buffer = [0u8; 2048];
+    loop {
+        let n = getdents(&dir, &mut buffer)?;
+        if n == 0 {
+            return Ok(());
+        }
+        // struct linux_dirent64: d_ino (8), d_off (8), d_reclen (2), d_type (1), d_name.
+        let mut entries = buffer.get(..n).unwrap_or(&[]);
+        while entries.len() > 19 {
+            let reclen = usize::from(u16::from_le_bytes([entries[16], entries[17]]));
+            if let Some((tid, _)) = entries.get(19..).and_then(|name| number(name, 10)) {
+                each(tid as i32);
+            }
+            entries = entries.get(reclen.max(19)..).unwrap_or(&[]);
+        }
+    }
+}
+
+fn getdents(dir: &Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the buffer is writable for its length.
+    let n = unsafe { syscall!(nr::__NR_getdents64, dir.0, buffer.as_mut_ptr(), buffer.len()) }?;
+    Ok(n as usize)
+}

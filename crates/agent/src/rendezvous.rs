@@ -1,0 +1,102 @@
+//! The connection to the coordinator: an abstract UNIX socket with message boundaries, named after the job and its pid namespace.
+
+use crate::call::{Fd, nr_errno};
+use crate::procfs::{self, Path};
+use crate::state::CONFIG;
+use ckpt_sys::raw::Errno;
+use ckpt_sys::syscall;
+use ckpt_wire::SOCKET_PREFIX;
+use linux_raw_sys::general as nr;
+
+const AF_UNIX: u16 = 1;
+const SOCK_SEQPACKET: u32 = 5;
+const SOCK_CLOEXEC: u32 = nr::O_CLOEXEC;
+const SOL_SOCKET: u32 = 1;
+const SO_PEERCRED: u32 = 17;
+const SCM_RIGHTS: i32 = 1;
+const MSG_NOSIGNAL: u32 = 0x4000;
+const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
+
+/// A connection.
+pub struct Connection(pub Fd);
+
+/// Connects to the job's coordinator. A coordinator that does not run as the same user, nor as root, is not ours.
+pub fn connect() -> Result<Connection, Errno> {
+    let config = CONFIG.get();
+    // SAFETY: no pointer is passed.
+    let fd = Fd(unsafe { syscall!(nr::__NR_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0) }? as i32);
+
+    // struct sockaddr_un: family, then for an abstract name a zero byte and the name.
+    let name = Path::new()
+        .text(SOCKET_PREFIX.as_bytes())
+        .text(config.job.get(..config.job_len).unwrap_or(&[]))
+        .text(b"/")
+        .number(pid_namespace()?);
+    let name = name.as_bytes();
+    let name = name.get(..name.len() - 1).unwrap_or(&[]);
+    let mut address = [0u8; 110];
+    address[..2].copy_from_slice(&AF_UNIX.to_ne_bytes());
+    let len = 3 + name.len();
+    address.get_mut(3..len).ok_or(Errno(nr_errno::EINVAL))?.copy_from_slice(name);
+    // SAFETY: the address is readable for its length.
+    unsafe { syscall!(nr::__NR_connect, fd.0, address.as_ptr(), len) }?;
+
+    let mut peer = [0u32; 3];
+    let mut peer_len = size_of_val(&peer) as u32;
+    // SAFETY: `peer` is a `struct ucred` (pid, uid, gid), writable for `peer_len` bytes.
+    unsafe { syscall!(nr::__NR_getsockopt, fd.0, SOL_SOCKET, SO_PEERCRED, peer.as_mut_ptr(), &raw mut peer_len) }?;
+    // SAFETY: takes no argument and cannot fail.
+    let uid = unsafe { syscall!(nr::__NR_getuid) }.unwrap_or(0) as u32;
+    if peer[1] != uid && peer[1] != 0 && uid != 0 {
+        return Err(Errno(nr_errno::EINVAL));
+    }
+    Ok(Connection(fd))
+}
+
+/// The inode number of this process's pid namespace.
+fn pid_namespace() -> Result<u64, Errno> {
+    let mut link = [0u8; 64];
+    // SAFETY: the path ends with a zero byte, and the buffer is writable for its length.
+    let n = unsafe {
+        syscall!(nr::__NR_readlinkat, nr::AT_FDCWD, c"/proc/self/ns/pid".as_ptr(), link.as_mut_ptr(), link.len())
+    }?;
+    // The link reads `pid:[4026531836]`.
+    let text = procfs::after(link.get(..n as usize).unwrap_or(&[]), b"[").unwrap_or(&[]);
+    procfs::number(text, 10).map(|(number, _)| number).ok_or(Errno(nr_errno::EINVAL))
+}
+
+impl Connection {
+    /// Sends one message.
+    pub fn send<T: Copy>(&self, message: &T) -> Result<(), Errno> {
+        // SAFETY: the message is readable for its size; padding, if any, goes to the coordinator of the same user.
+        unsafe { syscall!(nr::__NR_sendto, self.0.0, &raw const *message, size_of::<T>(), MSG_NOSIGNAL, 0, 0) }?;
+        Ok(())
+    }
+
+    /// Waits for one message of exactly this kind; `None` when the coordinator has gone.
+    pub fn receive<T: Copy + Default>(&self) -> Option<(T, Option<Fd>)> {
+        let mut message = T::default();
+        let mut control = [0u64; 8];
+        let mut iov = [&raw mut message as u64, size_of::<T>() as u64];
+        // struct msghdr: name, namelen, iov, iovlen, control, controllen, flags.
+        let mut header = [0, 0, iov.as_mut_ptr() as u64, 1, control.as_mut_ptr() as u64, size_of_val(&control) as u64, 0];
+        let n = loop {
+            // SAFETY: the header points to buffers that live over the call, with their true sizes.
+            match unsafe { syscall!(nr::__NR_recvmsg, self.0.0, header.as_mut_ptr(), MSG_CMSG_CLOEXEC) } {
+                Err(Errno(nr_errno::EINTR)) => (),
+                other => break other.ok()?,
+            }
+        };
+        // struct cmsghdr: len (8), level (4), type (4), then the descriptor.
+        let fd = (header[5] >= 20 && control[1] == u64::from(SOL_SOCKET) | (SCM_RIGHTS as u64) << 32)
+            .then(|| Fd(control[2] as i32));
+        (n as usize == size_of::<T>()).then_some((message, fd))
+    }
+}
+
+/// Waits a moment.
+pub fn pause_us(microseconds: i64) {
+    let time = nr::__kernel_timespec { tv_sec: 0, tv_nsec: microseconds * 1000 };
+    // SAFETY: the time lives over the call.
+    let _ = unsafe { syscall!(nr::__NR_nanosleep, &raw const time, 0) };
+}

@@ -1,0 +1,144 @@
+//! The snapshot: a copy-on-write twin of the process, which dumps while the process goes on.
+
+use ckpt_sys::raw::Errno;
+use ckpt_sys::syscall;
+use ckpt_wire::{Feature, PlanFlag, Report, ReportKind, Start, Step};
+use linux_raw_sys::general as nr;
+
+use crate::freeze::{self, Shared};
+use crate::handler::failed;
+use crate::pages::{self, PageMap};
+use crate::rendezvous::Connection;
+use crate::{call, dump, observe, stack};
+
+/// `__WALL`: wait for children of any exit signal.
+const WALL: u32 = 0x4000_0000;
+
+/// Copies of memory that the twin would not see as it is now.
+pub struct Copies {
+    at: *mut u8,
+    len: usize,
+}
+
+impl Copies {
+    /// Gives the memory back.
+    pub fn unmap(self) {
+        if self.len > 0 {
+            // SAFETY: only the plan refers to it, and the dump (here) or the twin (which has its own copy) is done with it.
+            unsafe { call::munmap(self.at, self.len) };
+        }
+    }
+}
+
+/// Records what is pending, and copies what `fork` does not keep.
+pub fn prepare(shared: &Shared, start: &Start) -> Result<Copies, Report> {
+    freeze::capture_pending_of_threads(shared);
+    let tid = call::gettid();
+    // Only a process's first thread may queue signals for the process that claim to come from the kernel.
+    if !observe::capture_pending(shared, tid, tid == call::getpid()) {
+        return Err(failed(Step::Pending, 0));
+    }
+    copy_first(shared, start).map_err(|errno| failed(Step::MapCopies, errno.0))
+}
+
+fn copy_first(shared: &Shared, start: &Start) -> Result<Copies, Errno> {
+    let len: u64 = shared.plan().iter().filter(|entry| entry.flags & PlanFlag::COPY_FIRST != 0).map(|entry| entry.len).sum();
+    if len == 0 {
+        return Ok(Copies { at: core::ptr::null_mut(), len: 0 });
+    }
+    let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE;
+    let at = call::mmap(len as usize, nr::PROT_READ | nr::PROT_WRITE, flags, -1)?;
+    let copies = Copies { at, len: len as usize };
+    let mut map = PageMap::open(start.features & Feature::PAGEMAP_SCAN != 0)?;
+    let mut to = at as u64;
+    for entry in shared.plan() {
+        if entry.flags & PlanFlag::COPY_FIRST == 0 {
+            continue;
+        }
+        let (from, end, base) = (entry.start, entry.start + entry.len, to);
+        let copy = |first: u64, last: u64| {
+            let target = base + (first - from);
+            // SAFETY: the source pages exist and are mapped; the target is room of the same size in the copies.
+            unsafe { dump::copy_readable(first, target as *mut u8, (last - first) as usize, entry.flags) };
+        };
+        if entry.flags & PlanFlag::SHARED != 0 {
+            pages::shared_pages(from, end, copy)?;
+        } else {
+            map.own_pages(from, end, |run| copy(run.start, run.end))?;
+        }
+        entry.source = base;
+        to += entry.len;
+    }
+    Ok(copies)
+}
+
+struct ForkArguments<'a> {
+    connection: &'a Connection,
+    shared: &'a Shared,
+    start: &'a Start,
+    result: i64,
+}
+
+/// Makes the twin. It reports for itself once it is there; here is reported only what went wrong.
+pub fn twin(connection: &Connection, shared: &Shared, start: &Start) -> Result<Report, Report> {
+    let copies = prepare(shared, start)?;
+    let mut arguments = ForkArguments { connection, shared, start, result: 0 };
+    // SAFETY: this is the leader; `fork_twin` only writes to the arguments.
+    let helper = unsafe { stack::run_in_helper(fork_twin, (&raw mut arguments).cast()) };
+    if helper > 0 {
+        // SAFETY: waits for the helper, which has ended; nothing is written. The job's own waits never see it: it has no exit signal.
+        let _ = unsafe { syscall!(nr::__NR_wait4, helper, 0, WALL, 0) };
+    }
+    copies.unmap();
+    let result = if helper < 0 { helper } else { arguments.result };
+    if result < 0 {
+        return Err(failed(Step::Fork, -result as i32));
+    }
+    Ok(Report { kind: ReportKind::Frozen as u32, errno: 0, value: result })
+}
+
+/// Runs in the helper: it shares the memory of the leader, but has descriptors of its own, which the twin must not hold: a pipe whose last
+/// writer ends would not end for its reader.
+unsafe extern "C" fn fork_twin(arguments: *mut u8) {
+    // SAFETY: the leader passed its arguments, and waits.
+    let arguments = unsafe { &mut *arguments.cast::<ForkArguments>() };
+    let keep = arguments.connection.0.0 as u32;
+    // SAFETY: closes descriptors of the helper's own table.
+    unsafe {
+        if keep > 0 {
+            let _ = syscall!(nr::__NR_close_range, 0, keep - 1, 0);
+        }
+        let _ = syscall!(nr::__NR_close_range, keep + 1, u32::MAX, 0);
+    }
+    // fork: no exit signal, so that whoever inherits the twin is not told.
+    // SAFETY: with no flags, the child runs on a copy of this very stack.
+    match unsafe { syscall!(nr::__NR_clone, 0, 0, 0, 0, 0) } {
+        Ok(0) => run_twin(arguments),
+        Ok(pid) => arguments.result = pid as i64,
+        Err(errno) => arguments.result = -i64::from(errno.0),
+    }
+}
+
+fn run_twin(arguments: &ForkArguments) -> ! {
+    let _ = arguments.connection.send(&Report {
+        kind: ReportKind::TwinReady as u32,
+        errno: 0,
+        value: i64::from(call::getpid()),
+    });
+    // Out of the job's process group and session: a stop of the group must not stop the dump.
+    // SAFETY: takes no argument.
+    let _ = unsafe { syscall!(nr::__NR_setsid) };
+    // When copy-on-write runs the node out of memory, this process is to die, not the job.
+    if let Ok(file) = call::open_with(b"/proc/self/oom_score_adj\0", nr::O_WRONLY) {
+        let _ = call::write(&file, b"1000");
+    }
+    let report = match dump::dump(arguments.connection, arguments.shared, arguments.start) {
+        Ok(report) | Err(report) => report,
+    };
+    let _ = arguments.connection.send(&report);
+    // SAFETY: ends the twin.
+    let _ = unsafe { syscall!(nr::__NR_exit_group, 0) };
+    loop {
+        core::hint::spin_loop();
+    }
+}

@@ -1,0 +1,167 @@
+//! The constructor: it reads the environment, installs the checkpoint signal's handler, and is done.
+
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use ckpt_agent::{CONFIG, Config, on_checkpoint_signal};
+use ckpt_sys::syscall;
+use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SIGNAL};
+use linux_raw_sys::general as nr;
+
+use crate::libc;
+
+const SA_SIGINFO: u64 = 4;
+const SA_RESTORER: u64 = 0x0400_0000;
+const SA_RESTART: u64 = 0x1000_0000;
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn(i32, *const *const c_char, *const *const c_char) = constructor;
+
+/// The variables that a program keeps even when it cleans its environment, as `NAME=VALUE`, each with its zero byte, one after the other.
+struct Kept(core::cell::UnsafeCell<[u8; KEPT_SIZE]>);
+
+// SAFETY: written by the constructor alone, before the program runs.
+unsafe impl Sync for Kept {}
+
+const KEPT_SIZE: usize = 3 * 4096;
+static KEPT: Kept = Kept(core::cell::UnsafeCell::new([0; KEPT_SIZE]));
+static KEPT_LEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Names of the variables that are kept.
+const NAMES: [&str; 4] = [ENV_JOB, ENV_DIR, ENV_SIGNAL, ENV_AGENT];
+
+/// glibc passes the program's arguments; musl passes none, and `environ` is looked at.
+extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *const c_char) {
+    let environ = libc::environ();
+    let environment = if environ.is_null() { if argc > 0 && !argv.is_null() { envp } else { environ } } else { environ };
+    // SAFETY: an environment is a list of C strings that ends with a null pointer.
+    let Some(job) = (unsafe { find(environment, ENV_JOB) }) else { return };
+    let mut config = Config { job: [0; 32], job_len: job.len(), signal: DEFAULT_SIGNAL, rseq_offset: 0, rseq_size: 0 };
+    let Some(room) = config.job.get_mut(..job.len()) else { return };
+    room.copy_from_slice(job);
+    // SAFETY: as above.
+    if let Some(signal) = unsafe { find(environment, ENV_SIGNAL) } {
+        config.signal = parse_signal(signal).unwrap_or(DEFAULT_SIGNAL);
+    }
+    (config.rseq_offset, config.rseq_size) = libc::rseq();
+    let signal = config.signal;
+    // SAFETY: this is the constructor: no handler of ours is installed, and no thread has been started by the program.
+    unsafe {
+        keep(environment);
+        CONFIG.set(config);
+        install(signal);
+    }
+}
+
+fn parse_signal(text: &[u8]) -> Option<i32> {
+    let mut value = 0i32;
+    for &byte in text {
+        value = value.checked_mul(10)?.checked_add(i32::from(byte.wrapping_sub(b'0')))?;
+    }
+    (1..=64).contains(&value).then_some(value)
+}
+
+/// Installs the handler and lets its signal in: the program may have been started with it blocked, for that keeps a signal that comes
+/// during `exec` until now.
+///
+/// # Safety
+/// The agent must be configured.
+unsafe fn install(signal: i32) {
+    // The kernel's struct sigaction: handler, flags, restorer, mask. Every signal is blocked while it runs.
+    let action = [on_checkpoint_signal as *const () as u64, SA_SIGINFO | SA_RESTORER | SA_RESTART, restorer as *const () as u64, u64::MAX];
+    let set = 1u64 << (signal - 1);
+    // SAFETY: action and set live over the calls; the handler has the signature that SA_SIGINFO asks for.
+    unsafe {
+        let _ = syscall!(nr::__NR_rt_sigaction, signal, action.as_ptr(), 0, 8);
+        let _ = syscall!(nr::__NR_rt_sigprocmask, nr::SIG_UNBLOCK, &raw const set, 0, 8);
+    }
+}
+
+/// The way back from the handler. Debuggers and unwinders know a signal frame by these very instructions.
+#[unsafe(naked)]
+unsafe extern "C" fn restorer() -> ! {
+    core::arch::naked_asm!("mov rax, 15", "syscall", "ud2")
+}
+
+/// The value of a variable.
+///
+/// # Safety
+/// `environment` must be null or a list of C strings that ends with a null pointer.
+pub unsafe fn find(environment: *const *const c_char, name: &str) -> Option<&'static [u8]> {
+    if environment.is_null() {
+        return None;
+    }
+    let mut at = environment;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while !(*at).is_null() {
+            if let Some(value) = value_of(*at, name) {
+                return Some(value);
+            }
+            at = at.add(1);
+        }
+    }
+    None
+}
+
+/// The value of `NAME=VALUE` if the name is this one. Compares no more than it must: this runs for each variable of each program.
+///
+/// # Safety
+/// `variable` must be a C string.
+pub unsafe fn value_of(variable: *const c_char, name: &str) -> Option<&'static [u8]> {
+    for (i, &byte) in name.as_bytes().iter().enumerate() {
+        // SAFETY: a zero byte differs from every byte of the name, so the string is not overrun.
+        if unsafe { *variable.add(i) } as u8 != byte {
+            return None;
+        }
+    }
+    // SAFETY: the name matched, so this byte is there.
+    if unsafe { *variable.add(name.len()) } as u8 != b'=' {
+        return None;
+    }
+    // SAFETY: what follows is the rest of a C string.
+    Some(unsafe { CStr::from_ptr(variable.add(name.len() + 1)) }.to_bytes())
+}
+
+/// Copies the variables that are to be kept.
+///
+/// # Safety
+/// As for [`find`]; only from the constructor.
+unsafe fn keep(environment: *const *const c_char) {
+    // SAFETY: only the constructor writes, before anybody reads.
+    let room = unsafe { &mut *KEPT.0.get() };
+    let mut len = 0;
+    for name in NAMES {
+        // SAFETY: the caller's promise.
+        let Some(value) = (unsafe { find(environment, name) }) else { continue };
+        let end = len + name.len() + 1 + value.len() + 1;
+        let Some(target) = room.get_mut(len..end) else { break };
+        let (name_room, rest) = target.split_at_mut(name.len());
+        name_room.copy_from_slice(name.as_bytes());
+        let (equals, rest) = rest.split_at_mut(1);
+        equals.copy_from_slice(b"=");
+        let (value_room, zero) = rest.split_at_mut(value.len());
+        value_room.copy_from_slice(value);
+        zero.copy_from_slice(&[0]);
+        len = end;
+    }
+    KEPT_LEN.store(len, Ordering::Release);
+}
+
+/// The variables that are kept, each as a C string `NAME=VALUE`.
+pub fn kept() -> impl Iterator<Item = &'static CStr> {
+    // SAFETY: written by the constructor alone, which is over.
+    let bytes = unsafe { &*KEPT.0.get() };
+    let mut rest = bytes.get(..KEPT_LEN.load(Ordering::Acquire)).unwrap_or(&[]);
+    core::iter::from_fn(move || {
+        let variable = CStr::from_bytes_until_nul(rest).ok()?;
+        rest = rest.get(variable.count_bytes() + 1..)?;
+        Some(variable)
+    })
+}
+
+/// The value that is kept of a variable.
+pub fn kept_value(name: &str) -> Option<&'static [u8]> {
+    kept().find_map(|variable| variable.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}

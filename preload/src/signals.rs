@@ -1,0 +1,181 @@
+//! The calls that could block the checkpoint signal, consume it, or take its handler away. To the program the signal looks as if it were
+//! free, and as if nobody sent it.
+
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use ckpt_agent::CONFIG;
+
+use crate::libc::{self, ENOSYS};
+use crate::next;
+
+/// `sigset_t` of glibc and musl: 128 bytes, of which the kernel knows the first word.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct SigSet([u64; 16]);
+
+/// `struct sigaction` of glibc and musl on x86-64.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct SigAction {
+    handler: usize,
+    mask: SigSet,
+    flags: c_int,
+    restorer: usize,
+}
+
+/// What the program believes to have set for the checkpoint signal.
+static BELIEVED_HANDLER: AtomicU64 = AtomicU64::new(0);
+
+fn is_ours(signal: c_int) -> bool {
+    signal != 0 && signal == CONFIG.get().signal
+}
+
+/// The set without the checkpoint signal.
+///
+/// # Safety
+/// `set` must be null or readable.
+unsafe fn without_ours(set: *const SigSet) -> Option<SigSet> {
+    if set.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let mut own = unsafe { *set };
+    let signal = CONFIG.get().signal;
+    if signal > 0 {
+        own.0[0] &= !(1 << (signal - 1));
+    }
+    Some(own)
+}
+
+/// A pointer to the set, or null.
+fn pointer(set: &Option<SigSet>) -> *const SigSet {
+    set.as_ref().map_or(core::ptr::null(), core::ptr::from_ref)
+}
+
+/// sigaction(2).
+///
+/// # Safety
+/// As for the C function; so for all below.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sigaction(signal: c_int, action: *const SigAction, old: *mut SigAction) -> c_int {
+    if is_ours(signal) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let before = BELIEVED_HANDLER.load(Relaxed) as usize;
+            if !action.is_null() {
+                BELIEVED_HANDLER.store((*action).handler as u64, Relaxed);
+            }
+            if !old.is_null() {
+                *old = SigAction { handler: before, mask: SigSet([0; 16]), flags: 0, restorer: 0 };
+            }
+        }
+        return 0;
+    }
+    type Call = unsafe extern "C" fn(c_int, *const SigAction, *mut SigAction) -> c_int;
+    let Some(call) = next!(c"sigaction" as Call) else { return libc::fail(ENOSYS) };
+    if action.is_null() {
+        // SAFETY: the caller's promise.
+        return unsafe { call(signal, action, old) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut own = *action;
+        own.mask = without_ours(&raw const (*action).mask).unwrap_or(own.mask);
+        call(signal, &raw const own, old)
+    }
+}
+
+type Handler = usize;
+type SignalCall = unsafe extern "C" fn(c_int, Handler) -> Handler;
+
+/// signal(2).
+///
+/// # Safety
+/// As for the C function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn signal(signal: c_int, handler: Handler) -> Handler {
+    if is_ours(signal) {
+        return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
+    }
+    let Some(call) = next!(c"signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
+    // SAFETY: the caller's promise.
+    unsafe { call(signal, handler) }
+}
+
+/// sysv_signal(3).
+///
+/// # Safety
+/// As for the C function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sysv_signal(signal: c_int, handler: Handler) -> Handler {
+    if is_ours(signal) {
+        return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
+    }
+    let Some(call) = next!(c"sysv_signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
+    // SAFETY: the caller's promise.
+    unsafe { call(signal, handler) }
+}
+
+/// sigset(3).
+///
+/// # Safety
+/// As for the C function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sigset(signal: c_int, handler: Handler) -> Handler {
+    if is_ours(signal) {
+        return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
+    }
+    let Some(call) = next!(c"sigset" as SignalCall) else { return libc::fail(ENOSYS) as usize };
+    // SAFETY: the caller's promise.
+    unsafe { call(signal, handler) }
+}
+
+/// Functions that only need one signal less in a set: the checkpoint signal is taken out, and the next definition called.
+macro_rules! without_signal {
+    ($($(#[$doc:meta])* $name:ident, $symbol:literal: ($($before:ident: $before_type:ty,)* [$set:ident] $(, $after:ident: $after_type:ty)*) -> $ret:ty = $missing:expr;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// As for the C function.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($before: $before_type,)* $set: *const SigSet $(, $after: $after_type)*) -> $ret {
+            type Call = unsafe extern "C" fn($($before_type,)* *const SigSet $(, $after_type)*) -> $ret;
+            let Some(call) = next!($symbol as Call) else { return $missing };
+            // SAFETY: the caller's promise.
+            unsafe {
+                let own = without_ours($set);
+                call($($before,)* pointer(&own) $(, $after)*)
+            }
+        }
+    )*};
+}
+
+without_signal! {
+    /// sigprocmask(2).
+    sigprocmask, c"sigprocmask": (how: c_int, [set], old: *mut SigSet) -> c_int = libc::fail(ENOSYS);
+    /// pthread_sigmask(3).
+    pthread_sigmask, c"pthread_sigmask": (how: c_int, [set], old: *mut SigSet) -> c_int = ENOSYS;
+    /// sigsuspend(2).
+    sigsuspend, c"sigsuspend": ([set]) -> c_int = libc::fail(ENOSYS);
+    /// sigwait(3).
+    sigwait, c"sigwait": ([set], signal: *mut c_int) -> c_int = ENOSYS;
+    /// sigwaitinfo(2).
+    sigwaitinfo, c"sigwaitinfo": ([set], info: *mut c_void) -> c_int = libc::fail(ENOSYS);
+    /// sigtimedwait(2).
+    sigtimedwait, c"sigtimedwait": ([set], info: *mut c_void, timeout: *const c_void) -> c_int = libc::fail(ENOSYS);
+    /// signalfd(2).
+    signalfd, c"signalfd": (fd: c_int, [set], flags: c_int) -> c_int = libc::fail(ENOSYS);
+    /// ppoll(2).
+    ppoll, c"ppoll": (fds: *mut c_void, count: u64, timeout: *const c_void, [set]) -> c_int = libc::fail(ENOSYS);
+    /// ppoll(2), as programs built with checks call it.
+    __ppoll_chk, c"__ppoll_chk": (fds: *mut c_void, count: u64, timeout: *const c_void, [set], size: usize) -> c_int = libc::fail(ENOSYS);
+    /// pselect(2).
+    pselect, c"pselect": (count: c_int, read: *mut c_void, write: *mut c_void, except: *mut c_void, timeout: *const c_void, [set]) -> c_int = libc::fail(ENOSYS);
+    /// epoll_pwait(2).
+    epoll_pwait, c"epoll_pwait": (fd: c_int, events: *mut c_void, count: c_int, timeout: c_int, [set]) -> c_int = libc::fail(ENOSYS);
+    /// epoll_pwait2(2).
+    epoll_pwait2, c"epoll_pwait2": (fd: c_int, events: *mut c_void, count: c_int, timeout: *const c_void, [set]) -> c_int = libc::fail(ENOSYS);
+    /// pthread_attr_setsigmask_np(3).
+    pthread_attr_setsigmask_np, c"pthread_attr_setsigmask_np": (attributes: *mut c_void, [set]) -> c_int = ENOSYS;
+}
