@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+mod observe;
+
+pub use observe::{Descriptions, SeenDescriptor, descriptors, info_field, is_own};
+
 /// A descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdEntry {

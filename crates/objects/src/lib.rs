@@ -11,6 +11,7 @@ pub mod file;
 pub mod job;
 pub mod memory;
 pub mod names;
+pub mod observe;
 pub mod pipe;
 pub mod process;
 pub mod shared_memory;

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::FilePath;
 
+mod observe;
+
+pub use observe::{Mapping, mappings, mm_fields};
+
 /// The memory of one process, but for the contents of its pages.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AddressSpace {

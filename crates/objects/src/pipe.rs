@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::FilePath;
 
+mod observe;
+
+pub use observe::observe;
+
 /// A pipe, apart from the open file descriptions that are its ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipeState {

@@ -9,6 +9,10 @@ use crate::thread::ThreadState;
 use crate::timer::IntervalTimer;
 use crate::{FilePath, NsPid};
 
+mod observe;
+
+pub use observe::{Status, children, limits, oom_score_adj, scheduling, status_if_there, threads, wait_status};
+
 /// A process of the job, alive or waiting to be waited for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProcessState {

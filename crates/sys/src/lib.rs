@@ -4,5 +4,6 @@
 #![no_std]
 
 pub mod cpu;
+pub mod process;
 pub mod raw;
 pub mod sigframe;

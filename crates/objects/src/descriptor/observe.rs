@@ -1,0 +1,129 @@
+//! Observing descriptors: `/proc/PID/fd` and `fdinfo`, joined over all processes of a job with kcmp(2).
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use ckpt_sys::process::{KCMP_FILE, kcmp};
+
+use super::FdEntry;
+use crate::observe::{ObserveError, parse_error, proc_path, read_proc, read_proc_link};
+use crate::{FilePath, HostPid};
+
+/// A descriptor of one process, as `/proc` shows it.
+#[derive(Clone, Debug)]
+pub struct SeenDescriptor {
+    /// Whose it is.
+    pub pid: HostPid,
+    /// Its number.
+    pub fd: i32,
+    /// What `/proc/PID/fd/N` points to.
+    pub link: FilePath,
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+    /// `st_mode`; 0 in its type bits for what has no file at all.
+    pub mode: u32,
+    /// `st_rdev`.
+    pub rdev: u64,
+    /// `st_size`.
+    pub size: u64,
+    /// `st_nlink`.
+    pub links: u64,
+    /// File offset.
+    pub position: u64,
+    /// `O_*`, without `O_CLOEXEC`.
+    pub flags: u32,
+    /// `FD_CLOEXEC`.
+    pub close_on_exec: bool,
+    /// All of `/proc/PID/fdinfo/N`, which says more for some kinds.
+    pub info: Vec<u8>,
+}
+
+/// The descriptors of a frozen process, by ascending number, but for `hidden`, the agent's own.
+pub fn descriptors(pid: HostPid, hidden: i32) -> Result<Vec<SeenDescriptor>, ObserveError> {
+    let path = proc_path(pid, "fd");
+    let list = fs::read_dir(&path).map_err(|source| ObserveError::Read { pid, path, source })?;
+    let mut numbers: Vec<i32> = list
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd != hidden)
+        .collect();
+    numbers.sort_unstable();
+    numbers.into_iter().map(|fd| see(pid, fd)).collect()
+}
+
+fn see(pid: HostPid, fd: i32) -> Result<SeenDescriptor, ObserveError> {
+    let file = format!("fd/{fd}");
+    let path = proc_path(pid, &file);
+    let meta = fs::metadata(&path).map_err(|source| ObserveError::Read { pid, path, source })?;
+    let info_file = format!("fdinfo/{fd}");
+    let info = read_proc(pid, &info_file)?;
+    let bad = || parse_error(pid, &info_file, &info);
+    let position = info_field(&info, "pos:").and_then(|text| text.parse().ok()).ok_or_else(bad)?;
+    let flags = info_field(&info, "flags:").and_then(|text| u32::from_str_radix(text, 8).ok()).ok_or_else(bad)?;
+    Ok(SeenDescriptor {
+        pid,
+        fd,
+        link: read_proc_link(pid, &file)?,
+        device: meta.dev(),
+        inode: meta.ino(),
+        mode: meta.mode(),
+        rdev: meta.rdev(),
+        size: meta.size(),
+        links: meta.nlink(),
+        position,
+        flags: flags & !(libc::O_CLOEXEC as u32),
+        close_on_exec: flags & libc::O_CLOEXEC as u32 != 0,
+        info,
+    })
+}
+
+/// The value of a `key:` line of a fdinfo file.
+#[must_use]
+pub fn info_field<'a>(info: &'a [u8], key: &str) -> Option<&'a str> {
+    let line = info.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(key.as_bytes()))?;
+    std::str::from_utf8(line).ok().map(str::trim)
+}
+
+/// Open file descriptions found so far, each with one descriptor that refers to it.
+#[derive(Default)]
+pub struct Descriptions {
+    seen: Vec<SeenDescriptor>,
+    by_inode: HashMap<(u64, u64), Vec<usize>>,
+}
+
+impl Descriptions {
+    /// One descriptor for each description, in the order in which they were found.
+    #[must_use]
+    pub fn all(&self) -> &[SeenDescriptor] {
+        &self.seen
+    }
+
+    /// The entry for a descriptor: its description is found among those known, or added.
+    pub fn entry(&mut self, descriptor: SeenDescriptor) -> FdEntry {
+        let (fd, close_on_exec) = (descriptor.fd, descriptor.close_on_exec);
+        let candidates = self.by_inode.entry((descriptor.device, descriptor.inode)).or_default();
+        let known = candidates.iter().copied().find(|&i| is_same(&self.seen[i], &descriptor));
+        let index = known.unwrap_or_else(|| {
+            candidates.push(self.seen.len());
+            self.seen.push(descriptor);
+            self.seen.len() - 1
+        });
+        FdEntry { fd, file: u32::try_from(index).unwrap_or(u32::MAX), close_on_exec }
+    }
+}
+
+/// Whether two descriptors of one file refer to the same open file description. What can be seen must be equal; then the kernel is asked.
+fn is_same(a: &SeenDescriptor, b: &SeenDescriptor) -> bool {
+    a.flags == b.flags
+        && a.position == b.position
+        && kcmp(a.pid.0, b.pid.0, KCMP_FILE, a.fd as u64, b.fd as u64) == Ok(0)
+}
+
+/// Whether a descriptor refers to the same open file description as the calling process's own `fd`.
+#[must_use]
+pub fn is_own(descriptor: &SeenDescriptor, fd: i32) -> bool {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    kcmp(own, descriptor.pid.0, KCMP_FILE, fd as u64, descriptor.fd as u64) == Ok(0)
+}

@@ -1,0 +1,239 @@
+//! Observing a process and its threads from outside: `/proc/PID/status`, `limits`, `stat` and their like.
+
+use std::collections::HashMap;
+use std::fs;
+
+use super::{Credentials, Limit};
+use crate::observe::{ObserveError, parse_error, proc_path, read_proc};
+use crate::thread::Scheduling;
+use crate::{FilePath, HostPid, NsPid};
+
+/// `/proc/PID/status` or `/proc/PID/task/TID/status`: its lines by their keys.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pid: HostPid,
+    fields: HashMap<String, Vec<u8>>,
+}
+
+impl Status {
+    /// Of a process.
+    pub fn of(pid: HostPid) -> Result<Self, ObserveError> {
+        Ok(Self::parse(pid, &read_proc(pid, "status")?))
+    }
+
+    /// Of a thread.
+    pub fn of_thread(pid: HostPid, tid: HostPid) -> Result<Self, ObserveError> {
+        Ok(Self::parse(pid, &read_proc(pid, &format!("task/{tid}/status"))?))
+    }
+
+    fn parse(pid: HostPid, text: &[u8]) -> Self {
+        let fields = text
+            .split(|&byte| byte == b'\n')
+            .filter_map(|line| {
+                let colon = line.iter().position(|&byte| byte == b':')?;
+                let key = String::from_utf8(line[..colon].to_vec()).ok()?;
+                Some((key, line[colon + 1..].trim_ascii().to_vec()))
+            })
+            .collect();
+        Self { pid, fields }
+    }
+
+    fn raw(&self, key: &str) -> &[u8] {
+        self.fields.get(key).map_or(b"", Vec::as_slice)
+    }
+
+    fn text(&self, key: &str) -> &str {
+        std::str::from_utf8(self.raw(key)).unwrap_or("")
+    }
+
+    fn numbers(&self, key: &str) -> Vec<i64> {
+        self.text(key).split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
+    }
+
+    fn innermost(&self, key: &str) -> NsPid {
+        NsPid(self.numbers(key).last().and_then(|pid| i32::try_from(*pid).ok()).unwrap_or(0))
+    }
+
+    /// A signal set or capability set: hexadecimal.
+    #[must_use]
+    pub fn set(&self, key: &str) -> u64 {
+        u64::from_str_radix(self.text(key), 16).unwrap_or(0)
+    }
+
+    /// A decimal number; 0 where the line is missing.
+    #[must_use]
+    pub fn number(&self, key: &str) -> u64 {
+        self.numbers(key).first().and_then(|number| u64::try_from(*number).ok()).unwrap_or(0)
+    }
+
+    /// Its name (`Name`).
+    #[must_use]
+    pub fn name(&self) -> FilePath {
+        FilePath(self.raw("Name").to_vec())
+    }
+
+    /// Its state: `R`, `S`, `D`, `T`, `t`, `Z`, `X`, `I`.
+    #[must_use]
+    pub fn state(&self) -> char {
+        self.text("State").chars().next().unwrap_or('?')
+    }
+
+    /// Its parent, outside.
+    #[must_use]
+    pub fn parent(&self) -> HostPid {
+        HostPid(i32::try_from(self.number("PPid")).unwrap_or(0))
+    }
+
+    /// Its id in the innermost pid namespace.
+    #[must_use]
+    pub fn ns_pid(&self) -> NsPid {
+        self.innermost("NSpid")
+    }
+
+    /// How many pid namespaces deep it is, counted from the reader's.
+    #[must_use]
+    pub fn namespace_depth(&self) -> usize {
+        self.numbers("NSpid").len()
+    }
+
+    /// Its process group in the innermost pid namespace; 0: a group outside of it.
+    #[must_use]
+    pub fn ns_pgid(&self) -> NsPid {
+        self.innermost("NSpgid")
+    }
+
+    /// Its session in the innermost pid namespace; 0: a session outside of it.
+    #[must_use]
+    pub fn ns_sid(&self) -> NsPid {
+        self.innermost("NSsid")
+    }
+
+    /// Its umask.
+    pub fn umask(&self) -> Result<u32, ObserveError> {
+        u32::from_str_radix(self.text("Umask"), 8).map_err(|_| parse_error(self.pid, "status", b"Umask"))
+    }
+
+    /// Who it runs as.
+    pub fn credentials(&self, securebits: u32) -> Result<Credentials, ObserveError> {
+        let ids = |key: &str| -> Result<[u32; 4], ObserveError> {
+            let ids: Vec<u32> = self.numbers(key).iter().filter_map(|id| u32::try_from(*id).ok()).collect();
+            ids.try_into().map_err(|_| parse_error(self.pid, "status", key.as_bytes()))
+        };
+        Ok(Credentials {
+            uids: ids("Uid")?,
+            gids: ids("Gid")?,
+            groups: self.numbers("Groups").iter().filter_map(|id| u32::try_from(*id).ok()).collect(),
+            capabilities: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|key| self.set(key)),
+            securebits,
+        })
+    }
+
+    /// Processors it may run on, as words of a bit mask, lowest first.
+    #[must_use]
+    pub fn affinity(&self) -> Vec<u64> {
+        let mut halves: Vec<u64> =
+            self.text("Cpus_allowed").split(',').rev().filter_map(|word| u64::from_str_radix(word, 16).ok()).collect();
+        if halves.len() % 2 == 1 {
+            halves.push(0);
+        }
+        halves.chunks_exact(2).map(|pair| pair[0] | pair[1] << 32).collect()
+    }
+}
+
+/// Whether a process is there, and what it is; `None` when it has gone meanwhile.
+#[must_use]
+pub fn status_if_there(pid: HostPid) -> Option<Status> {
+    Status::of(pid).ok()
+}
+
+/// The children of a process, those of all its threads.
+#[must_use]
+pub fn children(pid: HostPid) -> Vec<HostPid> {
+    threads(pid)
+        .into_iter()
+        .filter_map(|tid| fs::read_to_string(proc_path(pid, &format!("task/{tid}/children"))).ok())
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(HostPid).collect::<Vec<_>>())
+        .collect()
+}
+
+/// The threads of a process.
+#[must_use]
+pub fn threads(pid: HostPid) -> Vec<HostPid> {
+    let Ok(list) = fs::read_dir(proc_path(pid, "task")) else { return Vec::new() };
+    list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).map(HostPid).collect()
+}
+
+/// The resource limits of a process, indexed by `RLIMIT_*`: the kernel lists them in that order (fs/proc/base.c).
+pub fn limits(pid: HostPid) -> Result<Vec<Limit>, ObserveError> {
+    let text = read_proc(pid, "limits")?;
+    let text = String::from_utf8_lossy(&text);
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            // The name takes 25 columns and a blank, each limit 20 and a blank.
+            let limit = |from: usize| match line.get(from..from + 20).map(str::trim) {
+                Some("unlimited") => Some(u64::MAX),
+                Some(number) => number.parse().ok(),
+                None => None,
+            };
+            limit(26).zip(limit(47)).map(|(soft, hard)| Limit { soft, hard }).ok_or_else(|| parse_error(pid, "limits", line.as_bytes()))
+        })
+        .collect()
+}
+
+/// `/proc/PID/oom_score_adj`.
+pub fn oom_score_adj(pid: HostPid) -> Result<i32, ObserveError> {
+    let text = read_proc(pid, "oom_score_adj")?;
+    std::str::from_utf8(&text)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .ok_or_else(|| parse_error(pid, "oom_score_adj", &text))
+}
+
+/// The wait status of a process that has ended and was not waited for (`exit_code`, field 52 of `/proc/PID/stat`).
+pub fn wait_status(pid: HostPid) -> Result<i32, ObserveError> {
+    let stat = read_proc(pid, "stat")?;
+    stat_fields(&stat).last().and_then(|status| status.parse().ok()).ok_or_else(|| parse_error(pid, "stat", &stat))
+}
+
+/// Fields of a `stat` file from the third (the state) on.
+fn stat_fields(stat: &[u8]) -> Vec<&str> {
+    let end = stat.iter().rposition(|&byte| byte == b')').unwrap_or(0);
+    std::str::from_utf8(&stat[end + 1..]).unwrap_or("").split_ascii_whitespace().collect()
+}
+
+/// How a thread is scheduled. Processors are given only where they are fewer than `all`, the coordinator's own.
+pub fn scheduling(pid: HostPid, tid: HostPid, status: &Status, all: &[u64]) -> Result<Scheduling, ObserveError> {
+    let file = format!("task/{tid}/stat");
+    let stat = read_proc(pid, &file)?;
+    let fields = stat_fields(&stat);
+    let field = |number: usize| -> Result<i64, ObserveError> {
+        fields.get(number - 3).and_then(|text| text.parse().ok()).ok_or_else(|| parse_error(pid, &file, &stat))
+    };
+    let affinity = status.affinity();
+    Ok(Scheduling {
+        policy: u32::try_from(field(41)?).unwrap_or(0),
+        priority: u32::try_from(field(40)?).unwrap_or(0),
+        nice: i32::try_from(field(19)?).unwrap_or(0),
+        affinity: if affinity == all { Vec::new() } else { affinity },
+        io_priority: ckpt_sys::process::ioprio_get(tid.0).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_its_own_limits_and_status() {
+        let pid = HostPid(std::process::id() as i32);
+        let limits = limits(pid).unwrap();
+        assert_eq!(limits.len(), 16);
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert_eq!(limits[7], Limit { soft: files.current.unwrap_or(u64::MAX), hard: files.maximum.unwrap_or(u64::MAX) });
+        let status = Status::of(pid).unwrap();
+        assert_eq!(status.credentials(0).unwrap().uids[1], rustix::process::geteuid().as_raw());
+        assert!(!status.affinity().is_empty());
+        assert!(threads(pid).contains(&pid));
+    }
+}
