@@ -109,10 +109,8 @@ fn compare(tools: &Tools, dir: &Path, mib: u64, repetitions: u64) -> Result<()> 
     for remark in left_out {
         println!("{remark}.");
     }
-    for contender in contenders {
-        if let Some(failure) = contender.failure {
-            println!("{} is left out, it failed here: {}.", contender.engine.name(), failure.trim().replace('\n', " / "));
-        }
+    for failure in contenders.into_iter().filter_map(|contender| contender.failure) {
+        println!("{failure}.");
     }
     Ok(())
 }
@@ -121,8 +119,8 @@ fn compare(tools: &Tools, dir: &Path, mib: u64, repetitions: u64) -> Result<()> 
 fn measure(engine: &Engine, subject: &Path, mib: u64, dir: &Path, measured: &mut Measured) -> Result<()> {
     let folder = tempfile::tempdir_in(dir).context("failed to make a folder")?;
     let dir = folder.path();
-    let done = cycle(engine, subject, mib, dir, measured)
-        .with_context(|| format!("{} failed; it said:\n{}\n", engine.name(), said(dir)));
+    let done =
+        cycle(engine, subject, mib, dir, measured).with_context(|| format!("{} failed, it said: {}", engine.name(), said(dir)));
     // The next one starts on a machine where nothing of this one runs.
     done.and(kill_descendants().map(drop))
 }

@@ -102,7 +102,7 @@ impl Engine {
                 command
             }
         };
-        run_well(command.current_dir(dir).stdout(Stdio::null()).stderr(log(dir)?), CHECKPOINT_LIMIT).with_context(|| said(dir))
+        run_well(command.current_dir(dir).stdout(Stdio::null()).stderr(log(dir)?), CHECKPOINT_LIMIT)
     }
 
     /// Starts a restart of the job from its images in `dir`; it is complete when the subject runs.
@@ -135,12 +135,12 @@ impl Engine {
     }
 }
 
-/// What the tools said, for the message when something fails.
+/// The last things that the engine and the job said, for the message when something fails.
+#[must_use]
 pub fn said(dir: &Path) -> String {
-    let read = |name| fs::read_to_string(dir.join(name)).unwrap_or_default();
-    let text = [read("stderr"), read("dump.log"), read("restore.log")].concat();
-    let last: Vec<&str> = text.lines().rev().take(8).collect();
-    last.into_iter().rev().collect::<Vec<_>>().join("\n")
+    let texts = ["stderr", "dump.log", "restore.log"].map(|name| fs::read_to_string(dir.join(name)).unwrap_or_default());
+    let last = texts.iter().filter_map(|text| text.lines().next_back());
+    last.collect::<Vec<_>>().join("; ")
 }
 
 /// The images of whichever engine there are in `dir`.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, set_child_subreaper, waitpid};
+use rustix::process::{self, Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, set_child_subreaper};
 
 /// How long killed processes may take to disappear. A process in the middle of writing a gigabyte takes its time.
 const DEATH_LIMIT: Duration = Duration::from_secs(20);
@@ -101,7 +101,8 @@ pub fn kill_descendants() -> Result<usize> {
             killed.insert(pid);
         }
         // Those that were deeper in the tree become children of this process as their parents go.
-        while matches!(waitpid(None, WaitOptions::NOHANG), Ok(Some(_))) {}
+        // (`waitpid` would look only for children in this process group.)
+        while matches!(process::wait(WaitOptions::NOHANG), Ok(Some(_))) {}
         if Instant::now() > end {
             bail!("failed to end processes {found:?} with SIGKILL within {} s", DEATH_LIMIT.as_secs());
         }
