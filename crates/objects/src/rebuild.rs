@@ -1,0 +1,105 @@
+//! What all rebuilding shares: the error, and opening a file description once more.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+/// Why an object of the job cannot be made anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// A file cannot be opened the way the job had it open.
+    #[error("cannot open {path}: {source}; bring it back, or give --map OLD=NEW where it has moved", path = .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It was opened, but not brought into the state that it had.
+    #[error("cannot {action} {path}: {source}", path = .path.display())]
+    File {
+        /// What failed.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A pipe cannot be made as it was.
+    #[error("cannot {action} a pipe of {capacity} bytes: {source}; see fs.pipe-max-size and fs.pipe-user-pages-soft")]
+    Pipe {
+        /// What failed.
+        action: &'static str,
+        /// The capacity it had.
+        capacity: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The bytes that were in a pipe do not fit into its like.
+    #[error("a pipe of {capacity} bytes does not hold the {bytes} bytes that were in it")]
+    PipeTooSmall {
+        /// The capacity it had.
+        capacity: u32,
+        /// What it must hold.
+        bytes: usize,
+    },
+    /// Shared memory cannot be made.
+    #[error("cannot make shared memory of {size} bytes: {source}")]
+    Memory {
+        /// Bytes.
+        size: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl RebuildError {
+    /// For `map_err`: a file that could not be opened.
+    pub fn open<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> Self {
+        move |error| Self::Open { path: path.to_owned(), source: error.into() }
+    }
+
+    /// For `map_err`: something that failed with an open file.
+    pub fn file<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        move |error| Self::File { action, path: path.to_owned(), source: error.into() }
+    }
+}
+
+/// The flags of `recorded` that `open` may be given when nothing is to be created, truncated or made a controlling terminal.
+#[must_use]
+pub fn open_flags(recorded: u32) -> OFlags {
+    // `__O_TMPFILE` (include/uapi/asm-generic/fcntl.h); with O_DIRECTORY it means to make a file.
+    const TMPFILE: u32 = 0o20_000_000;
+    let mut flags = recorded & !TMPFILE;
+    if recorded & TMPFILE != 0 {
+        flags &= !OFlags::DIRECTORY.bits();
+    }
+    let never = OFlags::CREATE | OFlags::EXCL | OFlags::TRUNC | OFlags::from_bits_retain(libc::O_ASYNC.cast_unsigned());
+    (OFlags::from_bits_retain(flags) & !never) | OFlags::NOCTTY | OFlags::CLOEXEC
+}
+
+/// The path that opens what a descriptor of this process refers to.
+#[must_use]
+pub fn own_fd_path(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// A new open file description of what `fd` is open on: for pipes and files without a name.
+pub fn reopen(fd: impl AsFd, flags: u32) -> Result<OwnedFd, RebuildError> {
+    let path = own_fd_path(fd.as_fd());
+    // Opening a pipe takes no O_DIRECT; setting it afterwards does.
+    let packets = OFlags::DIRECT.bits();
+    let pipe = rustix::fs::fstat(fd.as_fd())
+        .map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo)
+        .map_err(RebuildError::file("examine", &path))?;
+    let first = if pipe { flags & !packets } else { flags };
+    let new = rustix::fs::open(&path, open_flags(first), Mode::empty()).map_err(RebuildError::open(&path))?;
+    if first != flags {
+        rustix::fs::fcntl_getfl(&new)
+            .and_then(|have| rustix::fs::fcntl_setfl(&new, have | OFlags::DIRECT))
+            .map_err(RebuildError::file("set the packet mode of", &path))?;
+    }
+    Ok(new)
+}

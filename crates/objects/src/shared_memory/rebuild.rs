@@ -1,0 +1,78 @@
+//! Shared memory made anew, still empty: its pages are filled in by the restart.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+
+use super::{SharedMemory, SharedMemoryKind};
+use crate::file;
+use crate::rebuild::RebuildError;
+
+/// Makes or opens the object, for reading and writing, with its size. `path` is where a named one is now.
+///
+/// A file with a name is opened as it is: its contents are written back only when nothing can fail any more. One on a memory file
+/// system that is gone is made anew.
+pub fn rebuild(object: &SharedMemory, path: Option<&Path>) -> Result<OwnedFd, RebuildError> {
+    match (&object.kind, path) {
+        (SharedMemoryKind::Named { mode, in_memory, .. }, Some(path)) => named(path, *mode, *in_memory, object.size),
+        (SharedMemoryKind::Unlinked { mode, .. }, Some(path)) => file::rebuild_unnamed(path, *mode, object.size),
+        (SharedMemoryKind::Memfd { name, .. }, _) => memfd(&name.0, object.size),
+        _ => memfd(b"anonymous", object.size),
+    }
+}
+
+/// Applies the seals it had. Only when everything that maps it has done so: `F_SEAL_WRITE` forbids new writable mappings.
+pub fn seal(fd: &OwnedFd, seals: u32) -> Result<(), RebuildError> {
+    rustix::fs::fcntl_add_seals(fd, SealFlags::from_bits_retain(seals))
+        .map_err(RebuildError::file("seal", Path::new("shared memory")))
+}
+
+fn named(path: &Path, mode: u32, in_memory: bool, size: u64) -> Result<OwnedFd, RebuildError> {
+    match rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) if in_memory => {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(RebuildError::open(path))?;
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode & 0o7777)).map_err(RebuildError::file("set the mode of", path))?;
+            rustix::fs::ftruncate(&fd, size).map_err(RebuildError::file("give its size to", path))?;
+            Ok(fd)
+        }
+        other => other.map_err(RebuildError::open(path)),
+    }
+}
+
+fn memfd(name: &[u8], size: u64) -> Result<OwnedFd, RebuildError> {
+    let failed = |error: Errno| RebuildError::Memory { size, source: error.into() };
+    let name = CString::new(name).map_err(|_| failed(Errno::INVAL))?;
+    let fd = rustix::fs::memfd_create(&name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
+    rustix::fs::ftruncate(&fd, size).map_err(failed)?;
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FilePath;
+
+    #[test]
+    fn a_memfd_has_its_size_and_takes_its_seals() {
+        let kind = SharedMemoryKind::Memfd { name: FilePath(b"ring".to_vec()), seals: 0 };
+        let fd = rebuild(&SharedMemory { space: 1, size: 8192, kind }, None).unwrap();
+        assert_eq!(rustix::fs::fstat(&fd).unwrap().st_size, 8192);
+        seal(&fd, SealFlags::SHRINK.bits()).unwrap();
+        assert_eq!(rustix::fs::ftruncate(&fd, 0), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn a_named_object_in_memory_is_made_anew_and_another_is_refused() {
+        let path = std::env::temp_dir().join(format!("ckpt-shm-{}", std::process::id()));
+        let kind = |in_memory| SharedMemoryKind::Named { path: FilePath::from(path.as_path()), mode: 0o600, in_memory };
+        let object = |in_memory| SharedMemory { space: 1, size: 4096, kind: kind(in_memory) };
+        assert!(matches!(rebuild(&object(false), Some(&path)), Err(RebuildError::Open { .. })));
+        let fd = rebuild(&object(true), Some(&path)).unwrap();
+        assert_eq!(rustix::fs::fstat(&fd).unwrap().st_size, 4096);
+        std::fs::remove_file(&path).unwrap();
+    }
+}

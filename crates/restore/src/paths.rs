@@ -1,0 +1,65 @@
+//! Where the files of a job are now: `--map OLD=NEW`, and a launch directory that moved.
+
+use std::path::{Path, PathBuf};
+
+use ckpt_objects::FilePath;
+
+/// Replacements of path prefixes, by whole components.
+#[derive(Clone, Debug, Default)]
+pub struct PathMap {
+    rules: Vec<(PathBuf, PathBuf)>,
+}
+
+impl PathMap {
+    /// Rules as given; the longest old path that matches wins.
+    #[must_use]
+    pub fn new(rules: Vec<(PathBuf, PathBuf)>) -> Self {
+        let mut map = Self { rules };
+        map.sort();
+        map
+    }
+
+    /// Adds a rule.
+    pub fn add(&mut self, old: PathBuf, new: PathBuf) {
+        self.rules.push((old, new));
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        self.rules.sort_by_key(|(old, _)| std::cmp::Reverse(old.components().count()));
+    }
+
+    /// Where `path` is now.
+    #[must_use]
+    pub fn resolve(&self, path: &FilePath) -> PathBuf {
+        self.resolve_path(path.as_path())
+    }
+
+    /// Where `path` is now.
+    #[must_use]
+    pub fn resolve_path(&self, path: &Path) -> PathBuf {
+        for (old, new) in &self.rules {
+            if let Ok(rest) = path.strip_prefix(old) {
+                // Joining an empty path would end the result with a slash, which only a directory may have.
+                return if rest.as_os_str().is_empty() { new.clone() } else { new.join(rest) };
+            }
+        }
+        path.to_path_buf()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_replaced_by_whole_components() {
+        let map = PathMap::new(vec![("/a".into(), "/x".into()), ("/a/b".into(), "/y".into())]);
+        let at = |path: &str| map.resolve(&FilePath::from(Path::new(path)));
+        assert_eq!(at("/a/c"), Path::new("/x/c"));
+        assert_eq!(at("/a/b/c"), Path::new("/y/c"));
+        assert_eq!(at("/a/b").as_os_str(), "/y");
+        assert_eq!(at("/ab"), Path::new("/ab"));
+        assert_eq!(at("/"), Path::new("/"));
+    }
+}
