@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::FilePath;
 
+mod rebuild;
+
+pub use rebuild::{rebuild_named, rebuild_place, rebuild_position, rebuild_unnamed};
+
 /// An open file description: what `open` makes, and `dup` and `fork` share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OpenFile {

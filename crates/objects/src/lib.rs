@@ -14,6 +14,7 @@ pub mod names;
 pub mod observe;
 pub mod pipe;
 pub mod process;
+pub mod rebuild;
 pub mod shared_memory;
 pub mod signal;
 pub mod thread;

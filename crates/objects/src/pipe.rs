@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::FilePath;
 
+mod rebuild;
+
+pub use rebuild::rebuild;
+
 mod observe;
 
 pub use observe::observe;

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::FilePath;
 
+mod rebuild;
+
+pub use rebuild::{rebuild, seal};
+
 /// A shared memory object whose contents the image holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SharedMemory {
