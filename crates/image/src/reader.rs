@@ -458,3 +458,229 @@ impl ImageFile {
         ReadError::Inconsistent { path: self.path.clone(), detail }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Files whose checksums are all right and whose index says what it likes: what damage cannot make, an enemy can.
+
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::{Codec, encode};
+    use crate::format::Extent;
+    use crate::{CHUNK_SIZE, ImageName};
+
+    /// A header, these bytes as chunks, this index, and a footer that vouches for all of it.
+    fn seal(chunks: &[u8], index: &Index, flags: u32, version: u32) -> Vec<u8> {
+        let name = ImageName::new("hostile", "0123456789abcdef", 1).expect("valid");
+        let header = Header { version, flags, ..Header::new(&name, 0) }.to_bytes();
+        let index = postcard::to_stdvec(index).expect("serializes");
+        let footer = Footer {
+            index_offset: (HEADER_LEN + chunks.len()) as u64,
+            index_len: index.len() as u64,
+            index_checksum: xxh3_64(&index),
+            header_checksum: xxh3_64(&header),
+        };
+        [&header[..], chunks, &index, &footer.to_bytes()].concat()
+    }
+
+    fn open(bytes: &[u8]) -> Result<ImageReader, ReadError> {
+        let mut file = tempfile::NamedTempFile::new().expect("tempfile");
+        file.write_all(bytes).expect("write");
+        ImageReader::open(file.path())
+    }
+
+    /// Two chunks of two pages, and one of metadata.
+    fn sound() -> (Vec<u8>, Index) {
+        let (mut bytes, mut chunks) = (Vec::new(), Vec::new());
+        for (codec, fill) in [(Codec::None, 1), (Codec::Zstd(1), 2), (Codec::Lz4, 3)] {
+            let raw = [fill; 2 * PAGE_SIZE];
+            let chunk = encode(codec, &raw);
+            chunks.push(ChunkEntry {
+                source: 0,
+                offset: (HEADER_LEN + bytes.len()) as u64,
+                stored_len: chunk.stored_len() as u32,
+                raw_len: raw.len() as u32,
+                encoding: chunk.encoding,
+                checksum: chunk.checksum,
+            });
+            bytes.extend_from_slice(&chunk.stored);
+        }
+        let extent = Extent { space: 1, address: 0x1000, len: 0x2000, offset: 0 };
+        let extents = vec![
+            PlacedExtent { extent, chunk: 0 },
+            PlacedExtent { extent: Extent { address: 0x3000, len: 0x1000, offset: 0x1000, ..extent }, chunk: 1 },
+            PlacedExtent { extent: Extent { space: 2, ..extent }, chunk: 1 },
+        ];
+        let sources = vec![SourceFile { file: "this".to_owned(), footer_checksum: 0 }];
+        (bytes, Index { sources, chunks, first_metadata: 2, extents })
+    }
+
+    #[test]
+    fn an_index_that_contradicts_itself_is_refused() {
+        let (bytes, index) = sound();
+        open(&seal(&bytes, &index, 0, VERSION)).expect("sound").verify().expect("sound");
+
+        type Lie = (&'static str, fn(&mut Index));
+        let lies: [Lie; 22] = [
+            ("no source", |index| index.sources.clear()),
+            ("unknown source", |index| index.chunks[0].source = 1),
+            ("metadata past the end", |index| index.first_metadata = 4),
+            ("pages in metadata", |index| index.first_metadata = 1),
+            ("gap", |index| index.chunks[1].offset += 1),
+            ("overlap", |index| index.chunks[1].offset -= 1),
+            ("offset overflow", |index| index.chunks[0].offset = u64::MAX),
+            ("nothing stored", |index| index.chunks[0].stored_len = 0),
+            ("larger than raw", |index| index.chunks[0].stored_len += 1),
+            ("huge", |index| index.chunks[1].raw_len = u32::MAX),
+            ("larger than a chunk", |index| index.chunks[1].raw_len = CHUNK_SIZE as u32 + 1),
+            ("raw of two lengths", |index| index.chunks[0].raw_len += 4096),
+            ("too few chunks", |index| index.chunks.truncate(2)),
+            ("chunk twice", |index| index.chunks.push(index.chunks[2])),
+            ("unknown chunk", |index| index.extents[0].chunk = 9),
+            ("extent past its chunk", |index| index.extents[1].extent.offset = 0x2000),
+            ("offset of an extent overflows", |index| index.extents[1].extent.offset = u32::MAX - 0xfff),
+            ("address overflows", |index| index.extents[2].extent.address = u64::MAX - 0xfff),
+            ("empty extent", |index| index.extents[0].extent.len = 0),
+            ("part of a page", |index| index.extents[1].extent.address += 8),
+            ("pages twice", |index| index.extents[1].extent.address = 0x2000),
+            ("spaces out of order", |index| index.extents.swap(1, 2)),
+        ];
+        for (lie, tell) in lies {
+            let (bytes, mut index) = sound();
+            tell(&mut index);
+            let error = open(&seal(&bytes, &index, 0, VERSION)).expect_err(lie);
+            assert!(matches!(error, ReadError::Inconsistent { .. }), "{lie}: {error}");
+        }
+    }
+
+    #[test]
+    fn metadata_does_not_expand_without_bounds() {
+        let raw = vec![0; CHUNK_SIZE];
+        let bomb = encode(Codec::Zstd(19), &raw);
+        let entry = ChunkEntry {
+            source: 0,
+            offset: HEADER_LEN as u64,
+            stored_len: bomb.stored_len() as u32,
+            raw_len: raw.len() as u32,
+            encoding: bomb.encoding,
+            checksum: bomb.checksum,
+        };
+        let (_, sound) = sound();
+        let index = Index { sources: sound.sources, chunks: vec![entry], ..Index::default() };
+        assert!(matches!(open(&seal(&bomb.stored, &index, 0, VERSION)), Err(ReadError::Inconsistent { .. })));
+    }
+
+    #[test]
+    fn a_chunk_that_decompresses_to_another_length_is_refused() {
+        for (chunk, raw_len) in [(1, 0x1000), (1, 0x3000), (2, 0x1000), (2, 0x3000)] {
+            let (bytes, mut index) = sound();
+            index.chunks[chunk].raw_len = raw_len;
+            index.extents.clear();
+            let error = open(&seal(&bytes, &index, 0, VERSION)).and_then(|image| image.verify()).expect_err("another length");
+            assert!(matches!(error, ReadError::Inconsistent { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_told_from_damage() {
+        let (bytes, index) = sound();
+        for (flags, version) in [(0, VERSION + 1), (1, VERSION), (u32::MAX, u32::MAX)] {
+            let error = open(&seal(&bytes, &index, flags, version)).expect_err("newer");
+            assert!(matches!(error, ReadError::NewerVersion { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_of_another_file_is_asked_for_by_name() {
+        let (bytes, mut index) = sound();
+        index.sources.push(SourceFile { file: "earlier.img".to_owned(), footer_checksum: 7 });
+        index.chunks.insert(0, ChunkEntry { source: 1, offset: 1 << 40, ..index.chunks[0] });
+        index.first_metadata += 1;
+        let image = open(&seal(&bytes, &index, 0, VERSION)).expect("sound");
+        let error = image.read_chunk(0, &mut Vec::new()).expect_err("in another file");
+        assert!(matches!(&error, ReadError::OtherSource { file, .. } if file == "earlier.img"), "{error}");
+        image.read_chunk(1, &mut Vec::new()).expect("in this file");
+    }
+
+    #[test]
+    fn what_no_memory_can_hold_is_refused() {
+        // A sparse file can have almost any size.
+        let file = ImageFile::open(tempfile::NamedTempFile::new().expect("tempfile").path()).expect("open");
+        for len in [1 << 50, 1 << 62, u64::MAX] {
+            let error = file.read_vec(len, 0).expect_err("no memory");
+            assert!(matches!(&error, ReadError::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory), "{error}");
+        }
+    }
+
+    fn any_chunk() -> impl Strategy<Value = ChunkEntry> {
+        let encoding = prop::sample::select(vec![Encoding::Raw, Encoding::Lz4, Encoding::Zstd]);
+        (0_u32..2, 0_u64..5000, 0_u32..5000, 0_u32..20_000, encoding, any::<u64>()).prop_map(
+            |(source, offset, stored_len, raw_len, encoding, checksum)| ChunkEntry {
+                source,
+                offset,
+                stored_len,
+                raw_len,
+                encoding,
+                checksum,
+            },
+        )
+    }
+
+    fn any_extent() -> impl Strategy<Value = PlacedExtent> {
+        (0_u32..3, 0_u64..9, 0_u32..5, 0_u32..5, 0_u32..4).prop_map(|(space, page, len, offset, chunk)| PlacedExtent {
+            extent: Extent { space, address: page * 4096, len: len * 4096, offset: offset * 4096 },
+            chunk,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_index_is_refused_or_can_be_worked_with(
+            bytes in prop::collection::vec(any::<u8>(), 0..6000),
+            mut chunks in prop::collection::vec(any_chunk(), 0..4),
+            mut extents in prop::collection::vec(any_extent(), 0..4),
+            first_metadata in 0_u32..5,
+            tidy in any::<bool>(),
+        ) {
+            if tidy {
+                // Near enough to a sound index that the later checks are reached too.
+                let mut offset = HEADER_LEN as u64;
+                for chunk in &mut chunks {
+                    chunk.offset = offset;
+                    chunk.raw_len = chunk.raw_len.max(chunk.stored_len);
+                    offset += u64::from(chunk.stored_len);
+                }
+                extents.sort();
+            }
+            let sources = vec![SourceFile { file: String::new(), footer_checksum: 0 }; 2];
+            let stored = if tidy { chunks.iter().map(|chunk| chunk.stored_len as usize).sum() } else { bytes.len() };
+            let bytes: Vec<u8> = bytes.iter().copied().chain(std::iter::repeat(0)).take(stored).collect();
+            if let Ok(image) = open(&seal(&bytes, &Index { sources, chunks, first_metadata, extents }, 0, VERSION)) {
+                let _ = image.verify();
+                for placed in image.extents() {
+                    let len = image.chunks()[placed.chunk as usize].raw_len;
+                    prop_assert!(placed.extent.offset + placed.extent.len <= len);
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_for_an_index_are_refused_or_parsed(bytes in prop::collection::vec(any::<u8>(), 0..400), offset: u64) {
+            let _ = Index::parse(&bytes, offset);
+        }
+
+        #[test]
+        fn any_bytes_for_header_and_footer_are_refused_or_parsed(header: [[u8; 32]; 4], footer: [[u8; 16]; 3]) {
+            let mut header: [u8; HEADER_LEN] = header.concat().try_into().expect("128 bytes");
+            prop_assert!(Header::parse(&header).is_err());
+            // With the right checksum the fields are looked at.
+            let checksum = xxh3_64(&header[..120]);
+            header[120..].copy_from_slice(&checksum.to_le_bytes());
+            let _ = Header::parse(&header);
+            let _ = Footer::parse(&footer.concat().try_into().expect("48 bytes"));
+        }
+    }
+}

@@ -373,3 +373,42 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_common_refusal_comes_with_advice() {
+        for (errno, advised) in [
+            (Errno::NOSPC, "free space"),
+            (Errno::DQUOT, "free space"),
+            (Errno::ROFS, "read-only"),
+            (Errno::ACCESS, "writable"),
+            (Errno::NOENT, "create the directory"),
+            (Errno::NOTDIR, "name a directory"),
+            (Errno::FBIG, "ulimit -f"),
+            (Errno::IO, "check the file system"),
+        ] {
+            let error = WriteError::Io { action: "write", path: "/scratch/x".into(), source: errno.into() }.to_string();
+            assert!(error.starts_with("failed to write /scratch/x: ") && error.contains(advised), "{error}");
+            assert!(error.contains("--dir"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_way_of_renaming_replaces_a_file() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        for rename in [rename_onto_nothing, link_onto_nothing] {
+            fs::write(&from, "new").expect("write");
+            fs::write(&to, "old").expect("write");
+            assert_eq!(rename(&from, &to).expect_err("taken").kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&to).expect("read"), b"old");
+            fs::remove_file(&to).expect("remove");
+            rename(&from, &to).expect("free");
+            assert_eq!(fs::read(&to).expect("read"), b"new");
+            assert!(!from.exists());
+        }
+    }
+}
