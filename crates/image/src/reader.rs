@@ -203,6 +203,12 @@ impl ImageReader {
         &self.index.chunks
     }
 
+    /// The chunks that hold pages: all but the last ones.
+    #[must_use]
+    pub fn page_chunks(&self) -> &[ChunkEntry] {
+        &self.index.chunks[..self.index.first_metadata as usize]
+    }
+
     /// Every run of pages, by space and address.
     #[must_use]
     pub fn extents(&self) -> &[PlacedExtent] {

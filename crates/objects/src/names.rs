@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A process or thread id as the job sees it, in the job's own pid namespace. The same after every restart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,8 +40,25 @@ impl fmt::Debug for HostPid {
 }
 
 /// A path, or any other string of the kernel's, kept as the bytes it is: Linux promises no encoding.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FilePath(pub Vec<u8>);
+
+/// Bytes in an image. In formats for people, such as JSON, a string, where what is not UTF-8 cannot be kept.
+impl Serialize for FilePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
+    }
+}
+
+impl<'de> Deserialize<'de> for FilePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer).map(|text| Self(text.into_bytes()))
+        } else {
+            Vec::deserialize(deserializer).map(Self)
+        }
+    }
+}
 
 impl FilePath {
     /// The bytes as a path.

@@ -1,0 +1,185 @@
+//! A report as text for people.
+
+use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytesize::ByteSize;
+use ckpt_objects::file::{OpenFile, OpenFileKind};
+use ckpt_objects::process::{Life, LiveProcess, ProcessState};
+use ckpt_objects::shared_memory::SharedMemoryKind;
+use ckpt_objects::{FilePath, JobState};
+
+use crate::report::{Report, Sizes};
+use crate::tree::in_tree_order;
+
+/// Displays a report in some tens of lines.
+pub struct Summary<'a>(pub &'a Report<'a>);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { path, sizes, state, .. } = self.0;
+        writeln!(f, "{}", printable(path))?;
+        job(f, state)?;
+        size(f, sizes)?;
+        processes(f, state, sizes)?;
+        open_files(f, state)?;
+        mapped_files(f, state)
+    }
+}
+
+fn job(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
+    let JobState { info, machine, .. } = state;
+    let taken = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_nanos(info.taken_at_ns));
+    let command: Vec<_> = info.command.iter().map(quoted).collect();
+    writeln!(f, "  job         {} {}, checkpoint {}", printable(&info.name), printable(&info.id), info.generation)?;
+    writeln!(f, "  command     {}", command.join(" "))?;
+    writeln!(f, "  launched in {}", printable(&info.launch_dir))?;
+    writeln!(f, "  taken       {taken} on {} (Linux {})", printable(&machine.host), printable(&machine.kernel))?;
+    let settings = &info.settings;
+    let interval = settings.interval.map_or("on request only".to_owned(), |seconds| format!("every {seconds} s"));
+    writeln!(
+        f,
+        "  settings    checkpoints {interval} in {}, {} kept, {}",
+        printable(&settings.dir),
+        settings.keep,
+        printable(&settings.compress)
+    )
+}
+
+fn size(f: &mut fmt::Formatter<'_>, sizes: &Sizes) -> fmt::Result {
+    write!(f, "  size        {}", bytes(sizes.file))?;
+    if sizes.stored > 0 {
+        let ratio = sizes.pages as f64 / sizes.stored as f64;
+        write!(f, ", pages {} in {} (ratio {ratio:.1}), {} chunks", bytes(sizes.pages), bytes(sizes.stored), sizes.chunks)?;
+    }
+    writeln!(f, ", metadata {}", bytes(sizes.metadata))
+}
+
+fn processes(f: &mut fmt::Formatter<'_>, state: &JobState, sizes: &Sizes) -> fmt::Result {
+    let threads: usize = state.processes.iter().filter_map(live).map(|process| process.threads.len()).sum();
+    writeln!(f, "  processes   {}, {threads} threads", state.processes.len())?;
+    writeln!(f, "    {:>7} {:>7} {:>7} {:>11} {:>11}  NAME", "PID", "PPID", "THREADS", "DESCRIPTORS", "PAGES")?;
+    for (depth, process) in in_tree_order(&state.processes) {
+        let (pid, ppid, name) = (process.pid, process.ppid, printable(&process.comm));
+        // What is deeper than this is not told apart by eye any more.
+        let indent = "  ".repeat(depth.min(30));
+        match &process.life {
+            Life::Alive(live) => {
+                let pages = bytes(sizes.spaces.get(&live.memory.space).copied().unwrap_or(0));
+                let (threads, descriptors) = (live.threads.len(), live.descriptors.len());
+                writeln!(f, "    {pid:>7} {ppid:>7} {threads:>7} {descriptors:>11} {pages:>11}  {indent}{name}")?;
+            }
+            Life::Zombie { status } => {
+                let end = ending(*status);
+                writeln!(f, "    {pid:>7} {ppid:>7} {:>7} {:>11} {:>11}  {indent}{name} ({end})", "-", "-", "-")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
+    let mut descriptors = vec![0_usize; state.open_files.len()];
+    for entry in state.processes.iter().filter_map(live).flat_map(|process| &process.descriptors) {
+        if let Some(count) = descriptors.get_mut(entry.file as usize) {
+            *count += 1;
+        }
+    }
+    let total: usize = descriptors.iter().sum();
+    writeln!(f, "  open files  {}, {total} descriptors", state.open_files.len())?;
+    for (file, count) in state.open_files.iter().zip(descriptors) {
+        writeln!(f, "    {count:>3} x {:<12} {}", access(file.flags), open_file(state, file))?;
+    }
+    Ok(())
+}
+
+fn mapped_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
+    writeln!(f, "  mapped files {}", state.mapped_files.len())?;
+    for file in &state.mapped_files {
+        let deleted = if file.deleted { " (deleted)" } else { "" };
+        writeln!(f, "    {:>11}  {}{deleted}", bytes(file.size), printable(&file.path))?;
+    }
+    Ok(())
+}
+
+fn live(process: &ProcessState) -> Option<&LiveProcess> {
+    match &process.life {
+        Life::Alive(live) => Some(live),
+        Life::Zombie { .. } => None,
+    }
+}
+
+/// What a wait status says (wait(2)).
+fn ending(status: i32) -> String {
+    match status & 0x7f {
+        0 => format!("has ended with exit code {}", status >> 8 & 0xff),
+        signal => format!("was ended by signal {signal}"),
+    }
+}
+
+/// The access mode and `O_APPEND` of open(2).
+fn access(flags: u32) -> &'static str {
+    const O_APPEND: u32 = 0o2000;
+    match (flags & 0o3, flags & O_APPEND != 0) {
+        (0, _) => "read",
+        (1, false) => "write",
+        (1, true) => "append",
+        (_, false) => "read-write",
+        (_, true) => "read-append",
+    }
+}
+
+fn open_file(state: &JobState, file: &OpenFile) -> String {
+    if let Some(number) = file.inherited {
+        let stream = ["standard input", "standard output", "standard error"].get(usize::from(number));
+        return format!("the launcher's {}", stream.unwrap_or(&"own descriptor"));
+    }
+    match &file.kind {
+        OpenFileKind::Regular(regular) => format!("{}, at {} of {} bytes", printable(&regular.path), file.position, regular.size),
+        OpenFileKind::Deleted(deleted) => {
+            format!("{} (deleted), at {} of {} bytes", printable(&deleted.path), file.position, deleted.size)
+        }
+        OpenFileKind::Directory { path } => format!("directory {}", printable(path)),
+        OpenFileKind::Device { path, .. } => format!("device {}", printable(path)),
+        OpenFileKind::Pipe { pipe: number } => match state.pipes.get(*number as usize) {
+            Some(pipe) => {
+                let bytes: usize = pipe.packets.iter().map(Vec::len).sum();
+                let path = pipe.path.as_ref().map_or("pipe".to_owned(), |path| format!("named pipe {}", printable(path)));
+                format!("{path} [{number}], {bytes} bytes in it")
+            }
+            None => format!("pipe [{number}]"),
+        },
+        OpenFileKind::SharedMemory { object } => match state.shared_memory.get(*object as usize) {
+            Some(memory) => format!("shared memory {} [{object}], {}", shared_memory(&memory.kind), bytes(memory.size)),
+            None => format!("shared memory [{object}]"),
+        },
+        OpenFileKind::Path { path } => format!("place {}", printable(path)),
+        OpenFileKind::Proc { path } => printable(path),
+    }
+}
+
+fn shared_memory(kind: &SharedMemoryKind) -> String {
+    match kind {
+        SharedMemoryKind::Anonymous => "without a name".to_owned(),
+        SharedMemoryKind::Memfd { name, .. } => format!("memfd:{}", printable(name)),
+        SharedMemoryKind::Named { path, .. } => printable(path),
+        SharedMemoryKind::Unlinked { path, .. } => format!("{} (deleted)", printable(path)),
+    }
+}
+
+/// A size as `412.0 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+/// Text from an image, which a terminal must not take for its own control sequences.
+fn printable(text: &(impl fmt::Display + ?Sized)) -> String {
+    text.to_string().chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// An argument as one would type it to a shell.
+fn quoted(argument: &FilePath) -> String {
+    let text = printable(argument);
+    let plain = |c: char| c.is_alphanumeric() || "_-+=./,:@%^".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
