@@ -3,7 +3,7 @@
 #include <linux/futex.h>
 #include <semaphore.h>
 
-enum { SIZE = 1 << 20 };
+enum { SIZE = 1 << 16 };
 struct shared {
     sem_t turn[2];
     uint32_t word;

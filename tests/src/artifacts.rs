@@ -35,7 +35,7 @@ pub fn tool(name: &str) -> PathBuf {
 /// The path of `programs/NAME.c`, compiled.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    compile(name, &["-O2", "-pthread"])
+    compile(name, &["-O2", "-pthread", "-Wl,--as-needed", "-lm"])
 }
 
 /// The path of `programs/NAME.c`, compiled and linked with other options than most.

@@ -68,18 +68,23 @@ pub fn kill_all(pids: &[i32]) {
     let end = Instant::now() + GONE;
     loop {
         let left: Vec<Stat> = processes().into_iter().filter(|stat| pids.contains(&stat.pid)).collect();
-        let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-        for orphan in left.iter().filter(|stat| dead(stat) && stat.ppid == own) {
-            // The one that the standard library knows as its child is left for it to wait for.
-            if !crate::sandbox::is_direct_child(orphan.pid) {
-                let _ = waitpid(Pid::from_raw(orphan.pid), Some(WaitPidFlag::WNOHANG));
-            }
-        }
+        reap(&left);
         if left.iter().all(dead) {
             return;
         }
         assert!(Instant::now() < end, "processes outlive SIGKILL:\n{}", describe(&left.iter().collect::<Vec<_>>()));
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Reaps those that have ended and have become this process's children.
+fn reap(stats: &[Stat]) {
+    let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    for orphan in stats.iter().filter(|stat| dead(stat) && stat.ppid == own) {
+        // Those that the standard library knows as its children are left for it to wait for.
+        if !crate::sandbox::is_direct_child(orphan.pid) {
+            let _ = waitpid(Pid::from_raw(orphan.pid), Some(WaitPidFlag::WNOHANG));
+        }
     }
 }
 
@@ -91,6 +96,7 @@ pub fn kill_in(dir: &Path) {
     for pid in left {
         kill_tree(pid);
     }
+    reap(&processes());
 }
 
 /// A line for each process of a tree, for the message of a test that has waited too long.
