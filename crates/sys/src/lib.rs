@@ -3,7 +3,9 @@
 //! `no_std`, and free of libc: the agent, inside the job's signal handler, stands on it.
 #![no_std]
 
+pub mod blocked;
 pub mod cpu;
+pub mod fork;
 pub mod process;
 pub mod raw;
 pub mod sigframe;

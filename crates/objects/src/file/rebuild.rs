@@ -34,8 +34,8 @@ pub fn rebuild_position(fd: impl AsFd, path: &Path, position: u64) -> Result<(),
 }
 
 /// A file without a name, of `size` zero bytes, open for reading and writing, in the directory where `path` was; or in `/tmp` or
-/// in memory, where that does not allow it.
-pub fn rebuild_unnamed(path: &Path, mode: u32, size: u64) -> Result<OwnedFd, RebuildError> {
+/// in memory, where that does not allow it. Only its owner may open it, until [`rebuild_mode`] says otherwise.
+pub fn rebuild_unnamed(path: &Path, size: u64) -> Result<OwnedFd, RebuildError> {
     let directories = [path.parent().map(Path::to_path_buf), Some(PathBuf::from("/tmp"))];
     let fd = match directories.into_iter().flatten().find_map(|directory| unnamed_in(&directory).ok()) {
         Some(fd) => fd,
@@ -43,8 +43,12 @@ pub fn rebuild_unnamed(path: &Path, mode: u32, size: u64) -> Result<OwnedFd, Reb
             .map_err(|error| RebuildError::Memory { size, source: error.into() })?,
     };
     rustix::fs::ftruncate(&fd, size).map_err(RebuildError::file("give its size to the deleted file", path))?;
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode & 0o7777)).map_err(RebuildError::file("set the mode of", path))?;
     Ok(fd)
+}
+
+/// Gives a file made by [`rebuild_unnamed`] its permission bits: once every description of it has been opened, since they may forbid it.
+pub fn rebuild_mode(fd: impl AsFd, path: &Path, mode: u32) -> Result<(), RebuildError> {
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o7777)).map_err(RebuildError::file("set the mode of", path))
 }
 
 fn unnamed_in(directory: &Path) -> Result<OwnedFd, Errno> {
@@ -101,9 +105,10 @@ mod tests {
     fn a_deleted_file_has_no_name_and_its_size() {
         let directory = scratch("deleted");
         std::fs::create_dir_all(&directory).unwrap();
-        let fd = rebuild_unnamed(&directory.join("gone"), 0o640, 5000).unwrap();
+        let fd = rebuild_unnamed(&directory.join("gone"), 5000).unwrap();
+        rebuild_mode(&fd, &directory, 0o440).unwrap();
         let stat = rustix::fs::fstat(&fd).unwrap();
-        assert_eq!((stat.st_size, stat.st_nlink, stat.st_mode & 0o7777), (5000, 0, 0o640));
+        assert_eq!((stat.st_size, stat.st_nlink, stat.st_mode & 0o7777), (5000, 0, 0o440));
         let other = rebuild::reopen(&fd, OFlags::RDONLY.bits()).unwrap();
         assert_eq!(rustix::fs::fstat(&other).unwrap().st_ino, stat.st_ino);
         let unlinked = unlinked_in(std::fs::File::open(&directory).unwrap().as_fd(), Mode::RUSR | Mode::WUSR).unwrap();

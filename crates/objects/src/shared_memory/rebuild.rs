@@ -18,7 +18,7 @@ use crate::rebuild::RebuildError;
 pub fn rebuild(object: &SharedMemory, path: Option<&Path>) -> Result<OwnedFd, RebuildError> {
     match (&object.kind, path) {
         (SharedMemoryKind::Named { mode, in_memory, .. }, Some(path)) => named(path, *mode, *in_memory, object.size),
-        (SharedMemoryKind::Unlinked { mode, .. }, Some(path)) => file::rebuild_unnamed(path, *mode, object.size),
+        (SharedMemoryKind::Unlinked { .. }, Some(path)) => file::rebuild_unnamed(path, object.size),
         (SharedMemoryKind::Memfd { name, .. }, _) => memfd(&name.0, object.size),
         _ => memfd(b"anonymous", object.size),
     }

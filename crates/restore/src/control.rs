@@ -1,0 +1,206 @@
+//! What the processes of a restart share while it goes on: one page of counters, and the pipe of reports.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use ckpt_sys::raw::Errno;
+use ckpt_sys::syscall;
+use linux_raw_sys::general as nr;
+use rustix::thread::futex;
+
+use crate::holes::PAGE;
+use crate::restorer::{Failure, OPERATION_SIZE};
+
+/// The shared page. The restorer counts in it too: see [`crate::restorer::Region::gate`].
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Control {
+    /// How many threads of the job have reached the gate.
+    pub arrived: AtomicU32,
+    /// [`SHUT`], [`COMMITTED`] or [`OPEN`].
+    pub gate: AtomicU32,
+    /// How many of init and stand-in have done what must be done between [`COMMITTED`] and [`OPEN`].
+    pub ready: AtomicU32,
+    /// How many processes have reached each [`Phase`].
+    phases: [AtomicU32; Phase::COUNT],
+    /// Bytes of memory that have been filled: that the restart gets on.
+    pub filled: AtomicU64,
+}
+
+/// Nothing of the job runs yet.
+pub const SHUT: u32 = 0;
+/// Everything is there; nothing can fail any more.
+pub const COMMITTED: u32 = 1;
+/// The job runs.
+pub const OPEN: u32 = 2;
+
+/// What all processes of a restart do together, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub enum Phase {
+    /// Every process has been created, and is in its session.
+    Created,
+    /// Every process group has been founded.
+    Founded,
+    /// Every process has joined its group.
+    Joined,
+    /// Founders that belong to another group are there; those who were needed only for their number may go.
+    Grouped,
+    /// They have gone, and the orphans are their new parents'.
+    Settled,
+}
+
+impl Phase {
+    const COUNT: usize = 5;
+}
+
+impl Control {
+    /// Maps the page. It is never unmapped: every process of the restart has it.
+    pub fn map() -> Result<&'static Self, Errno> {
+        // SAFETY: the kernel chooses where; the fresh page is zero, which is a valid Control, and is never unmapped by Rust code.
+        unsafe {
+            let protection = nr::PROT_READ | nr::PROT_WRITE;
+            let at = syscall!(nr::__NR_mmap, 0, PAGE, protection, nr::MAP_SHARED | nr::MAP_ANONYMOUS, u64::MAX, 0)?;
+            Ok(&*(at as *const Self))
+        }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        std::ptr::from_ref(self) as u64
+    }
+
+    /// Says that this process has reached `phase`, and waits until `everybody` has.
+    pub fn meet(&self, phase: Phase, everybody: u32) {
+        let count = &self.phases[phase as usize];
+        count.fetch_add(1, Ordering::AcqRel);
+        wake(count);
+        wait_for(count, everybody);
+    }
+
+    /// A number that changes as long as the restart gets on.
+    #[must_use]
+    pub fn progress(&self) -> u64 {
+        let phases: u32 = self.phases.iter().map(|phase| phase.load(Ordering::Relaxed)).sum();
+        self.filled.load(Ordering::Relaxed) + u64::from(phases) + u64::from(self.arrived.load(Ordering::Relaxed))
+    }
+}
+
+/// Waits until a word is at least `value`.
+pub fn wait_for(word: &AtomicU32, value: u32) {
+    loop {
+        let now = word.load(Ordering::Acquire);
+        if now >= value {
+            return;
+        }
+        // Whatever it says, the word is looked at again.
+        let _ = futex::wait(word, futex::Flags::empty(), now, None);
+    }
+}
+
+/// Wakes all who wait on a word.
+pub fn wake(word: &AtomicU32) {
+    let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+}
+
+/// A message to the restart from one of the processes that it made.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// An operation of the restorer failed.
+    Operation(Failure),
+    /// The restart has failed, in words.
+    Failed(String),
+    /// Something that the user should know; the restart goes on.
+    Note(String),
+    /// The job's first process has ended with this wait status.
+    FirstEnded(i32),
+    /// The job sent this signal to its launcher.
+    Signal(i32),
+    /// Nobody is left who could report.
+    End,
+}
+
+const FAILED: u32 = 0x4641_494c;
+const NOTE: u32 = 0x4e4f_5445;
+const FIRST_ENDED: u32 = 0x4649_5253;
+const SIGNAL: u32 = 0x5349_474e;
+
+/// A pipe keeps messages of up to this many bytes apart (`PIPE_BUF`).
+const MAX_MESSAGE: usize = 4096;
+
+/// Makes the pipe of reports: a reader that does not block, and a writer. It keeps messages apart.
+pub fn report_pipe() -> Result<(OwnedFd, OwnedFd), rustix::io::Errno> {
+    use rustix::fs::OFlags;
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::DIRECT)?;
+    rustix::fs::fcntl_setfl(&reader, rustix::fs::fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
+    Ok((reader, writer))
+}
+
+/// Sends a report. There is nobody to tell when that fails.
+pub fn send(writer: impl AsFd, report: &Report) {
+    let mut message = Vec::new();
+    match report {
+        Report::Failed(text) | Report::Note(text) => {
+            let kind = if matches!(report, Report::Note(_)) { NOTE } else { FAILED };
+            message.extend(kind.to_ne_bytes());
+            message.extend(text.as_bytes().iter().take(MAX_MESSAGE - 4));
+            if message.len() == OPERATION_SIZE {
+                // Only an operation may have this length.
+                message.push(b' ');
+            }
+        }
+        Report::FirstEnded(status) => message.extend([FIRST_ENDED.to_ne_bytes(), status.to_ne_bytes()].concat()),
+        Report::Signal(signal) => message.extend([SIGNAL.to_ne_bytes(), signal.to_ne_bytes()].concat()),
+        Report::Operation(_) | Report::End => return,
+    }
+    let _ = rustix::io::write(writer, &message);
+}
+
+/// Reads one report; nothing when there is none now.
+pub fn receive(reader: impl AsFd) -> Option<Report> {
+    let mut buffer = [0; MAX_MESSAGE];
+    let n = loop {
+        match rustix::io::read(reader.as_fd(), &mut buffer) {
+            Ok(0) => return Some(Report::End),
+            Ok(n) => break n,
+            Err(rustix::io::Errno::INTR) => (),
+            Err(rustix::io::Errno::AGAIN) => return None,
+            Err(_) => return Some(Report::End),
+        }
+    };
+    let message = &buffer[..n];
+    if let Some(failure) = Failure::parse(message) {
+        return Some(Report::Operation(failure));
+    }
+    let word = |at: usize| message.get(at..at + 4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+    let text = || String::from_utf8_lossy(message.get(4..).unwrap_or_default()).trim_end().to_owned();
+    Some(match (word(0), word(4)) {
+        (Some(NOTE), _) => Report::Note(text()),
+        (Some(FIRST_ENDED), Some(status)) => Report::FirstEnded(status.cast_signed()),
+        (Some(SIGNAL), Some(signal)) => Report::Signal(signal.cast_signed()),
+        (Some(FAILED), _) => Report::Failed(text()),
+        _ => Report::Failed("a process of the restart sent a report that makes no sense; please report this".to_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_stay_apart_and_come_out_as_they_went_in() {
+        let (reader, writer) = report_pipe().unwrap();
+        assert!(receive(&reader).is_none());
+        for text in ["short".to_owned(), "x".repeat(OPERATION_SIZE - 4), "y".repeat(9000)] {
+            send(&writer, &Report::Failed(text.clone()));
+            send(&writer, &Report::FirstEnded(0x0900));
+            match receive(&reader) {
+                Some(Report::Failed(got)) => assert_eq!(got, text[..text.len().min(MAX_MESSAGE - 4)]),
+                other => panic!("{other:?}"),
+            }
+            assert!(matches!(receive(&reader), Some(Report::FirstEnded(0x0900))));
+        }
+        drop(writer);
+        assert!(matches!(receive(&reader), Some(Report::End)));
+    }
+}

@@ -1,0 +1,607 @@
+//! The restorer: the code that runs while one address space is swapped for another, and the program that it executes.
+//!
+//! Between the moment when the restart's own memory is unmapped and the moment when the job's is complete, no Rust can run: no
+//! stack, no thread-local storage, no libc. So all policy is worked out beforehand, as a list of *operations* of fixed size, most of
+//! them system calls with all arguments known. What remains is an interpreter of 200 bytes, position independent and without a
+//! stack, which executes the list. It lives with its operations and their data in one *region*, at addresses that are free before the
+//! swap and after it:
+//!
+//! ```text
+//! base         +-----------------------------------------+
+//!              | code: the interpreter          r-x      |
+//! + 1 page     | gate: where all processes wait rw-s     |
+//! + 2 pages    | data: what calls point to, operations   |  rw-p
+//!              +-----------------------------------------+
+//! ```
+//!
+//! Every thread of the process has its own list; `clone3` is an operation that names the list of the thread it makes. The last operation,
+//! [`Operations::leave`], jumps into the agent's code in the job's own memory, which unmaps the region: see `ckpt_agent::leave`.
+
+use std::arch::global_asm;
+use std::mem::offset_of;
+
+use ckpt_sys::{raw, syscall};
+use linux_raw_sys::general as nr;
+
+use crate::holes::PAGE;
+
+/// What an operation does.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The system call `nr` with `args`.
+    Call = 0,
+    /// Waits until the 32-bit word at `args[0]` is at least `args[1]`.
+    Wait = 1,
+    /// Adds one to the 32-bit word at `args[0]`.
+    Arrive = 2,
+    /// Jumps to `args[4]` with `args[0..4]` in `rdi`, `rsi`, `rdx`, `rcx`.
+    Leave = 3,
+}
+
+/// What the result of a system call must be.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Anything.
+    Any = 0,
+    /// Not an error, or the restart fails.
+    Success = 1,
+    /// Exactly `expected`, or the restart fails.
+    Exactly = 2,
+    /// An error is reported, and the restart goes on.
+    Report = 3,
+}
+
+/// One operation. The interpreter below knows its layout.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    kind: Kind,
+    check: Check,
+    nr: u32,
+    /// [`Step`].
+    step: u32,
+    args: [u64; 6],
+    /// What is expected; on failure, what came.
+    expected: u64,
+    /// Where the thread that the call makes goes on; 0 where it makes none.
+    child: u64,
+    /// The thread that executes this, for the report of a failure.
+    tid: i32,
+    /// Keeps the layout plain.
+    reserved: u32,
+}
+
+/// Bytes of an operation.
+pub const OPERATION_SIZE: usize = size_of::<Operation>();
+
+global_asm!(
+    ".pushsection .text.ckpt_restorer,\"ax\",@progbits",
+    ".balign 16",
+    ".globl ckpt_restorer_start",
+    ".globl ckpt_restorer_end",
+    // rdi: the first operation. rsi: the descriptor that failures are written to.
+    "ckpt_restorer_start:",
+    "mov r12, rdi",
+    "mov r13, rsi",
+    "2:", // The next operation.
+    "mov eax, [r12 + {kind}]",
+    "cmp eax, {wait}",
+    "je 5f",
+    "cmp eax, {arrive}",
+    "je 6f",
+    "cmp eax, {leave}",
+    "je 7f",
+    "mov eax, [r12 + {nr}]",
+    "mov rdi, [r12 + {args}]",
+    "mov rsi, [r12 + {args} + 8]",
+    "mov rdx, [r12 + {args} + 16]",
+    "mov r10, [r12 + {args} + 24]",
+    "mov r8, [r12 + {args} + 32]",
+    "mov r9, [r12 + {args} + 40]",
+    "syscall",
+    // A new thread begins here with its maker's registers, and 0.
+    "test rax, rax",
+    "jnz 3f",
+    "mov rcx, [r12 + {child}]",
+    "test rcx, rcx",
+    "jz 3f",
+    "mov r12, rcx",
+    "jmp 2b",
+    "3:",
+    "mov ecx, [r12 + {check}]",
+    "test ecx, ecx",
+    "jz 4f",
+    "cmp ecx, {exactly}",
+    "je 8f",
+    "cmp rax, -4095",
+    "jb 4f",
+    "9:", // It failed: write the operation with its result.
+    "mov [r12 + {expected}], rax",
+    "mov eax, {write_nr}",
+    "mov rdi, r13",
+    "mov rsi, r12",
+    "mov edx, {size}",
+    "syscall",
+    "cmp dword ptr [r12 + {check}], {report}",
+    "je 4f",
+    "mov eax, {exit_group_nr}",
+    "mov edi, {exit_code}",
+    "syscall",
+    "ud2",
+    "8:",
+    "cmp rax, [r12 + {expected}]",
+    "jne 9b",
+    "4:",
+    "add r12, {size}",
+    "jmp 2b",
+    "5:", // Wait.
+    "mov rdi, [r12 + {args}]",
+    "mov edx, [rdi]",
+    "cmp edx, [r12 + {args} + 8]",
+    "jae 4b",
+    "mov eax, {futex_nr}",
+    "xor esi, esi", // FUTEX_WAIT, between processes.
+    "xor r10d, r10d",
+    "syscall",
+    "jmp 2b",
+    "6:", // Arrive.
+    "mov rdi, [r12 + {args}]",
+    "lock inc dword ptr [rdi]",
+    "jmp 4b",
+    "7:", // Leave.
+    "mov rdi, [r12 + {args}]",
+    "mov rsi, [r12 + {args} + 8]",
+    "mov rdx, [r12 + {args} + 16]",
+    "mov rcx, [r12 + {args} + 24]",
+    "jmp qword ptr [r12 + {args} + 32]",
+    "ckpt_restorer_end:",
+    ".popsection",
+    kind = const offset_of!(Operation, kind),
+    check = const offset_of!(Operation, check),
+    nr = const offset_of!(Operation, nr),
+    args = const offset_of!(Operation, args),
+    expected = const offset_of!(Operation, expected),
+    child = const offset_of!(Operation, child),
+    size = const OPERATION_SIZE,
+    wait = const Kind::Wait as u32,
+    arrive = const Kind::Arrive as u32,
+    leave = const Kind::Leave as u32,
+    exactly = const Check::Exactly as u32,
+    report = const Check::Report as u32,
+    write_nr = const nr::__NR_write,
+    futex_nr = const nr::__NR_futex,
+    exit_group_nr = const nr::__NR_exit_group,
+    exit_code = const FAILED_EXIT_CODE,
+);
+
+/// With what a process ends that could not be restored.
+pub const FAILED_EXIT_CODE: i32 = 125;
+
+unsafe extern "C" {
+    static ckpt_restorer_start: u8;
+    static ckpt_restorer_end: u8;
+}
+
+fn code() -> &'static [u8] {
+    let (start, end) = (&raw const ckpt_restorer_start, &raw const ckpt_restorer_end);
+    // SAFETY: both symbols are of the assembly above, one after the other in one section, which is readable and never written.
+    unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) }
+}
+
+/// What an operation is for, to name it when it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+#[allow(missing_docs, reason = "each is described by `describe`")]
+pub enum Step {
+    Unmap,
+    Move,
+    Map,
+    Protect,
+    Advise,
+    Name,
+    Vdso,
+    MmFields,
+    Lock,
+    Seal,
+    Close,
+    SignalAction,
+    TileRegisters,
+    Thread,
+    FsBase,
+    GsBase,
+    TidAddress,
+    RobustList,
+    ThreadName,
+    TimerSlack,
+    NoNewPrivileges,
+    Scheduling,
+    Affinity,
+    IoPriority,
+    Groups,
+    User,
+    BoundingSet,
+    SecureBits,
+    Capabilities,
+    ParentDeathSignal,
+    PendingSignal,
+    Rseq,
+    Limit,
+    Wake,
+    Exit,
+    Dumpable,
+    Timer,
+}
+
+impl Step {
+    const ALL: [(Self, &'static str); 37] = [
+        (Self::Unmap, "unmapping its memory before the job's takes its place"),
+        (Self::Move, "moving memory to its address"),
+        (Self::Map, "mapping memory"),
+        (Self::Protect, "setting the protection of memory"),
+        (Self::Advise, "setting the properties of memory"),
+        (Self::Name, "naming memory"),
+        (Self::Vdso, "mapping the vDSO"),
+        (Self::MmFields, "setting the bounds of program, heap and stack"),
+        (Self::Lock, "locking memory"),
+        (Self::Seal, "sealing memory"),
+        (Self::Close, "closing a descriptor"),
+        (Self::SignalAction, "installing a signal handler"),
+        (Self::TileRegisters, "asking for AMX tile registers"),
+        (Self::Thread, "creating a thread with its id"),
+        (Self::FsBase, "setting the fs base"),
+        (Self::GsBase, "setting the gs base"),
+        (Self::TidAddress, "setting where the end of a thread is noted"),
+        (Self::RobustList, "setting the list of robust mutexes"),
+        (Self::ThreadName, "naming a thread"),
+        (Self::TimerSlack, "setting the timer slack"),
+        (Self::NoNewPrivileges, "setting no_new_privs"),
+        (Self::Scheduling, "setting the scheduling policy"),
+        (Self::Affinity, "setting the processors to run on"),
+        (Self::IoPriority, "setting the I/O priority"),
+        (Self::Groups, "setting the supplementary groups"),
+        (Self::User, "setting user and group"),
+        (Self::BoundingSet, "limiting the capabilities"),
+        (Self::SecureBits, "setting the secure bits"),
+        (Self::Capabilities, "setting the capabilities"),
+        (Self::ParentDeathSignal, "setting the parent-death signal"),
+        (Self::PendingSignal, "queueing a pending signal"),
+        (Self::Rseq, "registering restartable sequences"),
+        (Self::Limit, "setting a resource limit"),
+        (Self::Wake, "telling that it is ready"),
+        (Self::Exit, "ending a thread that had ended"),
+        (Self::Dumpable, "setting the dumpable flag"),
+        (Self::Timer, "arming a timer"),
+    ];
+
+    fn describe(number: u32) -> &'static str {
+        Self::ALL.iter().find(|(step, _)| *step as u32 == number).map_or("an unknown step", |(_, text)| text)
+    }
+}
+
+/// A failed operation, as the interpreter reports it.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// The thread that executed it.
+    pub tid: i32,
+    /// What it was for.
+    pub what: &'static str,
+    /// The system call's number and arguments.
+    pub nr: u32,
+    /// See `nr`.
+    pub args: [u64; 6],
+    /// What the call returned: `-errno`, or a value that was not the expected one.
+    pub result: i64,
+    /// The restart went on.
+    pub tolerated: bool,
+}
+
+impl Failure {
+    /// Reads the report that the interpreter wrote.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != OPERATION_SIZE {
+            return None;
+        }
+        let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        let long = |at: usize| Some(u64::from(word(at)?) | u64::from(word(at + 4)?) << 32);
+        let mut args = [0; 6];
+        for (i, arg) in args.iter_mut().enumerate() {
+            *arg = long(offset_of!(Operation, args) + 8 * i)?;
+        }
+        Some(Self {
+            tid: word(offset_of!(Operation, tid))?.cast_signed(),
+            what: Step::describe(word(offset_of!(Operation, step))?),
+            nr: word(offset_of!(Operation, nr))?,
+            args,
+            result: long(offset_of!(Operation, expected))?.cast_signed(),
+            tolerated: word(offset_of!(Operation, check))? == Check::Report as u32,
+        })
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { tid, what, nr, args, result, .. } = self;
+        match raw::check(*result) {
+            Err(raw::Errno(errno)) => {
+                write!(f, "thread {tid}: {what} failed: {}", std::io::Error::from_raw_os_error(errno))?;
+            }
+            Ok(value) => write!(f, "thread {tid}: {what} gave {value:#x}")?,
+        }
+        write!(f, " (system call {nr}:")?;
+        args.iter().try_for_each(|arg| write!(f, " {arg:#x}"))?;
+        f.write_str(")")
+    }
+}
+
+/// The list of one thread's operations.
+#[derive(Debug)]
+pub struct Operations {
+    tid: i32,
+    list: Vec<Operation>,
+}
+
+impl Operations {
+    /// An empty list for the thread `tid`.
+    #[must_use]
+    pub fn new(tid: i32) -> Self {
+        Self { tid, list: Vec::new() }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Takes over the operations of another list for the same thread.
+    pub fn append(&mut self, other: Self) {
+        self.list.extend(other.list);
+    }
+
+    fn push(&mut self, kind: Kind, step: u32, check: Check, nr: u32, arguments: &[u64], expected: u64, child: u64) {
+        let mut args = [0; 6];
+        for (to, from) in args.iter_mut().zip(arguments) {
+            *to = *from;
+        }
+        self.list.push(Operation { kind, check, nr, step, args, expected, child, tid: self.tid, reserved: 0 });
+    }
+
+    /// A system call.
+    pub fn call(&mut self, step: Step, check: Check, nr: u32, args: &[u64]) {
+        self.push(Kind::Call, step as u32, check, nr, args, 0, 0);
+    }
+
+    /// A system call that must return `expected`.
+    pub fn call_expecting(&mut self, step: Step, nr: u32, args: &[u64], expected: u64) {
+        self.push(Kind::Call, step as u32, Check::Exactly, nr, args, expected, 0);
+    }
+
+    /// A `clone3` that makes thread `tid`, which executes the operations at `list`.
+    pub fn clone_thread(&mut self, tid: i32, clone_args: u64, clone_args_len: u64, list: u64) {
+        let args = [clone_args, clone_args_len];
+        self.push(Kind::Call, Step::Thread as u32, Check::Exactly, nr::__NR_clone3, &args, u64::from(tid.cast_unsigned()), list);
+    }
+
+    /// Waits until the word at `address` is at least `value`.
+    pub fn wait(&mut self, address: u64, value: u32) {
+        self.push(Kind::Wait, 0, Check::Any, 0, &[address, u64::from(value)], 0, 0);
+    }
+
+    /// Adds one to the word at `address`, and wakes all who wait on it.
+    pub fn arrive(&mut self, address: u64) {
+        self.push(Kind::Arrive, 0, Check::Any, 0, &[address], 0, 0);
+        let everybody = i32::MAX as u64;
+        self.call(Step::Wake, Check::Success, nr::__NR_futex, &[address, u64::from(nr::FUTEX_WAKE), everybody]);
+    }
+
+    /// Leaves for the job: jumps to `to` with `args` in `rdi`, `rsi`, `rdx`, `rcx`.
+    pub fn leave(&mut self, to: u64, args: [u64; 4]) {
+        self.push(Kind::Leave, 0, Check::Any, 0, &[args[0], args[1], args[2], args[3], to], 0, 0);
+    }
+}
+
+/// The memory that the restorer lives in, while it is being filled.
+#[derive(Debug)]
+pub struct Region {
+    base: u64,
+    len: u64,
+    used: u64,
+}
+
+/// The region is too small for what a restart needs. It is measured beforehand, so this is a fault of the program.
+#[derive(Debug, thiserror::Error)]
+#[error("the restorer needs more than the {0} bytes that were set aside for it; please report this")]
+pub struct RegionFull(u64);
+
+impl Region {
+    /// Offset of the gate.
+    const GATE: u64 = PAGE;
+    /// Offset of the data.
+    const DATA: u64 = 2 * PAGE;
+
+    /// Uses `base..base + len`, private memory that is readable, writable and zero, and moves the shared page at `gate` into it.
+    ///
+    /// # Safety
+    /// The region must be nobody else's, and nobody may use the page at `gate` by its old address any more.
+    pub unsafe fn new(base: u64, len: u64, gate: u64) -> Result<Self, raw::Errno> {
+        let code = code();
+        // SAFETY: the code is shorter than a page (see the tests), and the caller gives us the region.
+        unsafe {
+            std::ptr::copy_nonoverlapping(code.as_ptr(), base as *mut u8, code.len());
+            let flags = nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED;
+            syscall!(nr::__NR_mremap, gate, PAGE, PAGE, flags, base + Self::GATE)?;
+            syscall!(nr::__NR_mprotect, base, PAGE, nr::PROT_READ | nr::PROT_EXEC)?;
+        }
+        Ok(Self { base, len, used: Self::DATA })
+    }
+
+    /// Where the gate is.
+    #[must_use]
+    pub fn gate(&self) -> u64 {
+        self.base + Self::GATE
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Bytes of it, once everything has been put in.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// A region is never empty; this is here because `len` is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Puts bytes in, aligned for anything; gives their address.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<u64, RegionFull> {
+        let at = self.used.next_multiple_of(16);
+        let end = at + bytes.len() as u64;
+        if end > self.len {
+            return Err(RegionFull(self.len));
+        }
+        // SAFETY: the range is inside the region, which is writable, and beyond what has been put in before.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (self.base + at) as *mut u8, bytes.len()) };
+        self.used = end;
+        Ok(self.base + at)
+    }
+
+    /// Puts numbers in; gives their address.
+    pub fn put_words(&mut self, words: &[u64]) -> Result<u64, RegionFull> {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        self.put(&bytes)
+    }
+
+    /// Puts a list of operations in; gives its address.
+    pub fn put_operations(&mut self, operations: &Operations) -> Result<u64, RegionFull> {
+        let list = &operations.list;
+        // SAFETY: an operation is plain numbers without padding (see the tests), so its bytes may be read.
+        let bytes = unsafe { std::slice::from_raw_parts(list.as_ptr().cast::<u8>(), size_of_val(list.as_slice())) };
+        self.put(bytes)
+    }
+
+    /// Executes the list at `first`, and never comes back.
+    ///
+    /// # Safety
+    /// The operations must be right: they end the program that calls this, in memory and in everything else.
+    pub unsafe fn enter(&self, first: u64, failures: i32) -> ! {
+        // SAFETY: the interpreter was copied to `base`, and takes these two arguments.
+        unsafe {
+            let enter: extern "C" fn(u64, i64) -> ! = std::mem::transmute(self.base as *const ());
+            enter(first, i64::from(failures))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn the_interpreter_is_small_and_an_operation_has_no_padding() {
+        assert!(code().len() < 300, "{} bytes", code().len());
+        assert_eq!(OPERATION_SIZE, 4 * 4 + 6 * 8 + 2 * 8 + 8);
+        for (i, (step, _)) in Step::ALL.iter().enumerate() {
+            assert_eq!(*step as usize, i);
+        }
+    }
+
+    fn map(len: u64, flags: u32) -> u64 {
+        // SAFETY: the kernel chooses where.
+        unsafe { syscall!(nr::__NR_mmap, 0, len, nr::PROT_READ | nr::PROT_WRITE, flags | nr::MAP_ANONYMOUS, u64::MAX, 0) }.unwrap()
+    }
+
+    /// Runs a list in a forked child; gives its wait status and what it reported.
+    fn run(build: impl FnOnce(&mut Region, &mut Operations)) -> (i32, Vec<u8>, u32) {
+        let gate = map(PAGE, nr::MAP_SHARED);
+        // SAFETY: the page is mapped, and lives as long as the process.
+        let word = unsafe { &*(gate as *const AtomicU32) };
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        // SAFETY: the child makes only system calls and simple allocations before it enters the restorer.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let base = map(64 << 10, nr::MAP_PRIVATE);
+            // SAFETY: the region is fresh, and the child has no other use for the gate; the operations are the test's.
+            unsafe {
+                let mut region = Region::new(base, 64 << 10, gate).unwrap();
+                let mut operations = Operations::new(7);
+                build(&mut region, &mut operations);
+                let first = region.put_operations(&operations).unwrap();
+                region.enter(first, writer.as_raw_fd());
+            }
+        }
+        drop(writer);
+        let mut status = 0;
+        // SAFETY: `status` lives over the call.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        let mut buffer = vec![0; 4096];
+        let n = rustix::io::read(&reader, &mut buffer).unwrap();
+        buffer.truncate(n);
+        (status, buffer, word.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn calls_are_made_and_checked() {
+        let (status, report, arrived) = run(|region, operations| {
+            operations.arrive(region.gate());
+            operations.wait(region.gate(), 1);
+            operations.call(Step::Close, Check::Any, nr::__NR_close, &[u64::MAX]);
+            operations.call_expecting(Step::Limit, nr::__NR_getppid, &[], u64::from(std::os::unix::process::parent_id()));
+            operations.call(Step::Exit, Check::Success, nr::__NR_exit_group, &[33]);
+        });
+        assert_eq!(libc::WEXITSTATUS(status), 33);
+        assert!(report.is_empty());
+        assert_eq!(arrived, 1);
+    }
+
+    #[test]
+    fn a_failure_says_what_failed() {
+        let (status, report, _) = run(|_, operations| {
+            operations.call(Step::Seal, Check::Report, nr::__NR_close, &[u64::MAX]);
+            operations.call(Step::Close, Check::Success, nr::__NR_close, &[u64::MAX]);
+            operations.call(Step::Exit, Check::Success, nr::__NR_exit_group, &[0]);
+        });
+        assert_eq!(libc::WEXITSTATUS(status), FAILED_EXIT_CODE);
+        assert_eq!(report.len(), 2 * OPERATION_SIZE);
+        let first = Failure::parse(&report[..OPERATION_SIZE]).unwrap();
+        let second = Failure::parse(&report[OPERATION_SIZE..]).unwrap();
+        assert!(first.tolerated && !second.tolerated);
+        assert_eq!(second.result, -9);
+        assert!(second.to_string().starts_with("thread 7: closing a descriptor failed: Bad file descriptor"), "{second}");
+    }
+
+    #[test]
+    fn a_thread_executes_its_own_list() {
+        let (status, _, arrived) = run(|region, operations| {
+            let mut other = Operations::new(8);
+            other.arrive(region.gate());
+            other.call(Step::Exit, Check::Any, nr::__NR_exit, &[0]);
+            let list = region.put_operations(&other).unwrap();
+            // CLONE_VM | CLONE_SIGHAND | CLONE_THREAD, no stack: neither uses one.
+            let flags = u64::from(nr::CLONE_VM | nr::CLONE_SIGHAND | nr::CLONE_THREAD);
+            let args = region.put_words(&[flags, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+            operations.push(Kind::Call, Step::Thread as u32, Check::Success, nr::__NR_clone3, &[args, 64], 0, list);
+            operations.wait(region.gate(), 1);
+            operations.call(Step::Exit, Check::Any, nr::__NR_exit_group, &[4]);
+        });
+        assert_eq!(libc::WEXITSTATUS(status), 4);
+        assert_eq!(arrived, 1);
+    }
+}

@@ -1,0 +1,65 @@
+//! Jobs made up for the tests of this crate.
+
+use ckpt_objects::job::{JobInfo, Machine, Settings};
+use ckpt_objects::memory::{AddressSpace, MmFields};
+use ckpt_objects::process::{Credentials, Life, LiveProcess, ProcessSettings, ProcessState};
+use ckpt_objects::{FilePath, JobState, NsPid};
+
+/// A job of processes given as (pid, ppid, pgid, sid), without memory, threads or descriptors.
+pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)]) -> JobState {
+    JobState {
+        info: JobInfo {
+            id: "0123456789abcdef".to_owned(),
+            name: "test".to_owned(),
+            command: vec![FilePath(b"test".to_vec())],
+            launch_dir: FilePath(b"/".to_vec()),
+            generation: 1,
+            taken_at_ns: 0,
+            launcher: NsPid(launcher),
+            launcher_pgid: NsPid(pgid),
+            launcher_sid: NsPid(sid),
+            first: NsPid(processes.first().map_or(0, |process| process.0)),
+            first_status: None,
+            uid: 0,
+            gid: 0,
+            signal: 62,
+            settings: Settings::default(),
+        },
+        machine: Machine {
+            host: String::new(),
+            kernel: String::new(),
+            xcr0: 0,
+            cpu_features: Vec::new(),
+            xsave_size: 0,
+            monotonic_ns: 0,
+            boottime_ns: 0,
+            boot_id: String::new(),
+            vdso: Vec::new(),
+        },
+        processes: processes.iter().map(|&(pid, ppid, pgid, sid)| process(pid, ppid, pgid, sid)).collect(),
+        open_files: Vec::new(),
+        pipes: Vec::new(),
+        shared_memory: Vec::new(),
+        mapped_files: Vec::new(),
+    }
+}
+
+fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
+    let live = LiveProcess {
+        memory: AddressSpace { space: 0, vmas: Vec::new(), fields: MmFields::default() },
+        threads: Vec::new(),
+        descriptors: Vec::new(),
+        signals: Default::default(),
+        interval_timers: Default::default(),
+        cwd: FilePath(b"/".to_vec()),
+        root: FilePath(b"/".to_vec()),
+        umask: 0o22,
+        limits: Vec::new(),
+        credentials: Credentials::default(),
+        oom_score_adj: 0,
+        settings: ProcessSettings::default(),
+        agent: Default::default(),
+    };
+    let (pid, ppid, pgid, sid) = (NsPid(pid), NsPid(ppid), NsPid(pgid), NsPid(sid));
+    ProcessState { pid, ppid, pgid, sid, comm: FilePath::default(), life: Life::Alive(Box::new(live)) }
+}
