@@ -101,8 +101,12 @@ impl Ring<'_> {
         let slot = self.shared.slot(self.next);
         // SAFETY: the slot exists; its state is atomic.
         let state = unsafe { &(*slot).state };
-        while state.load(Acquire) != SlotState::FREE {
-            call::futex_wait(state, SlotState::FULL, 500, true);
+        loop {
+            let now = state.load(Acquire);
+            if now == SlotState::FREE {
+                break;
+            }
+            call::futex_wait(state, now, 500, true);
             if self.coordinator_gone() {
                 self.alive = false;
                 return None;

@@ -9,6 +9,7 @@
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
+use ckpt_sys::blocked;
 use ckpt_sys::sigframe::{SigContext, UContext};
 use ckpt_sys::syscall;
 use ckpt_wire::BlockedCall;
@@ -31,39 +32,11 @@ pub type Saved = SigContext;
 /// What a thread of this process is blocked in right now.
 pub fn blocked_call(tid: i32) -> BlockedCall {
     let mut buffer = [0u8; 256];
-    let none = BlockedCall::default();
-    // Either `running`, or `NR ARG1 … ARG6 SP PC`, where NR is -1 outside of a system call.
-    let Some(text) = procfs::read_task(tid, b"/syscall", &mut buffer) else { return none };
-    let Some((number, mut rest)) = procfs::number(text, 10) else { return none };
-    let mut words = [0u64; 8];
-    for word in &mut words {
-        let Some((value, after)) = procfs::number(procfs::skip_blanks(rest), 16) else { return none };
-        *word = value;
-        rest = after;
-    }
-    let mut found = BlockedCall { valid: 1, number: number as u32, sp: words[6], pc: words[7], elapsed_ns: 0 };
-    if has_relative_timeout(found.number) {
-        found.elapsed_ns = elapsed_since_blocked(tid);
-    }
-    found
-}
-
-/// Whether the call may have a relative time-out that the kernel does not shorten by itself.
-fn has_relative_timeout(number: u32) -> bool {
-    matches!(
-        number,
-        nr::__NR_poll
-            | nr::__NR_epoll_wait
-            | nr::__NR_epoll_pwait
-            | nr::__NR_epoll_pwait2
-            | nr::__NR_nanosleep
-            | nr::__NR_clock_nanosleep
-            | nr::__NR_futex
-            | nr::__NR_rt_sigtimedwait
-            | nr::__NR_semtimedop
-            | nr::__NR_io_getevents
-            | nr::__NR_io_pgetevents
-    )
+    let Some(found) = procfs::read_task(tid, b"/syscall", &mut buffer).and_then(blocked::parse_syscall) else {
+        return BlockedCall::default();
+    };
+    let elapsed_ns = if blocked::has_relative_timeout(found.number) { elapsed_since_blocked(tid) } else { 0 };
+    BlockedCall { valid: 1, number: found.number, sp: found.sp, pc: found.pc, elapsed_ns }
 }
 
 /// For how long a blocked thread has not run, in nanoseconds; 0 where the kernel does not tell.
@@ -77,13 +50,9 @@ fn elapsed_since_blocked(tid: i32) -> u64 {
     }
 }
 
-/// `se.exec_start`, which is printed as milliseconds with six decimals.
 fn last_ran_ns(tid: i32) -> Option<u64> {
     let mut buffer = [0u8; 512];
-    let text = procfs::read_task(tid, b"/sched", &mut buffer)?;
-    let (ms, rest) = procfs::number(procfs::skip_blanks(procfs::after(text, b"se.exec_start")?), 10)?;
-    let (fraction, _) = procfs::number(rest.strip_prefix(b".")?, 10)?;
-    Some(ms.wrapping_mul(1_000_000).wrapping_add(fraction))
+    procfs::read_task(tid, b"/sched", &mut buffer).and_then(blocked::parse_last_ran)
 }
 
 /// Puts an interrupted call back so that it is made again. Gives the registers as they were, when they were changed.

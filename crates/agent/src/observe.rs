@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use ckpt_sys::blocked;
 use ckpt_sys::sigframe::UContext;
 use ckpt_sys::syscall;
 use ckpt_wire::{PAGE_SIZE, PendingSignal, ThreadRecord};
@@ -109,8 +110,8 @@ pub fn has_private_pending(tid: i32) -> bool {
 fn pending_set(tid: i32, key: &[u8]) -> u64 {
     let mut buffer = [0u8; 2048];
     procfs::read_task(tid, b"/status", &mut buffer)
-        .and_then(|status| procfs::after(status, key))
-        .and_then(|rest| procfs::number(procfs::skip_blanks(rest), 16))
+        .and_then(|status| blocked::after(status, key))
+        .and_then(|rest| blocked::number(blocked::skip_blanks(rest), 16))
         .map_or(0, |(set, _)| set)
 }
 

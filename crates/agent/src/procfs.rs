@@ -1,6 +1,7 @@
 //! Reading `/proc/self` without allocation: small files, numbers, the list of threads.
 
 use crate::call::{self, Fd};
+use ckpt_sys::blocked;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
@@ -54,36 +55,6 @@ pub fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     }
 }
 
-/// Reads a number at the start of `text` in the given base; gives it and what follows.
-pub fn number(text: &[u8], base: u64) -> Option<(u64, &[u8])> {
-    let mut value = 0u64;
-    let mut used = 0;
-    for &byte in text {
-        let digit = match byte {
-            b'0'..=b'9' => u64::from(byte - b'0'),
-            b'a'..=b'f' if base == 16 => u64::from(byte - b'a') + 10,
-            _ => break,
-        };
-        value = value.wrapping_mul(base).wrapping_add(digit);
-        used += 1;
-    }
-    if used == 0 { None } else { Some((value, text.get(used..)?)) }
-}
-
-/// Skips blanks and a `0x`.
-pub fn skip_blanks(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t' | b':', rest @ ..] = text {
-        text = rest;
-    }
-    text.strip_prefix(b"0x").unwrap_or(text)
-}
-
-/// What follows `key` in `text`.
-pub fn after<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
-    let at = text.windows(key.len()).position(|window| window == key)?;
-    text.get(at + key.len()..)
-}
-
 /// Reads a file of `/proc/self/task/TID`; gives as much as fits.
 pub fn read_task<'a>(tid: i32, file: &[u8], buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let path = Path::new().text(b"/proc/self/task/").number(tid as u64).text(file);
@@ -105,7 +76,7 @@ pub fn for_each_thread(mut each: impl FnMut(i32)) -> Result<(), Errno> {
         let mut entries = buffer.get(..n).unwrap_or(&[]);
         while entries.len() > 19 {
             let reclen = usize::from(u16::from_le_bytes([entries[16], entries[17]]));
-            if let Some((tid, _)) = entries.get(19..).and_then(|name| number(name, 10)) {
+            if let Some((tid, _)) = entries.get(19..).and_then(|name| blocked::number(name, 10)) {
                 each(tid as i32);
             }
             entries = entries.get(reclen.max(19)..).unwrap_or(&[]);

@@ -1,8 +1,9 @@
 //! The connection to the coordinator: an abstract UNIX socket with message boundaries, named after the job and its pid namespace.
 
 use crate::call::{Fd, nr_errno};
-use crate::procfs::{self, Path};
+use crate::procfs::Path;
 use crate::state::CONFIG;
+use ckpt_sys::blocked;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_wire::SOCKET_PREFIX;
@@ -61,8 +62,8 @@ fn pid_namespace() -> Result<u64, Errno> {
         syscall!(nr::__NR_readlinkat, nr::AT_FDCWD, c"/proc/self/ns/pid".as_ptr(), link.as_mut_ptr(), link.len())
     }?;
     // The link reads `pid:[4026531836]`.
-    let text = procfs::after(link.get(..n as usize).unwrap_or(&[]), b"[").unwrap_or(&[]);
-    procfs::number(text, 10).map(|(number, _)| number).ok_or(Errno(nr_errno::EINVAL))
+    let text = blocked::after(link.get(..n as usize).unwrap_or(&[]), b"[").unwrap_or(&[]);
+    blocked::number(text, 10).map(|(number, _)| number).ok_or(Errno(nr_errno::EINVAL))
 }
 
 impl Connection {

@@ -1,5 +1,7 @@
 //! The snapshot: a copy-on-write twin of the process, which dumps while the process goes on.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_wire::{Feature, PlanFlag, Report, ReportKind, Start, Step};
@@ -32,6 +34,7 @@ impl Copies {
 
 /// Records what is pending, and copies what `fork` does not keep.
 pub fn prepare(shared: &Shared, start: &Start) -> Result<Copies, Report> {
+    shared.control().pending.store(0, Relaxed);
     freeze::capture_pending_of_threads(shared);
     let tid = call::gettid();
     // Only a process's first thread may queue signals for the process that claim to come from the kernel.

@@ -1,1 +1,22 @@
-//! Placeholder.
+//! The coordinator of a job: it finds the tree, freezes it, collects what it is made of, compresses, commits, and decides when.
+//!
+//! It runs in `ckpt-launch`, and in `ckpt-restart` once a job is back. Bringing a job back is `ckpt-restore`'s part.
+#![deny(unsafe_code)]
+
+mod checkpoint;
+pub mod control;
+mod diagnosis;
+mod dump;
+mod freeze;
+mod hand_over;
+pub mod machine;
+pub mod options;
+mod rendezvous;
+mod report;
+mod run;
+mod survey;
+mod tree;
+
+pub use checkpoint::{CheckpointError, Taken};
+pub use report::Reporter;
+pub use run::{Launch, LaunchError, Restarted, coordinate_restarted, find_agent, launch, pid_namespace};

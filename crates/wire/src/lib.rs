@@ -14,8 +14,9 @@
 //! Both sides are of one build (the coordinator started the agent), so the layout needs no version of its own beyond
 //! [`PROTOCOL`], which an agent that outlived an upgrade of the tools is told apart by.
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+use bytemuck::{Pod, Zeroable};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Version of everything in this crate.
@@ -51,7 +52,7 @@ pub const DEFAULT_SIGNAL: i32 = 62;
 pub const SOCKET_PREFIX: &str = "ckpt/";
 
 /// Agent to coordinator: the first message on a connection.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Pod, Zeroable, Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Hello {
     /// [`PROTOCOL`].
@@ -65,7 +66,7 @@ pub struct Hello {
 }
 
 /// Coordinator to agent: the answer to [`Hello`], with the shared memory object's descriptor.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Pod, Zeroable, Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Start {
     /// Nonzero: freeze. Zero: nothing is wanted (any more), go on.
@@ -96,7 +97,7 @@ impl Feature {
 }
 
 /// A system call that a thread was blocked in, as `/proc/PID/task/TID/syscall` told before it was signalled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Pod, Zeroable, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct BlockedCall {
     /// 1 when it was in one.
@@ -124,7 +125,7 @@ pub enum Order {
 }
 
 /// Agent (or twin) to coordinator, after [`Hello`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Pod, Zeroable, Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Report {
     /// [`ReportKind`].
@@ -245,7 +246,7 @@ pub struct Control {
 }
 
 /// What only the process itself can tell of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Pod, Zeroable, Clone, Copy, Debug)]
 #[repr(C)]
 pub struct ProcessRecord {
     /// `rt_sigaction` of signals 1 to 64: handler, flags, restorer, mask.
@@ -367,7 +368,7 @@ impl ThreadOrder {
 }
 
 /// A signal that is pending.
-#[derive(Clone, Copy, Debug)]
+#[derive(Pod, Zeroable, Clone, Copy, Debug)]
 #[repr(C)]
 pub struct PendingSignal {
     /// The thread it is pending for; 0: the process.
@@ -379,7 +380,7 @@ pub struct PendingSignal {
 }
 
 /// A range of memory that is to be dumped.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Pod, Zeroable, Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct PlanEntry {
     /// First address.
@@ -414,7 +415,7 @@ impl PlanFlag {
 }
 
 /// A run of pages in a slot.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Pod, Zeroable, Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Run {
     /// Address in its space.
@@ -455,4 +456,6 @@ impl SlotState {
     pub const FREE: u32 = 0;
     /// The coordinator's, to be taken.
     pub const FULL: u32 = 1;
+    /// Being read by one of the coordinator's workers.
+    pub const TAKEN: u32 = 2;
 }

@@ -35,6 +35,10 @@ pub struct Mapping {
     pub may_write: bool,
     /// Its protection key.
     pub protection_key: u32,
+    /// Bytes that are in memory or swapped out.
+    pub resident: u64,
+    /// Bytes of those that are the process's own: anonymous memory, or pages of a private file mapping that were written.
+    pub own: u64,
 }
 
 /// The mappings of a process, by ascending address. `[vsyscall]`, which is the kernel's and always there, is left out.
@@ -53,6 +57,13 @@ fn parse_smaps(text: &[u8]) -> Result<Vec<Mapping>, Vec<u8>> {
                 apply_flags(mapping, flags);
             } else if let Some(key) = line.strip_prefix(b"ProtectionKey:") {
                 mapping.protection_key = decimal(key).unwrap_or(0);
+            } else if let Some(size) = line.strip_prefix(b"Rss:") {
+                mapping.resident += kilobytes(size);
+            } else if let Some(size) = line.strip_prefix(b"Anonymous:") {
+                mapping.own += kilobytes(size);
+            } else if let Some(size) = line.strip_prefix(b"Swap:") {
+                mapping.resident += kilobytes(size);
+                mapping.own += kilobytes(size);
             }
         }
     }
@@ -87,6 +98,8 @@ fn parse_mapping(line: &[u8]) -> Option<Mapping> {
         device_memory: false,
         may_write: false,
         protection_key: 0,
+        resident: 0,
+        own: 0,
     })
 }
 
@@ -118,6 +131,11 @@ fn unescape(name: &[u8]) -> Vec<u8> {
         }
     }
     plain
+}
+
+/// `   12 kB`, in bytes.
+fn kilobytes(text: &[u8]) -> u64 {
+    decimal::<u64>(text.strip_suffix(b"kB").unwrap_or(text)).unwrap_or(0) * 1024
 }
 
 fn hexadecimal(text: &[u8]) -> Option<u64> {

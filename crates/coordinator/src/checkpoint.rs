@@ -1,0 +1,319 @@
+//! One checkpoint, from the freeze to the durable image.
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use ckpt_image::{Codec, ImageName, ImageWriter, WriteError, generations};
+use ckpt_objects::job::JobInfo;
+use ckpt_objects::observe::ObserveError;
+use ckpt_objects::{FilePath, HostPid};
+use ckpt_wire::{Feature, Order, Report, ReportKind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::dump::{self, DumpError};
+use crate::freeze::{FreezeError, Frozen, FrozenProcess, Settings, freeze};
+use crate::machine;
+use crate::rendezvous::{Listener, Received};
+use crate::survey::{Context, Survey, survey};
+use crate::tree::Anchor;
+
+/// How long an agent may take to make its twin, beyond what forking its memory takes.
+const TWIN_GRACE: Duration = Duration::from_secs(60);
+/// `ENOMEM`, with which a fork fails where memory or the overcommit rule forbids a twin.
+const ENOMEM: i32 = libc::ENOMEM;
+
+/// Why a checkpoint could not be taken. The job goes on untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The job could not be frozen.
+    #[error(transparent)]
+    Freeze(#[from] FreezeError),
+    /// It holds something that is not kept.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// An agent went away between two messages.
+    #[error("process {pid} ({name}) ended in the midst of the checkpoint; the next one will be tried as planned")]
+    Lost {
+        /// Its pid.
+        pid: ckpt_objects::NsPid,
+        /// Its name.
+        name: FilePath,
+    },
+    /// The processes could not be told.
+    #[error("process {pid} ({name}) could not be told to go on with the checkpoint: {source}")]
+    Order {
+        /// Its pid.
+        pid: ckpt_objects::NsPid,
+        /// Its name.
+        name: FilePath,
+        /// Why.
+        source: io::Error,
+    },
+    /// Pages could not be collected.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    /// The image could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The directory could not be read.
+    #[error("failed to look for earlier images in {}: {source}; give another directory with --dir", dir.display())]
+    Directory {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What a checkpoint took.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// Its number.
+    pub generation: u64,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes of memory that it holds.
+    pub raw_bytes: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// For how long the job stood still.
+    pub pause: Duration,
+    /// How long it took in all.
+    pub total: Duration,
+    /// A complaint that does not make it less of a checkpoint: old images could not be removed.
+    pub complaint: Option<String>,
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "checkpoint {}: {} in {}, paused {}, wrote in {}",
+            self.generation,
+            Bytes(self.raw_bytes),
+            Bytes(self.file_bytes),
+            Took(self.pause),
+            Took(self.total)
+        )
+    }
+}
+
+/// A number of bytes for people: `1.9 GiB`.
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut value, mut unit) = (self.0 as f64, "B");
+        for larger in ["KiB", "MiB", "GiB", "TiB"] {
+            if value < 1024.0 {
+                break;
+            }
+            (value, unit) = (value / 1024.0, larger);
+        }
+        if unit == "B" || value >= 100.0 { write!(f, "{value:.0} {unit}") } else { write!(f, "{value:.1} {unit}") }
+    }
+}
+
+/// A duration for people: `31 ms`, `1.4 s`.
+pub struct Took(pub Duration);
+
+impl fmt::Display for Took {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < Duration::from_secs(1) {
+            write!(f, "{} ms", self.0.as_millis())
+        } else {
+            write!(f, "{:.1} s", self.0.as_secs_f64())
+        }
+    }
+}
+
+/// What checkpoints of a job are taken with.
+pub struct Checkpointer {
+    /// Where the job hangs in the tree of processes.
+    pub anchor: Arc<Anchor>,
+    /// Where its agents connect.
+    pub listener: Listener,
+    /// The agent's library.
+    pub agent: FilePath,
+    /// How chunks are compressed.
+    pub codec: Codec,
+    /// Worker threads.
+    pub workers: usize,
+    /// `PAGEMAP_SCAN` and its like may be used.
+    pub features: u32,
+    /// Set when a checkpoint that is being written is not wanted any more.
+    pub cancelled: AtomicBool,
+}
+
+impl Checkpointer {
+    /// Takes a checkpoint. When this returns, the image is durable, and the job goes on, unless `stop` says that it is to end with it: then
+    /// it is ended before it does anything more.
+    pub fn take(&self, mut info: JobInfo, stop: bool) -> Result<Taken, CheckpointError> {
+        let begun = Instant::now();
+        let dir = info.settings.dir.as_path().to_owned();
+        let next = generations::next_generation(&dir, &info.id)
+            .map_err(|source| CheckpointError::Directory { dir: dir.clone(), source })?;
+        info.generation = info.generation.max(next);
+        let name = ImageName::new(&info.name, &info.id, info.generation)
+            .map_err(|error| CheckpointError::Directory { dir: dir.clone(), source: io::Error::other(error.to_string()) })?;
+        // Where an image cannot even be begun the job need not be disturbed.
+        let writer = ImageWriter::create(&dir, &name)?;
+        info.taken_at_ns = machine::realtime_ns();
+        let keep = info.settings.keep;
+        let (generation, job) = (info.generation, info.id.clone());
+
+        let settings = Settings { signal: info.signal, features: self.features, slots: 2 * self.workers as u32 + 2 };
+        let frozen = freeze(&self.anchor, &self.listener, &settings)?;
+        let context = Context { reaper: self.anchor.reaper, info, agent: self.agent.clone() };
+        let mut survey = survey(&frozen, context, machine::observe())?;
+        let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };
+        let all_have_twins = self.snapshot(&frozen, &survey, &mut twins)?;
+        survey.add_pending(&frozen);
+        // A process without a twin is dumped as it stands, and the others wait for it: they may share memory.
+        if all_have_twins && !stop {
+            resume(&frozen);
+        }
+        let mut pause = frozen.since.elapsed();
+        dump::collect(&frozen.processes, &writer, self.codec, self.workers, &self.cancelled)?;
+        if !all_have_twins && !stop {
+            resume(&frozen);
+            pause = frozen.since.elapsed();
+        }
+        for (space, pieces) in std::mem::take(&mut survey.contents) {
+            dump::append_pieces(&writer, self.codec, space, pieces)?;
+        }
+        survey.identify_files();
+        let metadata = postcard::to_stdvec(&survey.state)
+            .map_err(|error| CheckpointError::Directory { dir: dir.clone(), source: io::Error::other(error) })?;
+        let committed = writer.commit(&metadata)?;
+        if stop {
+            end(&frozen);
+        }
+        let complaint = generations::prune(&dir, &job, keep).err().map(|error| error.to_string());
+        Ok(Taken {
+            generation,
+            path: committed.path,
+            raw_bytes: committed.raw_bytes,
+            file_bytes: committed.file_bytes,
+            pause,
+            total: begun.elapsed(),
+            complaint,
+        })
+    }
+
+    /// Has every process make its twin, or, where that fails for lack of memory, dump as it stands. Whether all have twins.
+    fn snapshot(&self, frozen: &Frozen, survey: &Survey, twins: &mut Twins<'_>) -> Result<bool, CheckpointError> {
+        for (process, plan) in frozen.processes.iter().zip(&survey.plans) {
+            if !process.memory.set_plan(plan) {
+                return Err(process.failure(&Report { kind: ReportKind::Failed as u32, errno: libc::E2BIG, value: 3 }).into());
+            }
+            give_order(process, Order::Twin)?;
+        }
+        let mut all_have_twins = true;
+        for process in &frozen.processes {
+            // The twin speaks for itself, the leader of having made it, in either order.
+            let (mut twin, mut leader) = (false, false);
+            while !(twin && leader) {
+                let report = match next_report(process)? {
+                    (report, sender) if ReportKind::of(&report) == Some(ReportKind::TwinReady) => {
+                        twins.add(sender);
+                        twin = true;
+                        continue;
+                    }
+                    (report, _) => report,
+                };
+                match ReportKind::of(&report) {
+                    Some(ReportKind::Frozen) => leader = true,
+                    // A small process may be done before its leader has spoken.
+                    Some(ReportKind::Dumped) => (),
+                    Some(ReportKind::Failed) if report.errno == ENOMEM => {
+                        all_have_twins = false;
+                        give_order(process, Order::DumpInPlace)?;
+                        break;
+                    }
+                    _ => return Err(process.failure(&report).into()),
+                }
+            }
+        }
+        Ok(all_have_twins)
+    }
+}
+
+/// Waits for the next report on a process's connection.
+fn next_report(process: &FrozenProcess) -> Result<(Report, HostPid), CheckpointError> {
+    let lost = || CheckpointError::Lost { pid: process.ns_pid, name: process.name() };
+    let begun = Instant::now();
+    loop {
+        match process.connection.receive::<Report>() {
+            Received::Message(report, sender) => return Ok((report, sender)),
+            Received::Closed => return Err(lost()),
+            Received::Nothing if begun.elapsed() > TWIN_GRACE => return Err(lost()),
+            Received::Nothing => {
+                let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
+                let _ = poll(&mut [PollFd::new(&process.connection, PollFlags::IN)], Some(&timeout));
+            }
+        }
+    }
+}
+
+fn give_order(process: &FrozenProcess, order: Order) -> Result<(), CheckpointError> {
+    process.order(order).map_err(|source| CheckpointError::Order { pid: process.ns_pid, name: process.name(), source })
+}
+
+/// Lets every process go on at once. One that has died meanwhile is no failure.
+fn resume(frozen: &Frozen) {
+    for process in &frozen.processes {
+        let _ = process.order(Order::Resume);
+    }
+}
+
+/// Ends every process of a frozen job.
+fn end(frozen: &Frozen) {
+    for process in &frozen.processes {
+        if let Some(pid) = rustix::process::Pid::from_raw(process.pid.0) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Twins of one checkpoint: when it is over, for whatever reason, none must linger.
+struct Twins<'a> {
+    anchor: &'a Anchor,
+    /// Each by a descriptor, which never comes to mean another process.
+    twins: Vec<(HostPid, Option<OwnedFd>)>,
+}
+
+impl Twins<'_> {
+    fn add(&mut self, pid: HostPid) {
+        self.anchor.add_twin(pid);
+        let raw = rustix::process::Pid::from_raw(pid.0);
+        let descriptor = raw.and_then(|raw| pidfd_open(raw, PidfdFlags::empty()).ok());
+        self.twins.push((pid, descriptor));
+    }
+}
+
+impl Drop for Twins<'_> {
+    fn drop(&mut self) {
+        for (pid, descriptor) in &self.twins {
+            if let Some(descriptor) = descriptor {
+                let _ = pidfd_send_signal(descriptor, Signal::KILL);
+                let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+                let _ = poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout));
+            }
+            self.anchor.remove_twin(*pid);
+        }
+    }
+}
+
+/// Facilities that agents may use on this kernel, less those that `CKPT_WITHOUT` switches off for tests.
+#[must_use]
+pub fn features() -> u32 {
+    let without = std::env::var("CKPT_WITHOUT").unwrap_or_default();
+    if without.split(',').any(|name| name == "pagemap_scan") { 0 } else { Feature::PAGEMAP_SCAN }
+}

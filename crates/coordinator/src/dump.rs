@@ -1,0 +1,193 @@
+//! Taking what processes hand over: workers compress slots of all rings and append them to the image.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ckpt_image::{CHUNK_SIZE, Codec, Extent, ImageWriter, PAGE_SIZE, WriteError, encode};
+use ckpt_objects::file::Piece;
+use ckpt_wire::{Report, ReportKind};
+
+use crate::freeze::{FreezeError, FrozenProcess};
+use crate::hand_over::HandOver;
+use crate::rendezvous::Received;
+
+/// How long a worker waits for a slot before it looks after those who dump.
+const LOOK_AFTER: Duration = Duration::from_millis(20);
+
+/// Why a dump failed. The job is not affected.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// The image could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Whoever dumped ended before it was done.
+    #[error("the copy of process {pid} ({name}) that was being written ended early, perhaps for lack of memory; the next checkpoint may succeed")]
+    Ended {
+        /// Whose copy it was.
+        pid: ckpt_objects::NsPid,
+        /// Its name.
+        name: ckpt_objects::FilePath,
+    },
+    /// An agent reported a failure.
+    #[error(transparent)]
+    Agent(FreezeError),
+    /// The job ended meanwhile.
+    #[error("the job ended before the checkpoint was written")]
+    Cancelled,
+}
+
+struct Ring<'a> {
+    process: &'a FrozenProcess,
+    memory: &'a HandOver,
+    /// The slot that is taken next.
+    next: Mutex<u64>,
+}
+
+struct Dump<'a> {
+    rings: Vec<Ring<'a>>,
+    writer: &'a ImageWriter,
+    codec: Codec,
+    failed: AtomicBool,
+    cancelled: &'a AtomicBool,
+    error: Mutex<Option<DumpError>>,
+}
+
+/// Takes everything that these processes hand over.
+pub fn collect(processes: &[FrozenProcess], writer: &ImageWriter, codec: Codec, workers: usize, cancelled: &AtomicBool) -> Result<(), DumpError> {
+    let rings =
+        processes.iter().map(|process| Ring { process, memory: &process.memory, next: Mutex::new(0) }).collect();
+    let dump = Dump { rings, writer, codec, failed: AtomicBool::new(false), cancelled, error: Mutex::new(None) };
+    std::thread::scope(|scope| {
+        for first in 0..workers.max(1) {
+            let dump = &dump;
+            scope.spawn(move || dump.work(first));
+        }
+    });
+    match dump.error.into_inner() {
+        Ok(None) => Ok(()),
+        Ok(Some(error)) => {
+            for process in processes {
+                process.memory.cancel();
+            }
+            Err(error)
+        }
+        Err(poisoned) => poisoned.into_inner().map_or(Ok(()), Err),
+    }
+}
+
+impl Dump<'_> {
+    fn work(&self, first: usize) {
+        let count = self.rings.len();
+        let mut at = first;
+        while !self.failed.load(Ordering::Relaxed) {
+            if self.cancelled.load(Ordering::Relaxed) {
+                return self.fail(DumpError::Cancelled);
+            }
+            let mut waiting = None;
+            let mut took = false;
+            for step in 0..count {
+                let ring = &self.rings[(at + step) % count];
+                match ring.take() {
+                    Taken::Slot(number) => {
+                        if let Err(error) = self.store(ring.memory, number) {
+                            self.fail(error);
+                        }
+                        at += step;
+                        took = true;
+                        break;
+                    }
+                    Taken::Later(number) => waiting = waiting.or(Some((ring, number))),
+                    Taken::Done => (),
+                }
+            }
+            if took {
+                continue;
+            }
+            let Some((ring, number)) = waiting else { return };
+            if !ring.memory.wait(number, LOOK_AFTER) && ring.memory.total_slots().is_none() {
+                self.look_after(ring);
+            }
+        }
+    }
+
+    fn fail(&self, error: DumpError) {
+        self.failed.store(true, Ordering::Relaxed);
+        let mut first = self.error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        first.get_or_insert(error);
+    }
+
+    fn store(&self, memory: &HandOver, number: u64) -> Result<(), DumpError> {
+        let (runs, data) = memory.contents(number);
+        let mut offset = 0u32;
+        let mut extents = Vec::with_capacity(runs.len());
+        for run in runs {
+            extents.push(Extent { space: run.space, address: run.address, len: run.len, offset });
+            offset = offset.saturating_add(run.len);
+        }
+        let result = if data.is_empty() { Ok(()) } else { self.writer.append(&encode(self.codec, data), &extents) };
+        memory.give_back(number);
+        Ok(result?)
+    }
+
+    /// Sees whether whoever fills this ring is still there.
+    fn look_after(&self, ring: &Ring<'_>) {
+        match ring.process.connection.receive::<Report>() {
+            Received::Nothing => (),
+            Received::Message(report, _) => {
+                if ReportKind::of(&report) == Some(ReportKind::Failed) {
+                    self.fail(DumpError::Agent(ring.process.failure(&report)));
+                }
+            }
+            Received::Closed => {
+                if ring.memory.total_slots().is_none() {
+                    self.fail(DumpError::Ended { pid: ring.process.ns_pid, name: ring.process.name() });
+                }
+            }
+        }
+    }
+}
+
+enum Taken {
+    /// This slot is the caller's.
+    Slot(u64),
+    /// This slot comes next, but is not there yet.
+    Later(u64),
+    /// There is none any more.
+    Done,
+}
+
+impl Ring<'_> {
+    fn take(&self) -> Taken {
+        let mut next = self.next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let number = *next;
+        // The total is looked at first: it is written after the last slot.
+        let total = self.memory.total_slots();
+        if total.is_some_and(|total| number >= total) {
+            return Taken::Done;
+        }
+        if self.memory.take(number) {
+            *next += 1;
+            return Taken::Slot(number);
+        }
+        Taken::Later(number)
+    }
+}
+
+/// Appends the contents of a file without a name.
+pub fn append_pieces(writer: &ImageWriter, codec: Codec, space: u32, pieces: Vec<Piece>) -> Result<(), WriteError> {
+    for piece in pieces {
+        let mut bytes = piece.bytes;
+        bytes.resize(bytes.len().next_multiple_of(PAGE_SIZE), 0);
+        for (i, chunk) in bytes.chunks(CHUNK_SIZE).enumerate() {
+            let extent = Extent {
+                space,
+                address: piece.offset + (i * CHUNK_SIZE) as u64,
+                len: chunk.len() as u32,
+                offset: 0,
+            };
+            writer.append(&encode(codec, chunk), &[extent])?;
+        }
+    }
+    Ok(())
+}

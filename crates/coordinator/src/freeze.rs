@@ -1,0 +1,398 @@
+//! Freezing the job: every process is signalled until each has reported that all its threads are parked and no new process appears.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use ckpt_objects::observe::proc_path;
+use ckpt_objects::process::{Status, threads};
+use ckpt_objects::{FilePath, HostPid, NsPid};
+use ckpt_sys::blocked;
+use ckpt_sys::process::tgkill;
+use ckpt_wire::{BlockedCall, Hello, Order, PROTOCOL, Report, ReportKind, Start, Step};
+use linux_numbers::{EXECVE, EXECVEAT};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::diagnosis::why_no_agent;
+use crate::hand_over::HandOver;
+use crate::rendezvous::{Connection, Listener, Received};
+use crate::tree::{Anchor, Member};
+
+/// Numbers of the system calls in which a process must not be signalled.
+mod linux_numbers {
+    /// `execve`.
+    pub const EXECVE: u32 = libc::SYS_execve as u32;
+    /// `execveat`.
+    pub const EXECVEAT: u32 = libc::SYS_execveat as u32;
+}
+
+/// How long a process may take to answer.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long to wait before a process that did not react is looked at again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Why a job could not be frozen. It goes on as if nothing had been.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// A process has no agent.
+    #[error("process {pid} ({name}) {reason}")]
+    NoAgent {
+        /// Its pid as the job sees it.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+        /// What is in the way, and what to do.
+        reason: String,
+    },
+    /// A process was signalled and did not answer.
+    #[error("process {pid} ({name}) did not answer within {} s: {reason}", GRACE.as_secs())]
+    Silent {
+        /// Its pid as the job sees it.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+        /// In what state it is.
+        reason: String,
+    },
+    /// An agent reported a failure.
+    #[error("process {pid} ({name}): {what}")]
+    Agent {
+        /// Its pid as the job sees it.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+        /// What went wrong.
+        what: String,
+    },
+    /// An agent of another version of this program.
+    #[error("process {pid} has the agent of another version of ckpt (protocol {theirs}, here {PROTOCOL}); restart the job with one version")]
+    Protocol {
+        /// Its pid.
+        pid: HostPid,
+        /// Its version.
+        theirs: u32,
+    },
+    /// The hand-over memory could not be made.
+    #[error("failed to make the memory through which pages are handed over: {0}")]
+    Memory(io::Error),
+    /// Nothing is left to be checkpointed.
+    #[error("the job has no process any more")]
+    Empty,
+}
+
+/// What the freeze needs to know.
+pub struct Settings {
+    /// The checkpoint signal.
+    pub signal: i32,
+    /// Kernel facilities that agents may use (`ckpt_wire::Feature`).
+    pub features: u32,
+    /// Slots of each process's ring.
+    pub slots: u32,
+}
+
+/// A frozen process. Dropping it lets it go on: the agent notices that the connection is closed.
+pub struct FrozenProcess {
+    /// Its pid here.
+    pub pid: HostPid,
+    /// Its pid as the job sees it.
+    pub ns_pid: NsPid,
+    /// What `/proc/PID/status` said when it was frozen.
+    pub status: Status,
+    /// The connection to its agent.
+    pub connection: Connection,
+    /// The memory through which it hands over.
+    pub memory: HandOver,
+    /// The agent's own descriptor in it.
+    pub agent_socket: i32,
+}
+
+impl FrozenProcess {
+    /// Its name, for messages.
+    pub fn name(&self) -> FilePath {
+        self.status.name()
+    }
+
+    /// Gives its agent an order.
+    pub fn order(&self, order: Order) -> io::Result<()> {
+        self.connection.send(&(order as u32), None)
+    }
+
+    /// The error for a failure that its agent reported.
+    pub fn failure(&self, report: &Report) -> FreezeError {
+        agent_failure(self.ns_pid, self.name(), report)
+    }
+}
+
+/// A frozen job.
+pub struct Frozen {
+    /// The living, by ascending pid.
+    pub processes: Vec<FrozenProcess>,
+    /// The dead that are not yet waited for.
+    pub zombies: Vec<Member>,
+    /// When the first of them was signalled.
+    pub since: Instant,
+}
+
+enum Stage {
+    /// Seen, but it could not be signalled yet.
+    Seen,
+    /// Signalled at this time.
+    Signalled { at: Instant, call: BlockedCall, tid: i32 },
+    /// The agent has connected and freezes its threads.
+    Freezing(Box<FrozenProcess>),
+    /// All its threads are parked.
+    Frozen(Box<FrozenProcess>),
+}
+
+struct Freezer<'a> {
+    listener: &'a Listener,
+    settings: &'a Settings,
+    stages: HashMap<HostPid, Stage>,
+    /// Connections that have not said who they are.
+    strangers: Vec<Connection>,
+    since: Instant,
+}
+
+/// Freezes every process of the job.
+pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
+    let mut freezer =
+        Freezer { listener, settings, stages: HashMap::new(), strangers: Vec::new(), since: Instant::now() };
+    loop {
+        let members = anchor.scan();
+        let fresh = freezer.visit(&members)?;
+        if freezer.all_frozen() && !fresh {
+            return freezer.finish(members);
+        }
+        if freezer.since.elapsed() > GRACE {
+            return Err(freezer.blame(&members));
+        }
+        let round = Instant::now();
+        while !freezer.all_frozen() && round.elapsed() < RETRY {
+            freezer.listen(RETRY.saturating_sub(round.elapsed()))?;
+        }
+    }
+}
+
+impl Freezer<'_> {
+    /// Signals whoever is new or did not react. Whether there was anybody new.
+    fn visit(&mut self, members: &[Member]) -> Result<bool, FreezeError> {
+        self.stages.retain(|pid, _| members.iter().any(|member| member.pid == *pid && !member.is_zombie()));
+        let mut fresh = false;
+        for member in members.iter().filter(|member| !member.is_zombie()) {
+            let stage = self.stages.entry(member.pid).or_insert_with(|| {
+                fresh = true;
+                Stage::Seen
+            });
+            let due = match stage {
+                Stage::Seen => true,
+                Stage::Signalled { at, .. } => at.elapsed() >= RETRY && !is_pending(member, self.settings.signal),
+                Stage::Freezing(_) | Stage::Frozen(_) => false,
+            };
+            if due && let Some((tid, call)) = signal(member, self.settings.signal) {
+                *stage = Stage::Signalled { at: Instant::now(), call, tid: tid.0 };
+            }
+        }
+        if members.iter().all(Member::is_zombie) && members.is_empty() {
+            return Err(FreezeError::Empty);
+        }
+        Ok(fresh)
+    }
+
+    fn all_frozen(&self) -> bool {
+        self.stages.values().all(|stage| matches!(stage, Stage::Frozen(_)))
+    }
+
+    /// Waits for agents to speak, and hears what they say.
+    fn listen(&mut self, at_most: Duration) -> Result<(), FreezeError> {
+        let mut fds = vec![PollFd::new(self.listener, PollFlags::IN)];
+        fds.extend(self.strangers.iter().map(|connection| PollFd::new(connection, PollFlags::IN)));
+        fds.extend(self.stages.values().filter_map(|stage| match stage {
+            Stage::Freezing(process) => Some(PollFd::new(&process.connection, PollFlags::IN)),
+            _ => None,
+        }));
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(at_most.subsec_nanos().max(1000)) };
+        let _ = poll(&mut fds, Some(&timeout));
+        while let Some(connection) = self.listener.accept() {
+            self.strangers.push(connection);
+        }
+        for connection in std::mem::take(&mut self.strangers) {
+            match connection.receive::<Hello>() {
+                Received::Message(hello, _) => self.welcome(connection, hello)?,
+                Received::Nothing => self.strangers.push(connection),
+                Received::Closed => (),
+            }
+        }
+        let freezing: Vec<HostPid> =
+            self.stages.iter().filter(|(_, stage)| matches!(stage, Stage::Freezing(_))).map(|(pid, _)| *pid).collect();
+        for pid in freezing {
+            self.hear(pid)?;
+        }
+        Ok(())
+    }
+
+    /// An agent has said who it is: if it was signalled, it gets its memory and may freeze.
+    fn welcome(&mut self, connection: Connection, hello: Hello) -> Result<(), FreezeError> {
+        let pid = connection.peer;
+        let Some(Stage::Signalled { call, tid, .. }) = self.stages.get(&pid) else {
+            // It was not asked, or has answered before: it goes on when the connection closes.
+            return Ok(());
+        };
+        if hello.protocol != PROTOCOL {
+            return Err(FreezeError::Protocol { pid, theirs: hello.protocol });
+        }
+        let Ok(status) = Status::of(pid) else { return Ok(()) };
+        let vmas = fs::read(proc_path(pid, "maps")).unwrap_or_default();
+        let lines = u32::try_from(vmas.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u32::MAX);
+        let threads = u32::try_from(status.number("Threads")).unwrap_or(u32::MAX);
+        let memory = HandOver::new(threads.saturating_mul(2).saturating_add(64), lines.saturating_mul(2).saturating_add(64), self.settings.slots)
+            .map_err(FreezeError::Memory)?;
+        let (vdso_start, vdso_end) = vdso_range(&vmas).unwrap_or((0, 0));
+        let start = Start {
+            go: 1,
+            features: self.settings.features,
+            len: memory.len() as u64,
+            grace_ms: u32::try_from(GRACE.as_millis()).unwrap_or(u32::MAX) / 2,
+            tid: if pid.0 == *tid { hello.pid } else { hello.tid },
+            call: *call,
+            vdso_start,
+            vdso_end,
+        };
+        if connection.send(&start, Some(memory.memory())).is_err() {
+            return Ok(());
+        }
+        let process = FrozenProcess { pid, ns_pid: NsPid(hello.pid), status, connection, memory, agent_socket: hello.socket };
+        self.stages.insert(pid, Stage::Freezing(Box::new(process)));
+        Ok(())
+    }
+
+    /// Hears a report of an agent that freezes its threads.
+    fn hear(&mut self, pid: HostPid) -> Result<(), FreezeError> {
+        let Some(Stage::Freezing(process)) = self.stages.remove(&pid) else { return Ok(()) };
+        let stage = match process.connection.receive::<Report>() {
+            Received::Nothing => Stage::Freezing(process),
+            Received::Closed => Stage::Seen,
+            Received::Message(report, _) => match ReportKind::of(&report) {
+                Some(ReportKind::Frozen) => Stage::Frozen(process),
+                Some(ReportKind::InVdso) => Stage::Seen,
+                _ => return Err(process.failure(&report)),
+            },
+        };
+        self.stages.insert(pid, stage);
+        Ok(())
+    }
+
+    fn finish(self, members: Vec<Member>) -> Result<Frozen, FreezeError> {
+        let mut processes: Vec<FrozenProcess> = self
+            .stages
+            .into_values()
+            .filter_map(|stage| match stage {
+                Stage::Frozen(process) => Some(*process),
+                _ => None,
+            })
+            .collect();
+        if processes.is_empty() {
+            return Err(FreezeError::Empty);
+        }
+        for process in &mut processes {
+            if let Ok(status) = Status::of(process.pid) {
+                process.status = status;
+            }
+        }
+        processes.sort_by_key(|process| process.ns_pid);
+        let zombies = members.into_iter().filter(Member::is_zombie).collect();
+        Ok(Frozen { processes, zombies, since: self.since })
+    }
+
+    /// Who has not answered, and why.
+    fn blame(&self, members: &[Member]) -> FreezeError {
+        for member in members.iter().filter(|member| !member.is_zombie()) {
+            let (pid, name) = (member.status.ns_pid(), member.status.name());
+            match self.stages.get(&member.pid) {
+                Some(Stage::Frozen(_)) => (),
+                Some(Stage::Seen) => return FreezeError::NoAgent { pid, name, reason: why_no_agent(member, self.settings.signal) },
+                _ => {
+                    let reason = match member.status.state() {
+                        'D' => "it waits for a device or a file system; try again when that answers".to_owned(),
+                        'T' | 't' => "it is stopped; let it go on with `kill -CONT`, or end the debugger that holds it".to_owned(),
+                        'S' => "its threads block every signal".to_owned(),
+                        state => format!("it is in state {state}; the next checkpoint will be tried as planned"),
+                    };
+                    return FreezeError::Silent { pid, name, reason };
+                }
+            }
+        }
+        FreezeError::Empty
+    }
+}
+
+fn agent_failure(pid: NsPid, name: FilePath, report: &Report) -> FreezeError {
+    let what = match ReportKind::of(report) {
+        Some(ReportKind::ThreadSilent) => format!("thread {} does not take the checkpoint signal", report.value),
+        Some(ReportKind::TooManyThreads) => format!("it starts threads faster than they can be counted ({})", report.value),
+        Some(ReportKind::Failed) => {
+            format!("{} failed: {}", Step::describe(report.value), io::Error::from_raw_os_error(report.errno))
+        }
+        _ => "its agent reports what this program does not know".to_owned(),
+    };
+    FreezeError::Agent { pid, name, what }
+}
+
+/// Sends the checkpoint signal to one thread of a process that can take it: never to a process that does not catch it, since it would end.
+/// Gives the thread, and what it was blocked in.
+fn signal(member: &Member, number: i32) -> Option<(HostPid, BlockedCall)> {
+    let bit = 1u64 << (number - 1);
+    let mut candidates = vec![member.pid];
+    candidates.extend(threads(member.pid).into_iter().filter(|tid| *tid != member.pid));
+    for tid in candidates {
+        // Read anew: the process may have called exec since the scan.
+        let Ok(status) = Status::of_thread(member.pid, tid) else { continue };
+        if status.set("SigCgt") & bit == 0 {
+            return None;
+        }
+        if status.set("SigBlk") & bit != 0 || matches!(status.state(), 'Z' | 'X') {
+            continue;
+        }
+        let call = blocked_call(member.pid, tid);
+        // In the midst of exec the handler is about to go: a signal sent now could meet the default action, which ends the process.
+        if call.valid == 1 && matches!(call.number, EXECVE | EXECVEAT) {
+            return None;
+        }
+        if tgkill(member.pid.0, tid.0, number).is_ok() {
+            return Some((tid, call));
+        }
+    }
+    None
+}
+
+/// Whether the checkpoint signal still waits to be taken.
+fn is_pending(member: &Member, number: i32) -> bool {
+    let bit = 1u64 << (number - 1);
+    member.status.set("ShdPnd") & bit != 0
+        || threads(member.pid)
+            .into_iter()
+            .any(|tid| Status::of_thread(member.pid, tid).is_ok_and(|status| status.set("SigPnd") & bit != 0))
+}
+
+/// What a thread is blocked in, and for how long it has been.
+fn blocked_call(pid: HostPid, tid: HostPid) -> BlockedCall {
+    let read = |file: &str| fs::read(proc_path(pid, &format!("task/{tid}/{file}"))).ok();
+    let Some(found) = read("syscall").and_then(|text| blocked::parse_syscall(&text)) else { return BlockedCall::default() };
+    let mut elapsed_ns = 0;
+    if blocked::has_relative_timeout(found.number) {
+        // Our own note is as old as our last tick: giving the processor away renews it.
+        std::thread::yield_now();
+        let now = fs::read("/proc/thread-self/sched").ok().and_then(|text| blocked::parse_last_ran(&text));
+        let then = read("sched").and_then(|text| blocked::parse_last_ran(&text));
+        elapsed_ns = now.zip(then).map_or(0, |(now, then)| now.saturating_sub(then));
+    }
+    BlockedCall { valid: 1, number: found.number, sp: found.sp, pc: found.pc, elapsed_ns }
+}
+
+/// Where the vDSO is, from a `maps` file.
+fn vdso_range(maps: &[u8]) -> Option<(u64, u64)> {
+    let text = String::from_utf8_lossy(maps);
+    let line = text.lines().find(|line| line.ends_with("[vdso]"))?;
+    let (start, end) = line.split_ascii_whitespace().next()?.split_once('-')?;
+    Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+}

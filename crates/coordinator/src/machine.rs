@@ -1,0 +1,43 @@
+//! What an image says of the machine it was taken on.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use ckpt_objects::HostPid;
+use ckpt_objects::job::Machine;
+use ckpt_objects::memory::mappings;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+fn nanoseconds(time: Timespec) -> u64 {
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// Nanoseconds since the epoch.
+pub fn realtime_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::Realtime))
+}
+
+/// This machine, now.
+pub fn observe() -> Machine {
+    let name = rustix::system::uname();
+    Machine {
+        host: name.nodename().to_string_lossy().into_owned(),
+        kernel: name.release().to_string_lossy().into_owned(),
+        xcr0: ckpt_sys::cpu::xcr0(),
+        cpu_features: ckpt_sys::cpu::features().to_vec(),
+        xsave_size: ckpt_sys::cpu::xsave_size(),
+        monotonic_ns: nanoseconds(clock_gettime(ClockId::Monotonic)),
+        boottime_ns: nanoseconds(clock_gettime(ClockId::Boottime)),
+        boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        vdso: vdso().unwrap_or_default(),
+    }
+}
+
+/// The bytes of the vDSO: the kernel maps the same one into every process.
+fn vdso() -> Option<Vec<u8>> {
+    let own = HostPid(i32::try_from(std::process::id()).ok()?);
+    let vdso = mappings(own).ok()?.into_iter().find(|mapping| mapping.name.0 == b"[vdso]")?;
+    let mut bytes = vec![0; usize::try_from(vdso.end - vdso.start).ok()?];
+    fs::File::open("/proc/self/mem").ok()?.read_exact_at(&mut bytes, vdso.start).ok()?;
+    Some(bytes)
+}

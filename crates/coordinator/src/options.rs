@@ -1,0 +1,196 @@
+//! What a user can ask of a coordinator, read from the command line.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+/// A length of time as users write it: `300`, `0.5`, `5m`, `1h`, `2d`; seconds without a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, unit) = match text.char_indices().find(|(_, c)| c.is_ascii_alphabetic()) {
+            Some((at, _)) => text.split_at(at),
+            None => (text, "s"),
+        };
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return Err(format!("{unit:?} is no unit of time; use s, m, h or d")),
+        };
+        let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
+        if !(number > 0.0) {
+            return Err("a time must be more than 0".into());
+        }
+        Duration::try_from_secs_f64(number * seconds).map(Self).map_err(|error| error.to_string())
+    }
+}
+
+/// What a signal sent to the coordinator does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Take a checkpoint.
+    Checkpoint,
+    /// Take a checkpoint, end the job.
+    Stop,
+    /// The same, and ask the scheduler to queue it again.
+    Requeue,
+    /// Take a checkpoint if it is likely to fit, then pass the signal on.
+    CheckpointThenForward,
+    /// Pass the signal on to the job.
+    Forward,
+}
+
+impl FromStr for Action {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "checkpoint" => Self::Checkpoint,
+            "stop" => Self::Stop,
+            "requeue" => Self::Requeue,
+            "checkpoint-then-forward" => Self::CheckpointThenForward,
+            "forward" => Self::Forward,
+            _ => return Err(format!("{text:?} is no action; use checkpoint, stop, requeue or forward")),
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Stop => "stop",
+            Self::Requeue => "requeue",
+            Self::CheckpointThenForward => "checkpoint-then-forward",
+            Self::Forward => "forward",
+        })
+    }
+}
+
+/// Signals that the coordinator listens to, by name, and what they do unless told otherwise.
+const DEFAULTS: &[(&str, Signal, Action)] = &[
+    ("USR1", Signal::USR1, Action::Checkpoint),
+    ("USR2", Signal::USR2, Action::Stop),
+    ("TERM", Signal::TERM, Action::CheckpointThenForward),
+    ("INT", Signal::INT, Action::Forward),
+    ("HUP", Signal::HUP, Action::Forward),
+    ("QUIT", Signal::QUIT, Action::Forward),
+    ("WINCH", Signal::WINCH, Action::Forward),
+    ("ALRM", Signal::ALARM, Action::Forward),
+    ("CONT", Signal::CONT, Action::Forward),
+];
+
+/// `SIGNAL=ACTION`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct On {
+    /// The signal.
+    pub signal: Signal,
+    /// What it does.
+    pub action: Action,
+}
+
+impl FromStr for On {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, action) = text.split_once('=').ok_or("write SIGNAL=ACTION, as in USR2=stop")?;
+        Ok(Self { signal: parse_signal(name)?, action: action.parse()? })
+    }
+}
+
+fn parse_signal(name: &str) -> Result<Signal, String> {
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let known = DEFAULTS.iter().find(|(known, signal, _)| *known == short || signal.as_raw().to_string() == short);
+    known.map(|(_, signal, _)| *signal).ok_or_else(|| {
+        let names: Vec<&str> = DEFAULTS.iter().map(|(name, ..)| *name).collect();
+        format!("{name:?} is no signal that can be listened to; use one of {}", names.join(", "))
+    })
+}
+
+/// What each signal does.
+#[derive(Clone, Debug)]
+pub struct Reactions(Vec<On>);
+
+impl Reactions {
+    /// The defaults, changed by what the user said.
+    #[must_use]
+    pub fn new(said: &[On]) -> Self {
+        let mut all: Vec<On> = DEFAULTS.iter().map(|&(_, signal, action)| On { signal, action }).collect();
+        for on in said {
+            if let Some(known) = all.iter_mut().find(|known| known.signal == on.signal) {
+                known.action = on.action;
+            }
+        }
+        Self(all)
+    }
+
+    /// As an image keeps them.
+    #[must_use]
+    pub fn to_settings(&self) -> Vec<(i32, String)> {
+        self.0.iter().map(|on| (on.signal.as_raw(), on.action.to_string())).collect()
+    }
+
+    /// As an image kept them, changed by what the user says now.
+    #[must_use]
+    pub fn from_settings(kept: &[(i32, String)], said: &[On]) -> Self {
+        let mut all: Vec<On> = kept
+            .iter()
+            .filter_map(|(signal, action)| Some(On { signal: parse_signal(&signal.to_string()).ok()?, action: action.parse().ok()? }))
+            .collect();
+        all.extend_from_slice(said);
+        Self::new(&all)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = On> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// How much is said on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// One line per event.
+    Normal,
+    /// More.
+    Verbose,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_users_write_them() {
+        for (text, ms) in [("300", 300_000), ("0.5", 500), ("5m", 300_000), ("1h", 3_600_000), ("250ms", 250), ("1.5h", 5_400_000)] {
+            assert_eq!(text.parse(), Ok(Time(Duration::from_millis(ms))), "{text}");
+        }
+        for text in ["", "0", "-1", "5x", "h", "1e400"] {
+            assert!(text.parse::<Time>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_survives_a_restart() {
+        let first = Reactions::new(&["USR2=requeue".parse().unwrap(), "sigterm=stop".parse().unwrap()]);
+        let second = Reactions::from_settings(&first.to_settings(), &["USR1=forward".parse().unwrap()]);
+        let action = |signal| second.iter().find(|on| on.signal == signal).unwrap().action;
+        assert_eq!(action(Signal::USR2), Action::Requeue);
+        assert_eq!(action(Signal::TERM), Action::Stop);
+        assert_eq!(action(Signal::USR1), Action::Forward);
+        assert_eq!(action(Signal::INT), Action::Forward);
+        assert!("KILL=stop".parse::<On>().is_err() && "USR1=dance".parse::<On>().is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! The socket that agents connect to, and their messages.
+
+use std::io;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytemuck::Pod;
+use ckpt_objects::HostPid;
+use ckpt_wire::SOCKET_PREFIX;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
+};
+
+/// The abstract socket of a job.
+pub struct Listener {
+    socket: OwnedFd,
+}
+
+impl Listener {
+    /// Listens for the agents of the job `id` in the pid namespace with this inode number.
+    pub fn bind(id: &str, pid_namespace: u64) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        bind(&socket, &SocketAddrUnix::new_abstract_name(format!("{SOCKET_PREFIX}{id}/{pid_namespace}").as_bytes())?)?;
+        listen(&socket, 1024)?;
+        Ok(Self { socket })
+    }
+
+    /// The next connection that waits, if one does; only those of processes of the same user, or of root, are taken.
+    pub fn accept(&self) -> Option<Connection> {
+        loop {
+            let socket = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
+            let Ok(peer) = sockopt::socket_peercred(&socket) else { continue };
+            let own = rustix::process::geteuid();
+            if !own.is_root() && peer.uid != own {
+                continue;
+            }
+            if sockopt::set_socket_passcred(&socket, true).is_ok() {
+                return Some(Connection { socket, peer: HostPid(peer.pid.as_raw_nonzero().get()) });
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A connection to an agent.
+pub struct Connection {
+    socket: OwnedFd,
+    /// The process that made it, as seen here.
+    pub peer: HostPid,
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// What a connection gave.
+pub enum Received<T> {
+    /// A message, and the process that sent it.
+    Message(T, HostPid),
+    /// Nothing yet.
+    Nothing,
+    /// The other side has closed it, or talks nonsense.
+    Closed,
+}
+
+impl Connection {
+    /// Sends a message, with a descriptor if one is given.
+    pub fn send<T: Pod>(&self, message: &T, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors: Vec<BorrowedFd<'_>> = descriptor.into_iter().collect();
+        if !descriptors.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        }
+        sendmsg(&self.socket, &[IoSlice::new(bytemuck::bytes_of(message))], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Receives a message if one waits.
+    pub fn receive<T: Pod>(&self) -> Received<T> {
+        let mut message = T::zeroed();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let bytes = bytemuck::bytes_of_mut(&mut message);
+        let len = bytes.len();
+        let result = recvmsg(&self.socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC);
+        let mut sender = self.peer;
+        for ancillary in control.drain() {
+            if let RecvAncillaryMessage::ScmCredentials(credentials) = ancillary {
+                sender = HostPid(credentials.pid.as_raw_nonzero().get());
+            }
+        }
+        match result {
+            Ok(received) if received.bytes == len => Received::Message(message, sender),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Received::Nothing,
+            _ => Received::Closed,
+        }
+    }
+}

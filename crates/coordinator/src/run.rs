@@ -1,0 +1,551 @@
+//! The coordinator's life: it waits for the job, the clock, signals and requests, and does one thing at a time.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use ckpt_image::generations;
+use ckpt_objects::job::{JobInfo, Settings};
+use ckpt_objects::{FilePath, HostPid, NsPid};
+use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SIGNAL};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_child_subreaper};
+
+use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
+use crate::control::{self, Client, Reply, Request, Server};
+use crate::options::{Action, Reactions};
+use crate::rendezvous::Listener;
+use crate::report::Reporter;
+use crate::tree::Anchor;
+
+/// `si_code` of a signal that the kernel sent, such as a terminal's.
+const SI_KERNEL: i32 = 0x80;
+/// Longest time between SIGTERM and SIGKILL that schedulers promise unless told otherwise (Slurm's `KillWait`): a checkpoint that took
+/// longer than most of it is not begun.
+const TERM_GRACE: Duration = Duration::from_secs(25);
+
+/// Why a job could not be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The command could not be started.
+    #[error("cannot run {}: {source}", command.display())]
+    Command {
+        /// What was to be run.
+        command: PathBuf,
+        /// Why it was not.
+        source: io::Error,
+    },
+    /// Images cannot be written where they are to go.
+    #[error("cannot write images to {}: {source}; give another directory with --dir", dir.display())]
+    Directory {
+        /// Where.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The agent's library is missing.
+    #[error("cannot find the agent's library {name}; it belongs beside ckpt-launch or in ../lib", name = AGENT_FILE)]
+    Agent,
+    /// The launcher itself runs in a job.
+    #[error("this is already part of job {0}, which is checkpointed as a whole; run the command without ckpt-launch")]
+    Nested(String),
+    /// The system refused something that is always there.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> LaunchError {
+    move |source| LaunchError::System { what, source }
+}
+
+/// The file name of the agent's library.
+const AGENT_FILE: &str = "libckpt_preload.so";
+
+/// What a launch is asked for.
+pub struct Launch {
+    /// The command and its arguments; not empty.
+    pub command: Vec<OsString>,
+    /// The options that later coordinators of the job go on with.
+    pub settings: Settings,
+    /// How much is said.
+    pub reporter: Reporter,
+}
+
+/// A restarted job, as `ckpt-restore` hands it over.
+pub struct Restarted {
+    /// What the image says of it, with the settings to go on with.
+    pub info: JobInfo,
+    /// The stand-in for the launcher in the job's pid namespace: what descends from it is the job.
+    pub reaper: HostPid,
+    /// The inode number of the job's pid namespace.
+    pub pid_namespace: u64,
+    /// The stand-in's pipe: four bytes, a wait status, when the job's first process has ended; its end when no process is left.
+    pub report: OwnedFd,
+}
+
+/// How the coordinator learns what becomes of the job.
+enum Watch {
+    /// It is the parent of this child.
+    Child(Pid),
+    /// The stand-in writes to this pipe.
+    Report(OwnedFd),
+}
+
+/// Finds the agent's library: beside this program, in `../lib`, or where the build puts it.
+#[must_use]
+pub fn find_agent() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let dir = program.parent()?;
+    [dir.join(AGENT_FILE), dir.join("../lib").join(AGENT_FILE), dir.join("deps").join(AGENT_FILE), dir.join("..").join(AGENT_FILE)]
+        .into_iter()
+        .find(|path| path.is_file())
+        .and_then(|path| path.canonicalize().ok())
+}
+
+/// The inode number of a process's pid namespace.
+pub fn pid_namespace(pid: HostPid) -> io::Result<u64> {
+    Ok(std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
+}
+
+fn own_pid() -> HostPid {
+    HostPid(i32::try_from(std::process::id()).unwrap_or(0))
+}
+
+/// Launches a job and stays with it to its end. Gives the exit code.
+pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
+    if let Ok(job) = std::env::var(ENV_JOB) {
+        return Err(LaunchError::Nested(job));
+    }
+    let agent = find_agent().ok_or(LaunchError::Agent)?;
+    let dir = launch.settings.dir.as_path().to_owned();
+    check_directory(&dir).map_err(|source| LaunchError::Directory { dir: dir.clone(), source })?;
+    let mut random = [0u8; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| system("draw random bytes")(errno.into()))?;
+    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+
+    set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
+    let listener = Listener::bind(&id, pid_namespace(own_pid()).map_err(system("read /proc"))?).map_err(system("open a socket"))?;
+    let signals = Signals::catch(&Reactions::from_settings(&launch.settings.on, &[]))?;
+    let program = PathBuf::from(&launch.command[0]);
+    let mut command = Command::new(&program);
+    command.args(&launch.command[1..]).env(ENV_JOB, &id).env(ENV_DIR, &dir).env(ENV_AGENT, &agent);
+    command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(&agent));
+    let child = command.spawn().map_err(|source| LaunchError::Command { command: program.clone(), source })?;
+    let first = Pid::from_child(&child);
+    let (group, session) = (rustix::process::getpgrp(), rustix::process::getsid(None).ok());
+    let info = JobInfo {
+        id,
+        name: program.file_name().map_or_else(|| "job".into(), |name| name.to_string_lossy().into_owned()),
+        command: launch.command.iter().map(|word| FilePath::from(word.as_os_str())).collect(),
+        launch_dir: std::env::current_dir().unwrap_or_default().into(),
+        generation: 1,
+        taken_at_ns: 0,
+        launcher: NsPid(own_pid().0),
+        launcher_pgid: NsPid(group.as_raw_nonzero().get()),
+        launcher_sid: NsPid(session.map_or(0, |session| session.as_raw_nonzero().get())),
+        first: NsPid(first.as_raw_nonzero().get()),
+        first_status: None,
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        signal: DEFAULT_SIGNAL,
+        settings: launch.settings,
+    };
+    Coordinator::new(info, own_pid(), listener, agent, Watch::Child(first), signals, launch.reporter)?.run()
+}
+
+/// Stays with a restarted job to its end. Gives the exit code.
+pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<u8, LaunchError> {
+    let agent = find_agent().ok_or(LaunchError::Agent)?;
+    let listener = Listener::bind(&restarted.info.id, restarted.pid_namespace).map_err(system("open a socket"))?;
+    let signals = Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?;
+    let watch = Watch::Report(restarted.report);
+    Coordinator::new(restarted.info, restarted.reaper, listener, agent, watch, signals, reporter)?.run()
+}
+
+fn check_directory(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    rustix::fs::access(dir, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?;
+    Ok(())
+}
+
+/// The job's `LD_PRELOAD`: the agent, then what the user preloads already.
+fn preload(agent: &Path) -> OsString {
+    let mut list = agent.as_os_str().to_owned();
+    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+        list.push(":");
+        list.push(others);
+    }
+    list
+}
+
+/// The signals that the coordinator listens to: blocked, and read from a descriptor.
+struct Signals {
+    descriptor: SignalFd,
+    reactions: Reactions,
+}
+
+impl Signals {
+    fn catch(reactions: &Reactions) -> Result<Self, LaunchError> {
+        let fail = |errno: nix::Error| system("listen to signals")(errno.into());
+        let mut set = SigSet::empty();
+        set.add(NixSignal::SIGCHLD);
+        for on in reactions.iter() {
+            set.add(NixSignal::try_from(on.signal.as_raw()).map_err(fail)?);
+        }
+        nix::sys::signal::pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(fail)?;
+        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(fail)?;
+        Ok(Self { descriptor, reactions: reactions.clone() })
+    }
+
+    /// The next signal that came and is not SIGCHLD, what it does, and whether the kernel sent it.
+    fn next(&mut self) -> Option<(Signal, Action, bool)> {
+        while let Ok(Some(info)) = self.descriptor.read_signal() {
+            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+            if let Some(on) = self.reactions.iter().find(|on| on.signal.as_raw() == number) {
+                return Some((on.signal, on.action, info.ssi_code == SI_KERNEL));
+            }
+        }
+        None
+    }
+}
+
+/// Who wants a checkpoint, and what for.
+enum Wish {
+    /// The clock.
+    Planned,
+    /// A signal.
+    Signal { stop: bool },
+    /// A signal that is passed on to the job afterwards.
+    Before(Signal),
+    /// `ckpt-ctl`.
+    Client { client: Client, stop: bool },
+}
+
+impl Wish {
+    fn stops(&self) -> bool {
+        matches!(self, Self::Signal { stop: true } | Self::Client { stop: true, .. })
+    }
+}
+
+type Outcome = Result<Taken, CheckpointError>;
+
+struct Coordinator {
+    info: JobInfo,
+    checkpointer: Arc<Checkpointer>,
+    watch: Watch,
+    signals: Signals,
+    server: Option<Server>,
+    reporter: Reporter,
+    interval: Option<Duration>,
+    /// When the next planned checkpoint is due.
+    due: Option<Instant>,
+    /// Wishes that the checkpoint under way serves, and those that the next will.
+    serving: Vec<Wish>,
+    waiting: Vec<Wish>,
+    outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
+    /// Written to when an outcome is there.
+    wake: Arc<OwnedFd>,
+    newest: Option<PathBuf>,
+    last_cost: Option<Duration>,
+    /// The first process's wait status once it has ended.
+    first_status: Option<i32>,
+    /// No process of the job is left.
+    all_ended: bool,
+    begun: Instant,
+}
+
+impl Coordinator {
+    fn new(
+        info: JobInfo,
+        reaper: HostPid,
+        listener: Listener,
+        agent: PathBuf,
+        watch: Watch,
+        signals: Signals,
+        reporter: Reporter,
+    ) -> Result<Self, LaunchError> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| system("make an eventfd")(errno.into()))?;
+        let checkpointer = Checkpointer {
+            anchor: Arc::new(Anchor::new(reaper)),
+            listener,
+            agent: agent.into(),
+            codec: info.settings.compress.parse().unwrap_or(ckpt_image::Codec::Zstd(1)),
+            workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            features: features(),
+            cancelled: AtomicBool::new(false),
+        };
+        let interval = info.settings.interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        // A coordinator without a control socket still does its main work.
+        let server = Server::bind(&info.id).ok();
+        let _ = generations::remove_stale_temporaries(info.settings.dir.as_path(), &info.id);
+        let now = Instant::now();
+        Ok(Self {
+            first_status: info.first_status,
+            info,
+            checkpointer: Arc::new(checkpointer),
+            watch,
+            signals,
+            server,
+            reporter,
+            interval,
+            due: interval.map(|interval| now + interval),
+            serving: Vec::new(),
+            waiting: Vec::new(),
+            outcomes: mpsc::channel(),
+            wake: Arc::new(wake),
+            newest: None,
+            last_cost: None,
+            all_ended: false,
+            begun: now,
+        })
+    }
+
+    fn run(mut self) -> Result<u8, LaunchError> {
+        loop {
+            self.wait();
+            self.reap();
+            while let Some((signal, action, from_kernel)) = self.signals.next() {
+                self.react(signal, action, from_kernel);
+            }
+            while let Some((request, client)) = self.server.as_ref().and_then(Server::accept) {
+                self.serve(request, client);
+            }
+            if let Ok(outcome) = self.outcomes.1.try_recv()
+                && let Some(code) = self.conclude(outcome)
+            {
+                return Ok(code);
+            }
+            if self.is_over() {
+                return Ok(self.end());
+            }
+            if self.due.is_some_and(|due| due <= Instant::now()) {
+                self.due = None;
+                self.waiting.push(Wish::Planned);
+            }
+            self.begin();
+        }
+    }
+
+    /// Waits for anything to happen.
+    fn wait(&self) {
+        let mut fds = vec![PollFd::new(&self.signals.descriptor, PollFlags::IN), PollFd::new(&*self.wake, PollFlags::IN)];
+        if let Some(server) = &self.server {
+            fds.push(PollFd::new(server, PollFlags::IN));
+        }
+        if let Watch::Report(report) = &self.watch
+            && !self.all_ended
+        {
+            fds.push(PollFd::new(report, PollFlags::IN));
+        }
+        let timeout = self.due.map(|due| {
+            let left = due.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        let _ = poll(&mut fds, timeout.as_ref());
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.wake, &mut count);
+    }
+
+    /// Waits for processes that have ended: the first, orphans of the job's, twins.
+    fn reap(&mut self) {
+        loop {
+            match nix::sys::wait::waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::Exited(pid, code)) => self.ended(pid.as_raw(), code << 8),
+                Ok(WaitStatus::Signaled(pid, signal, core)) => {
+                    self.ended(pid.as_raw(), signal as i32 | if core { 0x80 } else { 0 });
+                }
+                Ok(WaitStatus::StillAlive) => break,
+                Ok(_) => (),
+                // A real-time signal ended it, for which nix has no name, or there is no child any more.
+                Err(nix::Error::EINVAL) => (),
+                Err(_) => {
+                    if matches!(self.watch, Watch::Child(_)) {
+                        self.all_ended = true;
+                    }
+                    break;
+                }
+            }
+        }
+        if let Watch::Report(report) = &self.watch
+            && !self.all_ended
+        {
+            let mut fds = [PollFd::new(report, PollFlags::IN)];
+            if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0) {
+                let mut status = [0u8; 4];
+                match rustix::io::read(report, &mut status) {
+                    Ok(4) => self.first_status = Some(i32::from_le_bytes(status)),
+                    _ => self.all_ended = true,
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: i32, status: i32) {
+        if matches!(self.watch, Watch::Child(first) if first.as_raw_nonzero().get() == pid) {
+            self.first_status = Some(status);
+            self.info.first_status = Some(status);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.all_ended || self.first_status.is_some() && !self.info.settings.wait_all
+    }
+
+    fn react(&mut self, signal: Signal, action: Action, from_kernel: bool) {
+        match action {
+            Action::Checkpoint => self.waiting.push(Wish::Signal { stop: false }),
+            Action::Stop | Action::Requeue => self.waiting.push(Wish::Signal { stop: true }),
+            Action::CheckpointThenForward => {
+                if self.last_cost.is_some_and(|cost| cost < TERM_GRACE) || self.last_cost.is_none() {
+                    self.waiting.push(Wish::Before(signal));
+                } else {
+                    self.reporter.event(format_args!("no checkpoint on {}: the last took too long", name(signal)));
+                    self.forward(signal);
+                }
+            }
+            // A terminal sends its signals to the whole foreground group, of which a launched job is part.
+            Action::Forward if from_kernel && matches!(self.watch, Watch::Child(_)) => (),
+            Action::Forward => self.forward(signal),
+        }
+    }
+
+    /// Passes a signal on: to the first process, or where a restarted job is not in the terminal's foreground group, to the first
+    /// process's group, as a terminal would.
+    fn forward(&self, signal: Signal) {
+        match &self.watch {
+            Watch::Child(first) => {
+                if self.first_status.is_none() {
+                    let _ = kill_process(*first, signal);
+                }
+            }
+            Watch::Report(_) => {
+                let members = self.checkpointer.anchor.scan();
+                let Some(first) = members.iter().find(|member| member.status.ns_pid() == self.info.first) else { return };
+                let Some(pid) = Pid::from_raw(first.pid.0) else { return };
+                let by_terminal = matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH);
+                match rustix::process::getpgid(Some(pid)) {
+                    Ok(group) if by_terminal => drop(kill_process_group(group, signal)),
+                    _ => drop(kill_process(pid, signal)),
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, request: Request, client: Client) {
+        match request {
+            Request::Status => client.answer(&Reply::Status(self.status())),
+            Request::Checkpoint => self.waiting.push(Wish::Client { client, stop: false }),
+            Request::Stop => self.waiting.push(Wish::Client { client, stop: true }),
+        }
+    }
+
+    fn status(&self) -> control::Status {
+        control::Status {
+            job: self.info.id.clone(),
+            name: self.info.name.clone(),
+            pid: std::process::id(),
+            dir: self.info.settings.dir.to_string(),
+            processes: self.checkpointer.anchor.scan().len(),
+            interval: self.info.settings.interval,
+            newest: self.newest.as_ref().map(|path| path.display().to_string()),
+            busy: !self.serving.is_empty(),
+        }
+    }
+
+    /// Begins a checkpoint when one is wanted and none is under way.
+    fn begin(&mut self) {
+        if self.waiting.is_empty() || !self.serving.is_empty() {
+            return;
+        }
+        self.serving = std::mem::take(&mut self.waiting);
+        let stop = self.serving.iter().any(Wish::stops);
+        let (checkpointer, info) = (Arc::clone(&self.checkpointer), self.info.clone());
+        let (sender, wake) = (self.outcomes.0.clone(), Arc::clone(&self.wake));
+        self.begun = Instant::now();
+        std::thread::spawn(move || {
+            let outcome = checkpointer.take(info, stop);
+            let _ = sender.send(outcome);
+            let _ = rustix::io::write(wake.as_fd(), &1u64.to_ne_bytes());
+        });
+    }
+
+    /// A checkpoint is over. The exit code, if the job is over with it.
+    fn conclude(&mut self, outcome: Outcome) -> Option<u8> {
+        let served = std::mem::take(&mut self.serving);
+        let stop = served.iter().any(Wish::stops);
+        match &outcome {
+            Ok(taken) => {
+                self.reporter.event(taken);
+                if let Some(complaint) = &taken.complaint {
+                    self.reporter.error(complaint);
+                }
+                self.info.generation = taken.generation + 1;
+                self.newest = Some(taken.path.clone());
+                self.last_cost = Some(taken.total);
+            }
+            Err(_) if self.is_over() => (),
+            Err(error) => self.reporter.error(format_args!("no checkpoint: {error}")),
+        }
+        // Counted from the beginning of the last, and never without a pause in between.
+        self.due = self.interval.map(|interval| (self.begun + interval).max(Instant::now() + interval / 10));
+        for wish in served {
+            match wish {
+                Wish::Client { client, .. } => client.answer(&match &outcome {
+                    Ok(taken) => Reply::Image(taken.path.display().to_string()),
+                    Err(error) => Reply::Error(error.to_string()),
+                }),
+                Wish::Before(signal) => self.forward(signal),
+                Wish::Planned | Wish::Signal { .. } => (),
+            }
+        }
+        if stop && outcome.is_ok() {
+            self.reporter.event("the job is stopped; go on with ckpt-restart");
+            return Some(self.info.settings.stop_exit_code);
+        }
+        None
+    }
+
+    /// The job is over: a checkpoint under way is given up. The exit code.
+    fn end(&mut self) -> u8 {
+        self.checkpointer.cancelled.store(true, Ordering::Relaxed);
+        if !self.serving.is_empty()
+            && let Ok(outcome) = self.outcomes.1.recv()
+        {
+            self.conclude(outcome);
+        }
+        for wish in std::mem::take(&mut self.waiting) {
+            if let Wish::Client { client, .. } = wish {
+                client.answer(&Reply::Error("the job has ended".into()));
+            }
+        }
+        let left = if self.all_ended { 0 } else { self.checkpointer.anchor.scan().len() };
+        if left > 0 {
+            let what = if left == 1 { "process that it left goes" } else { "processes that it left go" };
+            self.reporter.event(format_args!("{} ended; {left} {what} on without checkpoints (--wait-all stays)", self.info.name));
+        }
+        let status = ExitStatus::from_raw(self.first_status.unwrap_or(0));
+        let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+        u8::try_from(code).unwrap_or(1)
+    }
+}
+
+fn name(signal: Signal) -> String {
+    NixSignal::try_from(signal.as_raw()).map_or_else(|_| signal.as_raw().to_string(), |signal| signal.to_string())
+}

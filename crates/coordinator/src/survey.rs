@@ -1,0 +1,633 @@
+//! The survey of a frozen job: everything about it but the contents of its pages, and the plan by which each process hands those over.
+//!
+//! What belongs to one process is observed by its module in `ckpt-objects`; here is joined what spans processes: which descriptors are one open
+//! file description, which mappings show one object, who is whose parent.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use ckpt_objects::descriptor::{Descriptions, FdEntry, SeenDescriptor, descriptors, is_own};
+use ckpt_objects::file::{DeletedFile, FileIdentity, OpenFile, OpenFileKind, Piece, RegularFile, contents, identify, split_deleted};
+use ckpt_objects::job::{JobInfo, Machine};
+use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, mappings, mm_fields};
+use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
+use ckpt_objects::pipe::{self, PipeState};
+use ckpt_objects::process::{
+    AgentPlace, Life, LiveProcess, ProcessSettings, ProcessState, Status, limits, oom_score_adj, scheduling, wait_status,
+};
+use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
+use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
+use ckpt_objects::thread::{Rseq, ThreadState};
+use ckpt_objects::timer::IntervalTimer;
+use ckpt_objects::{FilePath, HostPid, JobState, NsPid};
+use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
+
+use crate::freeze::{Frozen, FrozenProcess};
+use crate::hand_over::SeenThread;
+use crate::tree::Member;
+
+const PROT_READ: u32 = 1;
+/// Magic number of tmpfs (statfs(2)).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// What a survey gives.
+pub struct Survey {
+    /// The job. Files that it maps are known by their paths and inodes only, until [`Survey::identify_files`].
+    pub state: JobState,
+    /// For each living process, in the order of `Frozen::processes`, what it is to hand over.
+    pub plans: Vec<Vec<PlanEntry>>,
+    /// Contents of files without a name, by their space.
+    pub contents: Vec<(u32, Vec<Piece>)>,
+    /// The inode numbers of `state.mapped_files`.
+    inodes: Vec<u64>,
+}
+
+impl Survey {
+    /// Finds out who the mapped files are. Reads files, so it is done when the job goes on already.
+    pub fn identify_files(&mut self) {
+        for (file, inode) in self.state.mapped_files.iter_mut().zip(&self.inodes) {
+            let deleted = file.deleted;
+            *file = identify(&file.path, *inode);
+            file.deleted |= deleted;
+        }
+    }
+
+    /// Adds the signals that were pending, which agents capture last.
+    pub fn add_pending(&mut self, frozen: &Frozen) {
+        for process in &frozen.processes {
+            let Some(live) = self.state.processes.iter_mut().find(|state| state.pid == process.ns_pid).and_then(live_mut) else {
+                continue;
+            };
+            for signal in process.memory.pending() {
+                let info = Siginfo(signal.info.iter().flat_map(|word| word.to_ne_bytes()).collect());
+                if signal.tid == 0 {
+                    live.signals.pending.push(info);
+                } else if let Some(thread) = live.threads.iter_mut().find(|thread| thread.tid.0 == signal.tid) {
+                    thread.pending.push(info);
+                }
+            }
+        }
+    }
+}
+
+fn live_mut(process: &mut ProcessState) -> Option<&mut LiveProcess> {
+    match &mut process.life {
+        Life::Alive(live) => Some(live),
+        Life::Zombie { .. } => None,
+    }
+}
+
+/// What the survey needs to know beside the frozen job.
+pub struct Context {
+    /// The process that adopts the job's orphans, as seen here.
+    pub reaper: HostPid,
+    /// What the image says of the job.
+    pub info: JobInfo,
+    /// The path of the agent's library: its pages are always kept, so that an image outlives an upgrade.
+    pub agent: FilePath,
+}
+
+/// Surveys a frozen job.
+pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Survey, ObserveError> {
+    let mut surveyor = Surveyor::new(frozen, context);
+    let mut processes = Vec::new();
+    let mut plans = Vec::new();
+    for process in &frozen.processes {
+        let (state, plan) = surveyor.process(process)?;
+        processes.push(state);
+        plans.push(plan);
+    }
+    for member in &frozen.zombies {
+        processes.push(surveyor.zombie(member)?);
+    }
+    processes.sort_by_key(|process| process.pid);
+    let open_files = surveyor.open_files()?;
+    surveyor.read_shared_memory(&mut plans)?;
+    Ok(Survey {
+        state: JobState {
+            info: surveyor.context.info,
+            machine,
+            processes,
+            open_files,
+            pipes: surveyor.pipes,
+            shared_memory: surveyor.objects,
+            mapped_files: surveyor.mapped_files,
+        },
+        plans,
+        contents: surveyor.contents,
+        inodes: surveyor.mapped_inodes,
+    })
+}
+
+struct Surveyor<'a> {
+    frozen: &'a Frozen,
+    context: Context,
+    /// Job pids by host pids, the reaper's included.
+    pids: HashMap<HostPid, NsPid>,
+    descriptions: Descriptions,
+    pipes: Vec<PipeState>,
+    pipe_index: HashMap<(u64, u64), u32>,
+    objects: Vec<SharedMemory>,
+    /// Shared memory objects by inode; device numbers in `maps` and of `stat` differ on some file systems.
+    object_index: HashMap<u64, u32>,
+    /// Ranges of each object that some process hands over.
+    object_ranges: Vec<Vec<(u64, u64)>>,
+    /// A descriptor through which an object can be read as a whole.
+    object_files: HashMap<u32, (std::path::PathBuf, u64)>,
+    mapped_files: Vec<FileIdentity>,
+    mapped_inodes: Vec<u64>,
+    mapped_index: HashMap<(FilePath, u64), u32>,
+    contents: Vec<(u32, Vec<Piece>)>,
+    next_space: u32,
+    own_affinity: Vec<u64>,
+}
+
+impl<'a> Surveyor<'a> {
+    fn new(frozen: &'a Frozen, context: Context) -> Self {
+        let mut pids: HashMap<HostPid, NsPid> = frozen.processes.iter().map(|process| (process.pid, process.ns_pid)).collect();
+        pids.extend(frozen.zombies.iter().map(|member| (member.pid, member.status.ns_pid())));
+        pids.insert(context.reaper, context.info.launcher);
+        let own = HostPid(i32::try_from(std::process::id()).unwrap_or(0));
+        Self {
+            frozen,
+            context,
+            pids,
+            descriptions: Descriptions::default(),
+            pipes: Vec::new(),
+            pipe_index: HashMap::new(),
+            objects: Vec::new(),
+            object_index: HashMap::new(),
+            object_ranges: Vec::new(),
+            object_files: HashMap::new(),
+            mapped_files: Vec::new(),
+            mapped_inodes: Vec::new(),
+            mapped_index: HashMap::new(),
+            contents: Vec::new(),
+            next_space: frozen.processes.len() as u32,
+            own_affinity: Status::of(own).map(|status| status.affinity()).unwrap_or_default(),
+        }
+    }
+
+    fn new_space(&mut self) -> u32 {
+        self.next_space += 1;
+        self.next_space - 1
+    }
+
+    /// The ids of a process that its status tells. A group or session outside of the job's pid namespace reads 0: it is the launcher's.
+    fn ids(&self, pid: NsPid, status: &Status, life: Life) -> ProcessState {
+        let or = |id: NsPid, outside: NsPid| if id.0 == 0 { outside } else { id };
+        ProcessState {
+            pid,
+            ppid: self.pids.get(&status.parent()).copied().unwrap_or(self.context.info.launcher),
+            pgid: or(status.ns_pgid(), self.context.info.launcher_pgid),
+            sid: or(status.ns_sid(), self.context.info.launcher_sid),
+            comm: status.name(),
+            life,
+        }
+    }
+
+    fn zombie(&self, member: &Member) -> Result<ProcessState, ObserveError> {
+        let life = Life::Zombie { status: wait_status(member.pid)? };
+        Ok(self.ids(member.status.ns_pid(), &member.status, life))
+    }
+
+    fn process(&mut self, process: &FrozenProcess) -> Result<(ProcessState, Vec<PlanEntry>), ObserveError> {
+        let pid = process.pid;
+        let record = process.memory.process();
+        let space = self.frozen.processes.iter().position(|other| other.pid == pid).unwrap_or(0) as u32;
+        let mut plan = Vec::new();
+        let memory = self.memory(process, &record, space, &mut plan)?;
+        let descriptors = self.descriptors(process)?;
+        let threads = process.memory.threads();
+        let threads = threads.iter().map(|thread| self.thread(process, thread)).collect::<Result<Vec<_>, _>>()?;
+        let live = LiveProcess {
+            memory,
+            threads: leader_first(threads, process.ns_pid),
+            descriptors,
+            signals: SignalState { actions: record.actions.iter().map(signal_action).collect(), pending: Vec::new() },
+            interval_timers: record.interval_timers.map(|[interval_us, value_us]| IntervalTimer { interval_us, value_us }),
+            cwd: self.directory(process, "cwd")?,
+            root: self.directory(process, "root")?,
+            umask: process.status.umask()?,
+            limits: limits(pid)?,
+            credentials: process.status.credentials(record.securebits)?,
+            oom_score_adj: oom_score_adj(pid)?,
+            settings: ProcessSettings {
+                dumpable: record.dumpable,
+                child_subreaper: record.child_subreaper != 0,
+                thp_disable: record.thp_disable != 0,
+            },
+            agent: AgentPlace {
+                leave: record.leave,
+                transient_start: record.transient_start,
+                transient_len: record.transient_len,
+                leaving: record.leaving,
+            },
+        };
+        Ok((self.ids(process.ns_pid, &process.status, Life::Alive(Box::new(live))), plan))
+    }
+
+    fn directory(&self, process: &FrozenProcess, link: &str) -> Result<FilePath, ObserveError> {
+        let (path, deleted) = split_deleted(&read_proc_link(process.pid, link)?);
+        if deleted && !path.as_path().is_dir() {
+            let what = format!("has a {link} directory that was removed ({path})");
+            return Err(refuse(process, what, "leave that directory before the checkpoint"));
+        }
+        Ok(path)
+    }
+
+    fn thread(&self, process: &FrozenProcess, seen: &SeenThread) -> Result<ThreadState, ObserveError> {
+        // Thread ids outside differ from the job's own after a restart; only the leader's is at hand without a search.
+        let tid = self.host_tid(process, seen.tid);
+        let status = Status::of_thread(process.pid, tid)?;
+        let name_len = seen.comm.iter().position(|byte| *byte == 0).unwrap_or(seen.comm.len());
+        Ok(ThreadState {
+            tid: NsPid(seen.tid),
+            exited: seen.exited,
+            frame: seen.frame,
+            fs_base: seen.fs_base,
+            gs_base: seen.gs_base,
+            clear_child_tid: seen.clear_child_tid,
+            robust_list: seen.robust_list,
+            rseq: (seen.rseq.0 != 0).then_some(Rseq { address: seen.rseq.0, len: seen.rseq.1, signature: seen.rseq.2 }),
+            comm: FilePath(seen.comm[..name_len].to_vec()),
+            pending: Vec::new(),
+            scheduling: scheduling(process.pid, tid, &status, &self.own_affinity)?,
+            timer_slack_ns: seen.timer_slack_ns,
+            parent_death_signal: seen.parent_death_signal,
+            no_new_privs: seen.no_new_privs,
+        })
+    }
+
+    /// The id that a thread of the job has here.
+    fn host_tid(&self, process: &FrozenProcess, tid: i32) -> HostPid {
+        if tid == process.ns_pid.0 {
+            return process.pid;
+        }
+        if process.pid.0 == process.ns_pid.0 {
+            return HostPid(tid);
+        }
+        ckpt_objects::process::threads(process.pid)
+            .into_iter()
+            .find(|host| Status::of_thread(process.pid, *host).is_ok_and(|status| status.ns_pid().0 == tid))
+            .unwrap_or(process.pid)
+    }
+
+    fn descriptors(&mut self, process: &FrozenProcess) -> Result<Vec<FdEntry>, ObserveError> {
+        let seen = descriptors(process.pid, process.agent_socket)?;
+        Ok(seen.into_iter().map(|descriptor| self.descriptions.entry(descriptor)).collect())
+    }
+
+    fn memory(
+        &mut self,
+        process: &FrozenProcess,
+        record: &ProcessRecord,
+        space: u32,
+        plan: &mut Vec<PlanEntry>,
+    ) -> Result<AddressSpace, ObserveError> {
+        let mut vmas = Vec::new();
+        for mapping in mappings(process.pid)? {
+            if mapping.start >= record.control_start && mapping.end <= record.control_end {
+                continue;
+            }
+            let backing = self.backing(process, &mapping)?;
+            self.plan(&mapping, &backing, space, plan);
+            vmas.push(Vma {
+                start: mapping.start,
+                end: mapping.end,
+                prot: mapping.prot,
+                name: anonymous_name(&mapping, &backing),
+                backing,
+                flags: mapping.flags,
+            });
+        }
+        let mut fields = mm_fields(process.pid)?;
+        fields.brk = record.brk;
+        let exe = read_proc_link(process.pid, "exe")?;
+        // The program is mapped, unless it is gone from its own address space.
+        let mapped = vmas.iter().find_map(|vma| match vma.backing {
+            Backing::PrivateFile { file, .. } if self.mapped_files[file as usize].path == split_deleted(&exe).0 => Some(file),
+            _ => None,
+        });
+        fields.exe = mapped.unwrap_or_else(|| self.mapped_file(&exe, 0));
+        Ok(AddressSpace { space, vmas, fields })
+    }
+
+    fn backing(&mut self, process: &FrozenProcess, mapping: &Mapping) -> Result<Backing, ObserveError> {
+        let name = &mapping.name.0;
+        if mapping.device_memory && !name.starts_with(b"[vvar") {
+            let what = format!("maps memory of the device {}", mapping.name);
+            return Err(refuse(process, what, "end that use before a checkpoint, or run it without the device"));
+        }
+        if mapping.flags.contains(VmaFlags::HUGETLB) {
+            return Err(refuse(process, "has huge pages of hugetlbfs".into(), "use transparent huge pages instead"));
+        }
+        if name.starts_with(b"anon_inode:") {
+            return Err(refuse(process, format!("maps {}", mapping.name), "end that use before a checkpoint"));
+        }
+        if !mapping.shared {
+            return Ok(match name.as_slice() {
+                b"[vdso]" => Backing::Vdso,
+                name if name.starts_with(b"[vvar") => Backing::Vvar,
+                _ if mapping.inode == 0 => Backing::Anonymous,
+                _ => {
+                    let file = self.mapped_file(&mapping.name, mapping.inode);
+                    let stored = self.is_stored(file);
+                    Backing::PrivateFile { file, offset: mapping.offset, stored }
+                }
+            });
+        }
+        if name.starts_with(b"/SYSV") {
+            return Err(refuse(process, "has System V shared memory".into(), "use POSIX shared memory or a file"));
+        }
+        let (path, deleted) = split_deleted(&mapping.name);
+        let anonymous = mapping.name.0 == b"/dev/zero (deleted)" || name.starts_with(b"[anon_shmem:");
+        let memfd = path.0.strip_prefix(b"/memfd:");
+        if !(anonymous || memfd.is_some() || deleted || mapping.may_write) {
+            let file = self.mapped_file(&mapping.name, mapping.inode);
+            return Ok(Backing::SharedFile { file, offset: mapping.offset });
+        }
+        let kind = if anonymous {
+            SharedMemoryKind::Anonymous
+        } else if let Some(name) = memfd {
+            SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: 0 }
+        } else if deleted {
+            SharedMemoryKind::Unlinked { path, mode: 0o600 }
+        } else {
+            named_kind(path)
+        };
+        let end = mapping.offset + (mapping.end - mapping.start);
+        let object = self.object(mapping.inode, kind);
+        let known = &mut self.objects[object as usize];
+        if !matches!(known.kind, SharedMemoryKind::Named { .. }) {
+            known.size = known.size.max(end);
+        }
+        Ok(Backing::SharedMemory { object, offset: mapping.offset })
+    }
+
+    /// The shared memory object with this inode.
+    fn object(&mut self, inode: u64, kind: SharedMemoryKind) -> u32 {
+        if let Some(&known) = self.object_index.get(&inode) {
+            return known;
+        }
+        let space = self.new_space();
+        let size = match &kind {
+            SharedMemoryKind::Named { path, .. } => std::fs::metadata(path.as_path()).map(|meta| meta.len()).unwrap_or(0),
+            _ => 0,
+        };
+        let index = self.objects.len() as u32;
+        self.objects.push(SharedMemory { space, size, kind });
+        self.object_ranges.push(Vec::new());
+        self.object_index.insert(inode, index);
+        index
+    }
+
+    fn mapped_file(&mut self, link: &FilePath, inode: u64) -> u32 {
+        if let Some(&known) = self.mapped_index.get(&(link.clone(), inode)) {
+            return known;
+        }
+        let (path, deleted) = split_deleted(link);
+        let replaced = || {
+            use std::os::unix::fs::MetadataExt;
+            inode != 0 && std::fs::metadata(path.as_path()).is_ok_and(|meta| meta.ino() != inode)
+        };
+        let deleted = deleted || replaced();
+        let index = self.mapped_files.len() as u32;
+        self.mapped_files.push(FileIdentity { path, size: 0, mtime_ns: 0, build_id: Vec::new(), deleted });
+        self.mapped_inodes.push(inode);
+        self.mapped_index.insert((link.clone(), inode), index);
+        index
+    }
+
+    /// Whether all pages of a mapped file are kept, not only those that were changed.
+    fn is_stored(&self, file: u32) -> bool {
+        let file = &self.mapped_files[file as usize];
+        file.deleted || self.context.info.settings.self_contained || file.path == self.context.agent
+    }
+
+    /// Adds to a process's plan what it must hand over of a mapping.
+    fn plan(&mut self, mapping: &Mapping, backing: &Backing, space: u32, plan: &mut Vec<PlanEntry>) {
+        if mapping.flags.contains(VmaFlags::DROPPABLE) {
+            return;
+        }
+        let mut flags = 0;
+        if mapping.prot & PROT_READ == 0 || mapping.protection_key != 0 {
+            flags |= PlanFlag::UNREADABLE;
+        }
+        if mapping.flags.contains(VmaFlags::DONT_FORK) || mapping.flags.contains(VmaFlags::WIPE_ON_FORK) {
+            flags |= PlanFlag::COPY_FIRST;
+        }
+        let len = mapping.end - mapping.start;
+        match backing {
+            Backing::Anonymous if mapping.own == 0 => (),
+            Backing::Anonymous => plan.push(PlanEntry { start: mapping.start, len, source: 0, address: mapping.start, space, flags }),
+            Backing::PrivateFile { stored: true, .. } => {
+                flags = flags & !PlanFlag::COPY_FIRST | PlanFlag::ALL | PlanFlag::KEEP_ZERO;
+                plan.push(PlanEntry { start: mapping.start, len, source: 0, address: mapping.start, space, flags });
+            }
+            Backing::PrivateFile { .. } if mapping.own == 0 => (),
+            Backing::PrivateFile { .. } => {
+                flags |= PlanFlag::KEEP_ZERO;
+                plan.push(PlanEntry { start: mapping.start, len, source: 0, address: mapping.start, space, flags });
+            }
+            Backing::SharedMemory { object, offset } => self.plan_shared(*object, *offset, mapping, flags, plan),
+            Backing::SharedFile { .. } | Backing::Vvar | Backing::Vdso => (),
+        }
+    }
+
+    /// Plans the part of a shared object that this mapping shows and no earlier one did.
+    fn plan_shared(&mut self, object: u32, offset: u64, mapping: &Mapping, flags: u32, plan: &mut Vec<PlanEntry>) {
+        let SharedMemory { space, ref kind, .. } = self.objects[object as usize];
+        let keep_zero = if matches!(kind, SharedMemoryKind::Named { .. }) { PlanFlag::KEEP_ZERO } else { 0 };
+        let ranges = &mut self.object_ranges[object as usize];
+        for (start, end) in subtract(offset, offset + (mapping.end - mapping.start), ranges) {
+            plan.push(PlanEntry {
+                start: mapping.start + (start - offset),
+                len: end - start,
+                source: 0,
+                address: start,
+                space,
+                flags: flags | keep_zero | PlanFlag::COPY_FIRST | PlanFlag::SHARED,
+            });
+            ranges.push((start, end));
+        }
+    }
+
+    fn open_files(&mut self) -> Result<Vec<OpenFile>, ObserveError> {
+        let seen = self.descriptions.all().to_vec();
+        let mut files = Vec::new();
+        for descriptor in &seen {
+            let inherited = (0..3u8).find(|fd| is_own(descriptor, i32::from(*fd)));
+            let kind = match self.open_file_kind(descriptor) {
+                // What is the launcher's own need not be understood: it is replaced.
+                Err(_) if inherited.is_some() => OpenFileKind::Device { path: descriptor.link.clone(), rdev: descriptor.rdev },
+                other => other?,
+            };
+            files.push(OpenFile { flags: descriptor.flags, position: descriptor.position, inherited, kind });
+        }
+        // Written by any description of the job's.
+        let written: Vec<(u64, u64)> = seen
+            .iter()
+            .filter(|descriptor| descriptor.flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32)
+            .map(|descriptor| (descriptor.device, descriptor.inode))
+            .collect();
+        for file in &mut files {
+            if let OpenFileKind::Regular(regular) = &mut file.kind {
+                regular.written = written.contains(&(regular.device, regular.inode));
+            }
+        }
+        Ok(files)
+    }
+
+    fn open_file_kind(&mut self, descriptor: &SeenDescriptor) -> Result<OpenFileKind, ObserveError> {
+        let link = &descriptor.link;
+        let (path, deleted) = split_deleted(link);
+        if descriptor.flags & libc::O_PATH as u32 != 0 {
+            return Ok(OpenFileKind::Path { path });
+        }
+        let kind = descriptor.mode & libc::S_IFMT;
+        if path.0.starts_with(b"/proc/") && matches!(kind, libc::S_IFREG | libc::S_IFDIR) {
+            return Ok(OpenFileKind::Proc { path });
+        }
+        match kind {
+            libc::S_IFREG => self.regular_file(descriptor, path, deleted),
+            libc::S_IFDIR => Ok(OpenFileKind::Directory { path }),
+            libc::S_IFCHR | libc::S_IFBLK => Ok(OpenFileKind::Device { path, rdev: descriptor.rdev }),
+            libc::S_IFIFO => self.pipe(descriptor).map(|pipe| OpenFileKind::Pipe { pipe }),
+            libc::S_IFSOCK => Err(self.refuse_descriptor(descriptor, "a socket")),
+            _ => Err(self.refuse_descriptor(descriptor, &link.to_string())),
+        }
+    }
+
+    fn refuse_descriptor(&self, descriptor: &SeenDescriptor, what: &str) -> ObserveError {
+        let owner = self.frozen.processes.iter().find(|process| process.pid == descriptor.pid);
+        ObserveError::Refused {
+            pid: owner.map_or(descriptor.pid.0, |process| process.ns_pid.0),
+            name: owner.map(FrozenProcess::name).unwrap_or_default(),
+            what: format!("has {what} open (descriptor {})", descriptor.fd),
+            remedy: "close it before a checkpoint",
+        }
+    }
+
+    fn regular_file(&mut self, descriptor: &SeenDescriptor, path: FilePath, deleted: bool) -> Result<OpenFileKind, ObserveError> {
+        let SeenDescriptor { device, inode, size, .. } = *descriptor;
+        let through_proc = proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd));
+        if let Some(name) = path.0.strip_prefix(b"/memfd:") {
+            let kind = SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: seals(&through_proc) };
+            let object = self.object(inode, kind.clone());
+            let known = &mut self.objects[object as usize];
+            (known.size, known.kind) = (size, kind);
+            self.object_files.insert(object, (through_proc, size));
+            return Ok(OpenFileKind::SharedMemory { object });
+        }
+        if !deleted && descriptor.links > 0 {
+            return Ok(OpenFileKind::Regular(RegularFile { path, size, device, inode, written: false }));
+        }
+        if let Some(&object) = self.object_index.get(&inode) {
+            self.objects[object as usize].size = size;
+            self.object_files.insert(object, (through_proc, size));
+            return Ok(OpenFileKind::SharedMemory { object });
+        }
+        let space = self.new_space();
+        let pieces = contents(&through_proc, size).map_err(|error| self.unreadable(descriptor, &error))?;
+        self.contents.push((space, pieces));
+        let mode = descriptor.mode & 0o7777;
+        Ok(OpenFileKind::Deleted(DeletedFile { path, size, mode, device, inode, space }))
+    }
+
+    fn pipe(&mut self, descriptor: &SeenDescriptor) -> Result<u32, ObserveError> {
+        let key = (descriptor.device, descriptor.inode);
+        if let Some(&known) = self.pipe_index.get(&key) {
+            return Ok(known);
+        }
+        let by_packets = self
+            .descriptions
+            .all()
+            .iter()
+            .any(|other| (other.device, other.inode) == key && other.flags & libc::O_DIRECT as u32 != 0);
+        let state = pipe::observe(descriptor, by_packets).map_err(|error| self.unreadable(descriptor, &error))?;
+        let index = self.pipes.len() as u32;
+        self.pipes.push(state);
+        self.pipe_index.insert(key, index);
+        Ok(index)
+    }
+
+    fn unreadable(&self, descriptor: &SeenDescriptor, error: &io::Error) -> ObserveError {
+        self.refuse_descriptor(descriptor, &format!("{} (which cannot be read: {error})", descriptor.link))
+    }
+
+    /// Reads the objects that a descriptor is open on as a whole, here: a mapping may show only a part. They need not be handed over then.
+    fn read_shared_memory(&mut self, plans: &mut [Vec<PlanEntry>]) -> Result<(), ObserveError> {
+        for (object, (path, size)) in &self.object_files {
+            let space = self.objects[*object as usize].space;
+            let pieces = contents(path, *size).map_err(|source| ObserveError::Read {
+                pid: self.context.reaper,
+                path: path.clone(),
+                source,
+            })?;
+            self.contents.push((space, pieces));
+            for plan in plans.iter_mut() {
+                plan.retain(|entry| entry.space != space);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refuse(process: &FrozenProcess, what: String, remedy: &'static str) -> ObserveError {
+    ObserveError::Refused { pid: process.ns_pid.0, name: process.name(), what, remedy }
+}
+
+/// The name that a program gave its anonymous memory: `[anon:NAME]`.
+fn anonymous_name(mapping: &Mapping, backing: &Backing) -> Option<FilePath> {
+    if *backing != Backing::Anonymous {
+        return None;
+    }
+    mapping.name.0.strip_prefix(b"[anon:").and_then(|name| name.strip_suffix(b"]")).map(|name| FilePath(name.to_vec()))
+}
+
+fn named_kind(path: FilePath) -> SharedMemoryKind {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path.as_path()).map_or(0o600, |meta| meta.permissions().mode() & 0o7777);
+    let in_memory = rustix::fs::statfs(path.as_path()).is_ok_and(|stat| stat.f_type as i64 == TMPFS_MAGIC);
+    SharedMemoryKind::Named { path, mode, in_memory }
+}
+
+fn seals(path: &Path) -> u32 {
+    std::fs::File::open(path).ok().and_then(|file| rustix::fs::fcntl_get_seals(file).ok()).map_or(0, |seals| seals.bits())
+}
+
+fn signal_action(words: &[u64; 4]) -> SignalAction {
+    SignalAction { handler: words[0], flags: words[1], restorer: words[2], mask: words[3] }
+}
+
+fn leader_first(mut threads: Vec<ThreadState>, leader: NsPid) -> Vec<ThreadState> {
+    threads.sort_by_key(|thread| (thread.tid != leader, thread.tid));
+    threads
+}
+
+/// What of `start..end` is in none of `ranges`.
+fn subtract(start: u64, end: u64, ranges: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut left = vec![(start, end)];
+    for &(from, to) in ranges {
+        left = left
+            .into_iter()
+            .flat_map(|(start, end)| [(start, end.min(from)), (start.max(to), end)])
+            .filter(|(start, end)| start < end)
+            .collect();
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_range_is_handed_over_once() {
+        assert_eq!(subtract(0, 10, &[]), [(0, 10)]);
+        assert_eq!(subtract(0, 10, &[(2, 4), (8, 12)]), [(0, 2), (4, 8)]);
+        assert!(subtract(3, 5, &[(0, 10)]).is_empty());
+    }
+}

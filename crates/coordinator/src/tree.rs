@@ -1,0 +1,76 @@
+//! Finding the job: it is what descends from the process that adopts its orphans. No process registers, nothing is kept.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use ckpt_objects::HostPid;
+use ckpt_objects::process::{Status, children, status_if_there};
+
+/// Where a job hangs in the tree of processes.
+pub struct Anchor {
+    /// The process whose descendants are the job: the launcher itself, or the stand-in for it in a restarted job's pid namespace.
+    pub reaper: HostPid,
+    /// Processes below it that are not the job's: twins that dump.
+    twins: Mutex<HashSet<HostPid>>,
+}
+
+/// A process of the job.
+pub struct Member {
+    /// Its pid.
+    pub pid: HostPid,
+    /// What `/proc/PID/status` says.
+    pub status: Status,
+}
+
+impl Member {
+    /// Whether it has ended and was not waited for.
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.status.state(), 'Z' | 'X')
+    }
+}
+
+impl Anchor {
+    /// A job below this process.
+    #[must_use]
+    pub fn new(reaper: HostPid) -> Self {
+        Self { reaper, twins: Mutex::default() }
+    }
+
+    /// Notes that a process is not the job's.
+    pub fn add_twin(&self, pid: HostPid) {
+        self.twins.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(pid);
+    }
+
+    /// Forgets a twin that has ended.
+    pub fn remove_twin(&self, pid: HostPid) {
+        self.twins.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&pid);
+    }
+
+    /// Whether a process is a twin.
+    pub fn is_twin(&self, pid: HostPid) -> bool {
+        self.twins.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&pid)
+    }
+
+    /// Every process of the job, parents before their children. Those that have ended and only wait for the reaper are left out.
+    #[must_use]
+    pub fn scan(&self) -> Vec<Member> {
+        let mut found: Vec<Member> = Vec::new();
+        let mut seen: HashSet<HostPid> = HashSet::new();
+        let mut parents = vec![self.reaper];
+        while let Some(parent) = parents.pop() {
+            for pid in children(parent) {
+                if self.is_twin(pid) || !seen.insert(pid) {
+                    continue;
+                }
+                let Some(status) = status_if_there(pid) else { continue };
+                let member = Member { pid, status };
+                if member.is_zombie() && parent == self.reaper {
+                    continue;
+                }
+                parents.push(pid);
+                found.push(member);
+            }
+        }
+        found
+    }
+}

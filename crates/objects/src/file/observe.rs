@@ -1,0 +1,146 @@
+//! Observing files: who a mapped file is, and the contents of files that nobody else will be able to find again.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use goblin::elf::program_header::PT_NOTE;
+use goblin::elf::{Elf, ProgramHeader};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
+use super::FileIdentity;
+use crate::FilePath;
+
+/// How the kernel marks a path whose file has no name any more.
+const DELETED: &[u8] = b" (deleted)";
+/// `NT_GNU_BUILD_ID`.
+const NT_GNU_BUILD_ID: u32 = 3;
+/// Bytes read at once.
+const PIECE: usize = 1 << 20;
+
+/// A part of a file that is not a hole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Byte offset.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The path of a link of `/proc`, and whether the file it had has no name any more.
+#[must_use]
+pub fn split_deleted(link: &FilePath) -> (FilePath, bool) {
+    match link.0.strip_suffix(DELETED) {
+        Some(path) => (FilePath(path.to_vec()), true),
+        None => (link.clone(), false),
+    }
+}
+
+/// Who a mapped or executed file is. When another file has taken its path meanwhile, it counts as deleted.
+#[must_use]
+pub fn identify(link: &FilePath, inode: u64) -> FileIdentity {
+    let (path, deleted) = split_deleted(link);
+    let mut identity = FileIdentity { path, size: 0, mtime_ns: 0, build_id: Vec::new(), deleted };
+    match fs::metadata(identity.path.as_path()) {
+        Ok(meta) if !deleted && (inode == 0 || meta.ino() == inode) => {
+            identity.size = meta.size();
+            identity.mtime_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+            if meta.is_file() {
+                identity.build_id = build_id(&identity.path).unwrap_or_default();
+            }
+        }
+        _ => identity.deleted = true,
+    }
+    identity
+}
+
+/// The ELF note `NT_GNU_BUILD_ID` of a file; `None` where there is none. Reads no more than the headers and the notes.
+#[must_use]
+pub fn build_id(path: &FilePath) -> Option<Vec<u8>> {
+    let file = File::open(path.as_path()).ok()?;
+    let mut head = vec![0; 4096];
+    let read = file.read_at(&mut head, 0).ok()?;
+    head.truncate(read);
+    let header = Elf::parse_header(&head).ok()?;
+    let context = goblin::container::Ctx::new(header.container().ok()?, header.endianness().ok()?);
+    let headers = ProgramHeader::parse(&head, usize::try_from(header.e_phoff).ok()?, usize::from(header.e_phnum), context).ok()?;
+    headers.iter().filter(|header| header.p_type == PT_NOTE && header.p_filesz < 65536).find_map(|header| {
+        let mut notes = vec![0; usize::try_from(header.p_filesz).ok()?];
+        file.read_exact_at(&mut notes, header.p_offset).ok()?;
+        find_build_id(&notes)
+    })
+}
+
+/// Notes follow each other: sizes of name and contents, type, name, contents, each padded to four bytes (elf(5)).
+fn find_build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
+    let word = |notes: &[u8], at: usize| Some(u32::from_le_bytes(notes.get(at..at + 4)?.try_into().ok()?));
+    loop {
+        let name_len = (word(notes, 0)? as usize).checked_next_multiple_of(4)?;
+        let len = word(notes, 4)? as usize;
+        let start = 12usize.checked_add(name_len)?;
+        let contents = notes.get(start..start.checked_add(len)?)?;
+        if word(notes, 8)? == NT_GNU_BUILD_ID && notes.get(12..16)? == b"GNU\0" {
+            return Some(contents.to_vec());
+        }
+        notes = notes.get(start.checked_add(len.checked_next_multiple_of(4)?)?..)?;
+    }
+}
+
+/// The contents of a file that is open in a frozen process, without its holes. `path` names it through `/proc/PID/fd`.
+pub fn contents(path: &std::path::Path, size: u64) -> io::Result<Vec<Piece>> {
+    let file = File::open(path)?;
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match seek(&file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // No data up to the end.
+            Err(Errno::NXIO) => break,
+            // A file system that knows no holes.
+            Err(Errno::INVAL) => at,
+            Err(errno) => return Err(errno.into()),
+        };
+        let end = seek(&file, SeekFrom::Hole(start)).unwrap_or(size).min(size);
+        // Pages are what an image keeps.
+        at = start & !4095;
+        while at < end {
+            let want = usize::try_from((end - at).min(PIECE as u64)).unwrap_or(PIECE);
+            let mut bytes = vec![0; want];
+            file.read_exact_at(&mut bytes, at)?;
+            pieces.push(Piece { offset: at, bytes });
+            at += want as u64;
+        }
+    }
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_a_build_id_among_notes() {
+        let mut notes = Vec::new();
+        for (kind, name, contents) in [(1u32, b"GNU\0", &[1u8, 2, 3][..]), (NT_GNU_BUILD_ID, b"GNU\0", &[9; 20])] {
+            notes.extend(4u32.to_le_bytes());
+            notes.extend((contents.len() as u32).to_le_bytes());
+            notes.extend(kind.to_le_bytes());
+            notes.extend(name);
+            notes.extend(contents);
+            notes.resize(notes.len().next_multiple_of(4), 0);
+        }
+        assert_eq!(find_build_id(&notes), Some(vec![9; 20]));
+        assert_eq!(find_build_id(&notes[..30]), None);
+        assert_eq!(find_build_id(&[0xff; 64]), None);
+    }
+
+    #[test]
+    fn the_program_of_this_test_is_itself() {
+        let exe = FilePath::from(fs::read_link("/proc/self/exe").unwrap());
+        let inode = fs::metadata("/proc/self/exe").unwrap().ino();
+        let identity = identify(&exe, inode);
+        assert!(!identity.deleted && identity.size > 0 && identity.build_id.len() == 20);
+        assert!(identify(&exe, inode + 1).deleted);
+    }
+}
