@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::Identity;
 use crate::artifacts::{program, tool};
 use crate::sandbox::{BOUND, Running, Sandbox};
-use crate::Identity;
 
 /// How many rounds the C programs make when they are checkpointed. A round takes about 10 ms.
 pub const ROUNDS: u32 = 300;
@@ -146,8 +146,21 @@ impl Job {
         sandbox.start(command, "out", true, &format!("err.{run}"))
     }
 
+    /// Launches the job, ends the whole tree with SIGKILL once there is an image, and returns the images.
+    ///
+    /// # Panics
+    /// When it ends before.
+    #[must_use]
+    pub fn killed(&self, sandbox: &Sandbox) -> Vec<PathBuf> {
+        let mut running = self.launch(sandbox);
+        await_image(sandbox, &mut running, None);
+        running.kill();
+        sandbox.images(IMAGES)
+    }
+
     /// What a run in the sandbox has given, once it has ended.
-    fn output(&self, sandbox: &Sandbox, code: i32, runs: usize) -> Output {
+    #[must_use]
+    pub fn output(&self, sandbox: &Sandbox, code: i32, runs: usize) -> Output {
         let stderr: Vec<String> = (0..runs).map(|run| sandbox.read_text(&format!("err.{run}"))).collect();
         Output {
             code,
@@ -188,17 +201,7 @@ impl Job {
         let sandbox = self.sandbox(identity);
         let mut runs = 1;
         let mut running = self.launch(&sandbox);
-        running.until("the first image", BOUND, |running| {
-            let ended = running.ended();
-            let images = sandbox.images(IMAGES);
-            assert!(
-                ended.is_none() || !images.is_empty(),
-                "proved nothing: the job ended with {ended:?} before its first image\n{}\nstandard output:\n{}",
-                running.stderr(),
-                sandbox.read_text("out")
-            );
-            (!images.is_empty()).then_some(())
-        });
+        await_image(&sandbox, &mut running, None);
         while runs <= kills {
             // A restart may be hit while it is still at work: that must do no harm either.
             let moment = Duration::from_millis(moments.u64(20..900));
@@ -215,12 +218,40 @@ impl Job {
         output
     }
 
+    /// Runs the job through a chain of restarts: each is killed once it has written an image of its own, and the next one
+    /// starts from that. At last the job is let end.
+    ///
+    /// # Panics
+    /// When it ended before the chain did.
+    #[must_use]
+    pub fn chain(&self, identity: Identity, restarts: usize) -> Output {
+        let sandbox = self.sandbox(identity);
+        let mut running = self.launch(&sandbox);
+        let mut newest = None;
+        for run in 1..=restarts {
+            newest = Some(await_image(&sandbox, &mut running, newest));
+            running.kill();
+            running = self.restart(&sandbox, &sandbox.images(IMAGES), run);
+        }
+        let code = running.wait(BOUND);
+        self.output(&sandbox, code, restarts + 1)
+    }
+
+    /// The job survives a chain of so many restarts.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn survives_chain(&self, identity: Identity, restarts: usize) {
+        let (plain, chained) = self.beside_plain(identity, || self.chain(identity, restarts));
+        self.compare(&plain, &chained);
+        assert_eq!(chained.restarts, restarts, "a restart did not say that it was one\n{}", chained.told());
+    }
+
     /// The job is killed and restarted, and nobody can tell from what it leaves.
     ///
     /// # Panics
     /// When one can.
     pub fn survives(&self, identity: Identity, kills: usize) {
-        if std::env::var_os("PLAINTWICE").is_some() { let (plain, interrupted) = self.beside_plain(identity, || self.run_plain(identity)); eprintln!("{}", plain.told()); return self.compare(&plain, &interrupted);}
         let (plain, interrupted) = self.beside_plain(identity, || self.interrupted(identity, kills));
         self.compare(&plain, &interrupted);
         assert!(interrupted.restarts > 0, "no run said that it restarted\n{}", interrupted.told());
@@ -250,10 +281,18 @@ impl Job {
     }
 
     /// Two runs have given the same.
-    fn compare(&self, plain: &Output, other: &Output) {
+    ///
+    /// # Panics
+    /// When they have not, with where they part and all that the second one said.
+    pub fn compare(&self, plain: &Output, other: &Output) {
         assert_eq!(plain.code, self.code, "the plain run's exit code\n{}", plain.told());
         assert_eq!(other.code, plain.code, "the exit code\n{}", other.told());
-        assert!(other.stdout == plain.stdout, "the output differs: {}\n{}", difference(&plain.stdout, &other.stdout), other.told());
+        assert!(
+            other.stdout == plain.stdout,
+            "the output differs: {}\n{}",
+            difference(&plain.stdout, &other.stdout),
+            other.told()
+        );
         for ((name, plain), file) in self.leaves.iter().zip(&plain.files).zip(&other.files) {
             assert!(file == plain, "the file {name} differs: {}\n{}", difference(plain, file), other.told());
         }
@@ -273,6 +312,24 @@ impl Output {
     }
 }
 
+/// Waits until a running job has an image that is newer than one it had, and returns its path.
+///
+/// # Panics
+/// When the job ends before.
+pub fn await_image(sandbox: &Sandbox, running: &mut Running, newer_than: Option<PathBuf>) -> PathBuf {
+    running.until("an image", BOUND, |running| {
+        let ended = running.ended();
+        let newest = sandbox.images(IMAGES).pop().filter(|image| newer_than.as_ref().is_none_or(|old| image > old));
+        assert!(
+            ended.is_none() || newest.is_some(),
+            "proved nothing: the job ended with {ended:?} before its first image\n{}\nstandard output:\n{}",
+            running.stderr(),
+            sandbox.read_text("out")
+        );
+        newest
+    })
+}
+
 /// The seed of this test's random moments, printed so that a failure can be had again.
 #[must_use]
 pub fn seed() -> u64 {
@@ -285,9 +342,14 @@ pub fn seed() -> u64 {
 fn difference(expected: &[u8], found: &[u8]) -> String {
     let at = expected.iter().zip(found).take_while(|(a, b)| a == b).count();
     let start = expected[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-    let line = |bytes: &[u8]| excerpt(bytes.get(start..).unwrap_or_default().split(|&byte| byte == b'\n').next().unwrap_or_default());
+    let line =
+        |bytes: &[u8]| excerpt(bytes.get(start..).unwrap_or_default().split(|&byte| byte == b'\n').next().unwrap_or_default());
     let (expected_len, found_len) = (expected.len(), found.len());
-    format!("at byte {at} (of {expected_len} expected, {found_len} found): expected {:?}, found {:?}", line(expected), line(found))
+    format!(
+        "at byte {at} (of {expected_len} expected, {found_len} found): expected {:?}, found {:?}",
+        line(expected),
+        line(found)
+    )
 }
 
 /// The end of an output, as text.

@@ -174,7 +174,11 @@ pub struct Running {
 
 impl Running {
     /// Starts a command whose standard error goes to the file `err`.
-    fn start(mut command: Command, err: PathBuf) -> Self {
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(mut command: Command, err: PathBuf) -> Self {
         let mut children = DIRECT_CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", command.get_program().display()));
         let running = Self { child, err, ended: None };

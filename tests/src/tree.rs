@@ -14,7 +14,9 @@ const GONE: Duration = Duration::from_secs(20);
 
 /// Every process of the machine, as `/proc/PID/stat` shows it.
 fn processes() -> Vec<Stat> {
-    procfs::process::all_processes().map(|all| all.flatten().filter_map(|process| process.stat().ok()).collect()).unwrap_or_default()
+    procfs::process::all_processes()
+        .map(|all| all.flatten().filter_map(|process| process.stat().ok()).collect())
+        .unwrap_or_default()
 }
 
 /// The process itself and all that descend from it, those that are dead but not waited for left out.
@@ -91,7 +93,12 @@ fn reap(stats: &[Stat]) {
 /// Ends what a sandbox's job has left behind: every process that works in its folder.
 pub fn kill_in(dir: &Path) {
     let left: Vec<i32> = procfs::process::all_processes()
-        .map(|all| all.flatten().filter(|process| process.cwd().is_ok_and(|cwd| cwd.starts_with(dir))).map(|process| process.pid).collect())
+        .map(|all| {
+            all.flatten()
+                .filter(|process| process.cwd().is_ok_and(|cwd| cwd.starts_with(dir)))
+                .map(|process| process.pid)
+                .collect()
+        })
         .unwrap_or_default();
     for pid in left {
         kill_tree(pid);

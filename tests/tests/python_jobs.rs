@@ -137,7 +137,10 @@ survives!(threading, Job::script(SYSTEM, THREADING));
 survives!(subprocess, Job::script(SYSTEM, SUBPROCESS));
 survives!(multiprocessing_with_pipes, Job::script(SYSTEM, MULTIPROCESSING));
 survives!(generators_in_flight, Job::script(SYSTEM, GENERATORS));
-survives!(a_file_being_appended, Job::script(SYSTEM, APPENDING).file("log", "there before\n").leaves("log").leaves("new").leaves("both"));
+survives!(
+    a_file_being_appended,
+    Job::script(SYSTEM, APPENDING).file("log", "there before\n").leaves("log").leaves("new").leaves("both")
+);
 
 /// Another interpreter than the system's: of pyenv, of a virtual environment, of conda.
 mod first_on_the_path {

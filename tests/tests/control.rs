@@ -1,0 +1,146 @@
+//! `ckpt-ctl` and `ckpt-inspect`: a running job is asked for its state, a checkpoint, its end; an image for what is in it.
+
+use std::path::{Path, PathBuf};
+
+use ckpt_tests::job::{IMAGES, await_image};
+use ckpt_tests::sandbox::BOUND;
+use ckpt_tests::{Identity, Job, Sandbox, tool};
+
+/// A job of some processes that takes two seconds.
+fn job() -> Job {
+    Job::new(["bash", "-c", "(sleep 2) & for i in {1..20}; do echo $i; sleep 0.1; done; wait"]).interval("1000")
+}
+
+/// Runs `ckpt-ctl` about the jobs whose images go to the sandbox's folder.
+fn ctl(sandbox: &Sandbox, args: &[&str]) -> (i32, String, String) {
+    let mut command = sandbox.command(tool("ckpt-ctl"));
+    command.arg("-d").arg(sandbox.join(IMAGES)).args(args);
+    sandbox.finish(command)
+}
+
+#[test]
+fn checkpoint_returns_when_the_image_is_there() {
+    for identity in [Identity::own(), Identity::User] {
+        let sandbox = job().sandbox(identity);
+        let mut running = job().launch(&sandbox);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        for generation in 1..=2 {
+            let (code, out, err) = ctl(&sandbox, &["checkpoint"]);
+            assert_eq!(code, 0, "{out}{err}");
+            let path = PathBuf::from(out.trim_end());
+            assert_eq!(sandbox.images(IMAGES).len(), generation);
+            assert_eq!(sandbox.images(IMAGES).last(), Some(&path), "{out}");
+        }
+        assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    }
+}
+
+#[test]
+fn stop_ends_the_job_after_a_checkpoint() {
+    let job = job();
+    let plain = job.run_plain(Identity::own());
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let (code, out, err) = ctl(&sandbox, &["stop"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(running.wait(BOUND), 85, "{}", running.stderr());
+    assert!(Path::new(out.trim_end()).exists(), "{out}");
+    let code = job.restart(&sandbox, &sandbox.images(IMAGES), 1).wait(BOUND);
+    job.compare(&plain, &job.output(&sandbox, code, 2));
+}
+
+#[test]
+fn a_restarted_job_is_controlled_like_a_launched_one() {
+    let job = job();
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(ctl(&sandbox, &["stop"]).0, 0);
+    assert_eq!(running.wait(BOUND), 85);
+    let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+    running.until_says("ckpt: restarted");
+    let (code, out, err) = ctl(&sandbox, &["checkpoint"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(sandbox.images(IMAGES).last(), Some(&PathBuf::from(out.trim_end())));
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+}
+
+#[test]
+fn status_tells_of_the_job() {
+    let job = job();
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let (code, out, err) = ctl(&sandbox, &["status"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("bash") && out.contains(&running.pid().to_string()), "{out}");
+    // By the launcher's pid, too.
+    let mut command = sandbox.command(tool("ckpt-ctl"));
+    command.arg("--pid").arg(running.pid().to_string()).arg("status");
+    let (code, out, err) = sandbox.finish(command);
+    assert!(code == 0 && out.contains("bash"), "{code}\n{out}{err}");
+    let (_, path, _) = ctl(&sandbox, &["checkpoint"]);
+    // And by the job's id, which the image's name holds.
+    let id = path.trim_end().rsplit('_').nth(1).unwrap_or_default().to_owned();
+    let mut command = sandbox.command(tool("ckpt-ctl"));
+    command.arg("-d").arg(sandbox.join(IMAGES)).arg("--job").arg(&id).arg("status");
+    let (code, out, err) = sandbox.finish(command);
+    assert!(code == 0 && out.contains(&id), "{code}\n{out}{err}");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+}
+
+#[test]
+fn no_job_is_an_error_that_says_where_it_looked() {
+    let sandbox = Sandbox::new(Identity::own());
+    sandbox.make_dir(IMAGES);
+    for what in ["status", "checkpoint", "stop"] {
+        let (code, out, err) = ctl(&sandbox, &[what]);
+        assert!((120..=125).contains(&code) && out.is_empty(), "{code}\n{out}{err}");
+        assert!(err.starts_with("ckpt: ") && err.contains(IMAGES) && err.lines().count() == 1, "{err}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_fails_is_told() {
+    let program = ckpt_tests::artifacts::compile("static_program", &["-static"]);
+    let job = Job::new([&program]).interval("1000");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    for what in ["checkpoint", "stop"] {
+        let (code, out, err) = ctl(&sandbox, &[what]);
+        assert!((120..=125).contains(&code) && out.is_empty(), "{what}: {code}\n{out}{err}");
+        assert!(err.contains("static"), "{what}: {err}");
+    }
+    // A stop that could not save the job has not ended it.
+    assert_eq!((running.wait(BOUND), sandbox.read_text("out")), (7, "untouched\n".to_owned()));
+}
+
+#[test]
+fn inspect_shows_and_verifies_a_real_image() {
+    let job = Job::new(["bash", "-c", "exec 7> a-file; sleep 100 & sleep 100; wait"]);
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    let first = await_image(&sandbox, &mut running, None);
+    await_image(&sandbox, &mut running, Some(first));
+    running.kill();
+    let image = sandbox.images(IMAGES).pop().expect("an image");
+    let inspect = |args: &[&str]| {
+        let mut command = sandbox.command(tool("ckpt-inspect"));
+        command.args(args).arg(&image);
+        let (code, out, err) = sandbox.finish(command);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        out
+    };
+    let summary = inspect(&[]);
+    for piece in ["bash", "sleep", "a-file"] {
+        assert!(summary.contains(piece), "the summary does not name {piece}:\n{summary}");
+    }
+    assert!(inspect(&["--verify"]).contains(": ok"));
+    let json = inspect(&["--json"]);
+    assert!(json.starts_with('{') && json.trim_end().ends_with('}') && json.lines().count() == 1, "{json}");
+    for piece in ["\"bash\"", "\"sleep\"", "\"generation\":"] {
+        assert!(json.contains(piece), "the JSON does not hold {piece}:\n{json}");
+    }
+}
