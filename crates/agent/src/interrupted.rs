@@ -17,7 +17,7 @@ use linux_raw_sys::general as nr;
 
 use crate::call::nr_errno;
 use crate::state::{TIMEOUT_SLOTS, TIMEOUTS};
-use crate::{call, procfs};
+use crate::procfs;
 
 /// `TIMER_ABSTIME`.
 const TIMER_ABSTIME: u64 = 1;
@@ -25,6 +25,9 @@ const TIMER_ABSTIME: u64 = 1;
 const IGNORED_BY_DEFAULT: u64 = 1 << 16 | 1 << 17 | 1 << 22 | 1 << 27;
 /// The `syscall` instruction.
 const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
+
+/// Words of a processor mask: the kernel's limit is 8192 processors.
+const CPU_WORDS: usize = 128;
 
 /// The registers of a thread before its call was put back.
 pub type Saved = SigContext;
@@ -35,24 +38,39 @@ pub fn blocked_call(tid: i32) -> BlockedCall {
     let Some(found) = procfs::read_task(tid, b"/syscall", &mut buffer).and_then(blocked::parse_syscall) else {
         return BlockedCall::default();
     };
-    let elapsed_ns = if blocked::has_relative_timeout(found.number) { elapsed_since_blocked(tid) } else { 0 };
-    BlockedCall { valid: 1, number: found.number, sp: found.sp, pc: found.pc, elapsed_ns }
-}
-
-/// For how long a blocked thread has not run, in nanoseconds; 0 where the kernel does not tell.
-fn elapsed_since_blocked(tid: i32) -> u64 {
-    // The caller's own note is as old as its last tick: giving the processor away renews it.
-    // SAFETY: takes no argument.
-    let _ = unsafe { syscall!(nr::__NR_sched_yield) };
-    match (last_ran_ns(call::gettid()), last_ran_ns(tid)) {
-        (Some(now), Some(then)) => now.saturating_sub(then),
-        _ => 0,
+    let mut call = BlockedCall { valid: 1, number: found.number, sp: found.sp, pc: found.pc, since_ns: 0, cpu: 0 };
+    if blocked::has_relative_timeout(found.number) {
+        let mut buffer = [0u8; 512];
+        call.since_ns = procfs::read_task(tid, b"/sched", &mut buffer).and_then(blocked::parse_last_ran).unwrap_or(0);
+        call.cpu = procfs::read_task(tid, b"/stat", &mut buffer).and_then(blocked::parse_processor).unwrap_or(0);
     }
+    call
 }
 
-fn last_ran_ns(tid: i32) -> Option<u64> {
-    let mut buffer = [0u8; 512];
-    procfs::read_task(tid, b"/sched", &mut buffer).and_then(blocked::parse_last_ran)
+/// For how long a thread was blocked, in nanoseconds; 0 where the kernel does not tell.
+///
+/// The scheduler's clock is read where the thread began to wait: the caller goes to that processor for a moment. Its note of when it last ran
+/// is as old as its last tick; giving the processor away renews it.
+fn elapsed_ns(call: &BlockedCall, tid: i32) -> u64 {
+    let Ok(cpu) = usize::try_from(call.cpu) else { return 0 };
+    let mut there = [0u64; CPU_WORDS];
+    match there.get_mut(cpu / 64) {
+        Some(word) if call.since_ns != 0 => *word = 1 << (cpu % 64),
+        _ => return 0,
+    }
+    let mut before = [0u64; CPU_WORDS];
+    // SAFETY: both masks have the size that is passed; the calls change nothing but where this thread runs.
+    unsafe {
+        let Ok(len) = syscall!(nr::__NR_sched_getaffinity, 0, size_of_val(&before), before.as_mut_ptr()) else { return 0 };
+        if syscall!(nr::__NR_sched_setaffinity, 0, size_of_val(&there), there.as_ptr()).is_err() {
+            return 0;
+        }
+        let _ = syscall!(nr::__NR_sched_yield);
+        let mut buffer = [0u8; 512];
+        let now = procfs::read_task(tid, b"/sched", &mut buffer).and_then(blocked::parse_last_ran);
+        let _ = syscall!(nr::__NR_sched_setaffinity, 0, len, before.as_ptr());
+        now.map_or(0, |now| now.saturating_sub(call.since_ns))
+    }
 }
 
 /// Puts an interrupted call back so that it is made again. Gives the registers as they were, when they were changed.
@@ -66,7 +84,7 @@ pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> 
         return None;
     }
     let (number, elapsed) = if call.valid == 1 && call.pc == context.rip && call.sp == context.rsp {
-        (call.number, call.elapsed_ns)
+        (call.number, elapsed_ns(call, tid))
     } else {
         // The thread entered the call between the look and the signal: the number is in the instruction before, as compilers
         // and libraries write it (`mov eax, NR; syscall`).

@@ -374,19 +374,16 @@ fn is_pending(member: &Member, number: i32) -> bool {
             .any(|tid| Status::of_thread(member.pid, tid).is_ok_and(|status| status.set("SigPnd") & bit != 0))
 }
 
-/// What a thread is blocked in, and for how long it has been.
+/// What a thread is blocked in, and since when.
 fn blocked_call(pid: HostPid, tid: HostPid) -> BlockedCall {
     let read = |file: &str| fs::read(proc_path(pid, &format!("task/{tid}/{file}"))).ok();
     let Some(found) = read("syscall").and_then(|text| blocked::parse_syscall(&text)) else { return BlockedCall::default() };
-    let mut elapsed_ns = 0;
+    let mut call = BlockedCall { valid: 1, number: found.number, sp: found.sp, pc: found.pc, since_ns: 0, cpu: 0 };
     if blocked::has_relative_timeout(found.number) {
-        // Our own note is as old as our last tick: giving the processor away renews it.
-        std::thread::yield_now();
-        let now = fs::read("/proc/thread-self/sched").ok().and_then(|text| blocked::parse_last_ran(&text));
-        let then = read("sched").and_then(|text| blocked::parse_last_ran(&text));
-        elapsed_ns = now.zip(then).map_or(0, |(now, then)| now.saturating_sub(then));
+        call.since_ns = read("sched").and_then(|text| blocked::parse_last_ran(&text)).unwrap_or(0);
+        call.cpu = read("stat").and_then(|text| blocked::parse_processor(&text)).unwrap_or(0);
     }
-    BlockedCall { valid: 1, number: found.number, sp: found.sp, pc: found.pc, elapsed_ns }
+    call
 }
 
 /// Where the vDSO is, from a `maps` file.

@@ -36,6 +36,15 @@ pub fn parse_last_ran(text: &[u8]) -> Option<u64> {
     Some(ms.wrapping_mul(1_000_000).wrapping_add(fraction))
 }
 
+/// Reads the processor that a thread last ran on from its `stat` file: field 39, counted from behind the name, which may hold any character.
+#[must_use]
+pub fn parse_processor(text: &[u8]) -> Option<u64> {
+    let end = text.iter().rposition(|&byte| byte == b')')?;
+    // The state, field 3, is the first behind the name.
+    let field = text.get(end + 2..)?.split(|&byte| byte == b' ').nth(39 - 3)?;
+    number(field, 10).map(|(cpu, _)| cpu)
+}
+
 /// Whether a call may have a relative time-out that the kernel does not shorten by itself when a signal interrupts it.
 #[must_use]
 pub fn has_relative_timeout(number: u32) -> bool {
@@ -90,6 +99,8 @@ pub fn after<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     #[test]
@@ -98,6 +109,16 @@ mod tests {
         assert_eq!(parse_syscall(text), Some(Call { number: 230, sp: 0x7f_fc10, pc: 0x7f_1b2a }));
         assert_eq!(parse_syscall(b"running\n"), None);
         assert_eq!(parse_syscall(b"-1 0x7ffc10 0x7f1b2a\n"), None);
+    }
+
+    #[test]
+    fn reads_the_processor_behind_any_name() {
+        let mut text = b"12 (a) b) S".to_vec();
+        for field in 4..=52 {
+            text.extend(std::format!(" {field}").bytes());
+        }
+        assert_eq!(parse_processor(&text), Some(39));
+        assert_eq!(parse_processor(b"12 (a"), None);
     }
 
     #[test]

@@ -108,8 +108,10 @@ pub struct BlockedCall {
     pub sp: u64,
     /// Address of the next instruction.
     pub pc: u64,
-    /// For how long it had been blocked, in nanoseconds, as far as is known.
-    pub elapsed_ns: u64,
+    /// When it began to wait, by the scheduler's clock of the processor that it last ran on, in nanoseconds; 0: not known.
+    pub since_ns: u64,
+    /// That processor. The scheduler's clocks of two processors cannot be compared.
+    pub cpu: u64,
 }
 
 /// Coordinator to agent, once the process is frozen.
