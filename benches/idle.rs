@@ -74,10 +74,11 @@ fn compare(tools: &Tools, dir: &Path, pairs: usize) -> Result<()> {
             plain.shown(1e3, 1, " ms"),
             launched.shown(1e3, 1, " ms"),
             launched.per(&plain).shown(1.0, 3, ""),
+            format!("{:.3}", launched.least() / plain.least()),
         ]);
     }
     println!("\nMedians of {pairs} pairs (least–greatest); {}.\n", machine::described(dir));
-    println!("{}", table(&["work", "plain", "under `ckpt-launch`", "ratio"], &rows));
+    println!("{}", table(&["work", "plain", "under `ckpt-launch`", "ratio", "least ÷ least"], &rows));
     Ok(())
 }
 
