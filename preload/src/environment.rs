@@ -1,7 +1,6 @@
 //! The constructor: it reads the environment, installs the checkpoint signal's handler, and is done.
 
 use core::ffi::{CStr, c_char};
-use core::sync::atomic::{AtomicUsize, Ordering};
 
 use ckpt_agent::{CONFIG, Config, on_checkpoint_signal};
 use ckpt_sys::syscall;
@@ -18,16 +17,6 @@ const SA_RESTART: u64 = 0x1000_0000;
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn(i32, *const *const c_char, *const *const c_char) = constructor;
 
-/// The variables that a program keeps even when it cleans its environment, as `NAME=VALUE`, each with its zero byte, one after the other.
-struct Kept(core::cell::UnsafeCell<[u8; KEPT_SIZE]>);
-
-// SAFETY: written by the constructor alone, before the program runs.
-unsafe impl Sync for Kept {}
-
-const KEPT_SIZE: usize = 3 * 4096;
-static KEPT: Kept = Kept(core::cell::UnsafeCell::new([0; KEPT_SIZE]));
-static KEPT_LEN: AtomicUsize = AtomicUsize::new(0);
-
 /// Names of the variables that are kept.
 const NAMES: [&str; 4] = [ENV_JOB, ENV_DIR, ENV_SIGNAL, ENV_AGENT];
 
@@ -37,20 +26,18 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
     let environment = if environ.is_null() { if argc > 0 && !argv.is_null() { envp } else { environ } } else { environ };
     // SAFETY: an environment is a list of C strings that ends with a null pointer.
     let Some(job) = (unsafe { find(environment, ENV_JOB) }) else { return };
-    let mut config = Config { job: [0; 32], job_len: job.len(), signal: DEFAULT_SIGNAL, rseq_offset: 0, rseq_size: 0 };
+    // SAFETY: this is the constructor: no handler of ours is installed, and no thread has been started by the program.
+    let config = unsafe { CONFIG.get_mut() };
     let Some(room) = config.job.get_mut(..job.len()) else { return };
     room.copy_from_slice(job);
+    config.job_len = job.len();
     // SAFETY: as above.
-    if let Some(signal) = unsafe { find(environment, ENV_SIGNAL) } {
-        config.signal = parse_signal(signal).unwrap_or(DEFAULT_SIGNAL);
-    }
+    config.signal = unsafe { find(environment, ENV_SIGNAL) }.and_then(parse_signal).unwrap_or(DEFAULT_SIGNAL);
     (config.rseq_offset, config.rseq_size) = libc::rseq();
-    let signal = config.signal;
-    // SAFETY: this is the constructor: no handler of ours is installed, and no thread has been started by the program.
+    // SAFETY: as above.
     unsafe {
-        keep(environment);
-        CONFIG.set(config);
-        install(signal);
+        keep(environment, config);
+        install(config.signal);
     }
 }
 
@@ -127,33 +114,25 @@ pub unsafe fn value_of(variable: *const c_char, name: &str) -> Option<&'static [
 /// Copies the variables that are to be kept.
 ///
 /// # Safety
-/// As for [`find`]; only from the constructor.
-unsafe fn keep(environment: *const *const c_char) {
-    // SAFETY: only the constructor writes, before anybody reads.
-    let room = unsafe { &mut *KEPT.0.get() };
+/// As for [`find`].
+unsafe fn keep(environment: *const *const c_char, config: &mut Config) {
     let mut len = 0;
     for name in NAMES {
         // SAFETY: the caller's promise.
         let Some(value) = (unsafe { find(environment, name) }) else { continue };
-        let end = len + name.len() + 1 + value.len() + 1;
-        let Some(target) = room.get_mut(len..end) else { break };
-        let (name_room, rest) = target.split_at_mut(name.len());
-        name_room.copy_from_slice(name.as_bytes());
-        let (equals, rest) = rest.split_at_mut(1);
-        equals.copy_from_slice(b"=");
-        let (value_room, zero) = rest.split_at_mut(value.len());
-        value_room.copy_from_slice(value);
-        zero.copy_from_slice(&[0]);
-        len = end;
+        for part in [name.as_bytes(), b"=", value, b"\0"] {
+            let Some(room) = config.kept.get_mut(len..len + part.len()) else { return };
+            room.copy_from_slice(part);
+            len += part.len();
+        }
+        config.kept_len = len;
     }
-    KEPT_LEN.store(len, Ordering::Release);
 }
 
 /// The variables that are kept, each as a C string `NAME=VALUE`.
 pub fn kept() -> impl Iterator<Item = &'static CStr> {
-    // SAFETY: written by the constructor alone, which is over.
-    let bytes = unsafe { &*KEPT.0.get() };
-    let mut rest = bytes.get(..KEPT_LEN.load(Ordering::Acquire)).unwrap_or(&[]);
+    let config = CONFIG.get();
+    let mut rest = config.kept.get(..config.kept_len).unwrap_or(&[]);
     core::iter::from_fn(move || {
         let variable = CStr::from_bytes_until_nul(rest).ok()?;
         rest = rest.get(variable.count_bytes() + 1..)?;

@@ -16,7 +16,15 @@ pub struct Config {
     pub rseq_offset: isize,
     /// See `rseq_offset`.
     pub rseq_size: u32,
+    /// The variables that a program keeps even when it cleans its environment, as `NAME=VALUE`, each with its zero byte, one after the other.
+    /// Here, beside the rest, so that the constructor touches one page.
+    pub kept: [u8; KEPT_SIZE],
+    /// Bytes of `kept` in use.
+    pub kept_len: usize,
 }
+
+/// Room for the variables that are kept: two of them are paths.
+pub const KEPT_SIZE: usize = 3 * 4096;
 
 /// The process-wide configuration.
 pub struct ConfigCell(core::cell::UnsafeCell<Config>);
@@ -25,25 +33,26 @@ pub struct ConfigCell(core::cell::UnsafeCell<Config>);
 unsafe impl Sync for ConfigCell {}
 
 impl ConfigCell {
+    /// The configuration, to be filled in.
+    ///
+    /// # Safety
+    /// Only from the constructor, before the handler is installed.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises to be alone")]
+    pub unsafe fn get_mut(&self) -> &mut Config {
+        // SAFETY: the caller's promise: nobody else looks.
+        unsafe { &mut *self.0.get() }
+    }
+
     /// The configuration.
     pub fn get(&self) -> &Config {
         // SAFETY: see the Sync implementation: no one writes any more.
         unsafe { &*self.0.get() }
     }
-
-    /// Sets the configuration.
-    ///
-    /// # Safety
-    /// Only from the constructor, before the handler is installed.
-    pub unsafe fn set(&self, config: Config) {
-        // SAFETY: the caller's promise: nobody else looks.
-        unsafe { *self.0.get() = config }
-    }
 }
 
 /// See [`Config`].
 pub static CONFIG: ConfigCell =
-    ConfigCell(core::cell::UnsafeCell::new(Config { job: [0; 32], job_len: 0, signal: 0, rseq_offset: 0, rseq_size: 0 }));
+    ConfigCell(core::cell::UnsafeCell::new(Config { job: [0; 32], job_len: 0, signal: 0, rseq_offset: 0, rseq_size: 0, kept: [0; KEPT_SIZE], kept_len: 0 }));
 
 /// No checkpoint is going on in this process.
 pub const IDLE: u32 = 0;
