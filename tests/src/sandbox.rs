@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_child_subreaper;
@@ -39,6 +39,8 @@ impl Sandbox {
     pub fn new(identity: Identity) -> Self {
         // Orphans of a killed tree come to us, not to a pid 1 that may reap them late or never.
         set_child_subreaper(true).expect("every process may be a subreaper");
+        static CLOSE: Once = Once::new();
+        CLOSE.call_once(close_inherited);
         let dir = tempfile::Builder::new().prefix("ckpt-test-").tempdir_in("/tmp").expect("a folder in /tmp");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod of a fresh folder");
         identity.own_path(dir.path());
@@ -162,6 +164,26 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         tree::kill_in(self.path());
+    }
+}
+
+/// Closes the descriptors that whoever runs the tests let slip to us: jobs would inherit them, and must not depend on them.
+fn close_inherited() {
+    const O_CLOEXEC: u32 = 0o2_000_000;
+    let fds: Vec<i32> = fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
+        .collect();
+    for fd in fds.into_iter().filter(|&fd| fd > 2) {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+        let flags =
+            info.lines().find_map(|line| line.strip_prefix("flags:")).and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+        // All that this process itself has opened is closed on exec.
+        if flags.is_some_and(|flags| flags & O_CLOEXEC == 0) {
+            let _ = nix::unistd::close(fd);
+        }
     }
 }
 

@@ -248,7 +248,7 @@ fn what_the_first_process_leaves_running_is_left_alone() {
     assert!(!sandbox.join("done").exists(), "it waited for all");
     running.until("the daemon's end", BOUND, |_| sandbox.join("done").exists().then_some(()));
     assert_eq!(sandbox.read_text("daemon").lines().count(), 15);
-    let line = running.stderr().lines().find(|line| line.contains("running")).map(str::to_owned).unwrap_or_default();
+    let line = running.stderr().lines().find(|line| line.contains(" left ")).map(str::to_owned).unwrap_or_default();
     assert!(line.starts_with("ckpt: "), "no line says that something is left running:\n{}", running.stderr());
 }
 
