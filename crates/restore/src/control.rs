@@ -112,18 +112,12 @@ pub enum Report {
     Failed(String),
     /// Something that the user should know; the restart goes on.
     Note(String),
-    /// The job's first process has ended with this wait status.
-    FirstEnded(i32),
-    /// The job sent this signal to its launcher.
-    Signal(i32),
     /// Nobody is left who could report.
     End,
 }
 
 const FAILED: u32 = 0x4641_494c;
 const NOTE: u32 = 0x4e4f_5445;
-const FIRST_ENDED: u32 = 0x4649_5253;
-const SIGNAL: u32 = 0x5349_474e;
 
 /// A pipe keeps messages of up to this many bytes apart (`PIPE_BUF`).
 const MAX_MESSAGE: usize = 4096;
@@ -149,8 +143,6 @@ pub fn send(writer: impl AsFd, report: &Report) {
                 message.push(b' ');
             }
         }
-        Report::FirstEnded(status) => message.extend([FIRST_ENDED.to_ne_bytes(), status.to_ne_bytes()].concat()),
-        Report::Signal(signal) => message.extend([SIGNAL.to_ne_bytes(), signal.to_ne_bytes()].concat()),
         Report::Operation(_) | Report::End => return,
     }
     let _ = rustix::io::write(writer, &message);
@@ -172,13 +164,11 @@ pub fn receive(reader: impl AsFd) -> Option<Report> {
     if let Some(failure) = Failure::parse(message) {
         return Some(Report::Operation(failure));
     }
-    let word = |at: usize| message.get(at..at + 4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+    let kind = message.get(..4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
     let text = || String::from_utf8_lossy(message.get(4..).unwrap_or_default()).trim_end().to_owned();
-    Some(match (word(0), word(4)) {
-        (Some(NOTE), _) => Report::Note(text()),
-        (Some(FIRST_ENDED), Some(status)) => Report::FirstEnded(status.cast_signed()),
-        (Some(SIGNAL), Some(signal)) => Report::Signal(signal.cast_signed()),
-        (Some(FAILED), _) => Report::Failed(text()),
+    Some(match kind {
+        Some(NOTE) => Report::Note(text()),
+        Some(FAILED) => Report::Failed(text()),
         _ => Report::Failed("a process of the restart sent a report that makes no sense; please report this".to_owned()),
     })
 }
@@ -193,12 +183,12 @@ mod tests {
         assert!(receive(&reader).is_none());
         for text in ["short".to_owned(), "x".repeat(OPERATION_SIZE - 4), "y".repeat(9000)] {
             send(&writer, &Report::Failed(text.clone()));
-            send(&writer, &Report::FirstEnded(0x0900));
+            send(&writer, &Report::Note("aside".to_owned()));
             match receive(&reader) {
                 Some(Report::Failed(got)) => assert_eq!(got, text[..text.len().min(MAX_MESSAGE - 4)]),
                 other => panic!("{other:?}"),
             }
-            assert!(matches!(receive(&reader), Some(Report::FirstEnded(0x0900))));
+            assert!(matches!(receive(&reader), Some(Report::Note(note)) if note == "aside"));
         }
         drop(writer);
         assert!(matches!(receive(&reader), Some(Report::End)));

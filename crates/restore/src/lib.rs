@@ -1,8 +1,298 @@
-//! Placeholder.
-pub mod control;
-pub mod holes;
-pub mod paths;
-pub mod restorer;
+//! Bringing a job back from its image: the plan of a restart, and the few hundred bytes of code that swap one address space for another.
+//!
+//! The order of things (`docs/restart.md` tells why):
+//!
+//! 1. [`checks`]: can this machine be the job's, are its files there? Nothing is changed.
+//! 2. [`tree`]: who forks whom. [`namespaces`]: new ones are made, and their first process.
+//! 3. [`files`]: one process, the [`standin`] for the launcher, makes every open file description of the job.
+//! 4. [`family`]: the process tree grows; everybody takes its place in sessions and groups.
+//! 5. [`process`]: each maps and fills its [`memory`], arranges its [`descriptors`], and enters the [`restorer`].
+//! 6. When every thread waits at the gate: [`commit`], the only step that changes files; then the gate opens for all at once.
+//!
+//! What happens with the job after that is the coordinator's part.
+
+mod checks;
+mod commit;
+mod control;
+mod descriptors;
+mod error;
+mod family;
+mod files;
+mod holes;
+mod memory;
+mod namespaces;
+mod paths;
+mod process;
+mod restorer;
+mod standin;
 #[cfg(test)]
 mod testing;
-pub mod tree;
+mod tree;
+mod vdso;
+
+use std::collections::HashSet;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ckpt_image::ImageReader;
+use ckpt_objects::process::{Life, Status, children, status_if_there};
+use ckpt_objects::{HostPid, JobState};
+use ckpt_sys::syscall;
+use linux_raw_sys::general as nr;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::thread::futex;
+
+pub use error::RestoreError;
+pub use namespaces::{is_privileged, remedy as namespace_remedy};
+
+use crate::control::{COMMITTED, Control, OPEN, Report, wake};
+use crate::family::Restart;
+use crate::paths::PathMap;
+use crate::tree::Tree;
+
+/// What the user may say about a restart.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Paths that moved: old and new prefix.
+    pub maps: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A job that runs again.
+#[derive(Debug)]
+pub struct RestoredJob {
+    /// Process 1 of its pid namespace. When it ends, everything in the namespace does.
+    pub init: HostPid,
+    /// The process that has the launcher's pid: what descends from it is the job.
+    pub stand_in: HostPid,
+    /// The inode number of the pid namespace.
+    pub pid_namespace: u64,
+    /// A pipe: four bytes, a wait status, when the job's first process has ended; its end when no process is left.
+    pub ends: OwnedFd,
+    /// Living processes.
+    pub processes: usize,
+    /// Threads in them.
+    pub threads: usize,
+    /// What the user should know, a line each.
+    pub notes: Vec<String>,
+}
+
+/// Reads what an image says of its job.
+pub fn read_job(reader: &ImageReader) -> Result<JobState, RestoreError> {
+    postcard::from_bytes(reader.metadata()).map_err(|error| RestoreError::Metadata(error.to_string()))
+}
+
+/// Brings a job back. The caller must have one thread.
+///
+/// When this returns an error, nothing of the job has run and nothing of it is left.
+pub fn restore(reader: &ImageReader, job: &JobState, options: &Options) -> Result<RestoredJob, RestoreError> {
+    let privileged = is_privileged();
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut paths = PathMap::new(options.maps.clone());
+    let mut notes = Vec::new();
+
+    checks::processor(job)?;
+    checks::users(job, privileged, uid)?;
+    let tree = Tree::plan(job, checks::pid_max())?;
+    notes.extend(checks::moved_directory(job, &mut paths));
+    let mapped = checks::mapped_files(job, &paths)?;
+    checks::open_files(job, &paths)?;
+    checks::memory(reader)?;
+
+    let living = job.processes.iter().filter(|process| matches!(process.life, Life::Alive(_))).count();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let control = Control::map().map_err(|errno| RestoreError::call("map a page")(std::io::Error::from_raw_os_error(errno.0)))?;
+    let (reports, reports_in) = control::report_pipe().map_err(RestoreError::call("make a pipe"))?;
+    let (ends, ends_in) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(RestoreError::call("make a pipe"))?;
+    let restart = Restart {
+        job,
+        reader,
+        paths: &paths,
+        mapped: &mapped,
+        tree: &tree,
+        control,
+        reports: reports_in.as_raw_fd(),
+        ends: ends_in.as_raw_fd(),
+        fill_threads: (processors / living.max(1)).max(1),
+        user_namespace: !privileged,
+        uid,
+        gid,
+    };
+    let init = with_signals_blocked(|| namespaces::make_init(&restart))?;
+    drop((reports_in, ends_in));
+    let mut watcher = Watcher { job, tree: &tree, control, init: HostPid(init), reports, notes, seen: (0, Instant::now()) };
+    let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths)));
+    let identity = outcome.and_then(|()| watcher.identify());
+    let (stand_in, pid_namespace) = match identity {
+        Ok(identity) => identity,
+        Err(error) => {
+            watcher.end_all();
+            return Err(error);
+        }
+    };
+    control.gate.store(OPEN, Ordering::Release);
+    wake(&control.gate);
+    let threads = thread_count(job);
+    Ok(RestoredJob { init: HostPid(init), stand_in, pid_namespace, ends, processes: living, threads, notes: watcher.notes })
+}
+
+/// Threads that are alive.
+fn thread_count(job: &JobState) -> usize {
+    job.processes
+        .iter()
+        .map(|process| match &process.life {
+            Life::Alive(live) => live.threads.iter().filter(|thread| !thread.exited).count(),
+            Life::Zombie { .. } => 0,
+        })
+        .sum()
+}
+
+/// All signals are blocked in the processes of a restart: what comes for a process of the job waits until that is itself again.
+fn with_signals_blocked<T>(act: impl FnOnce() -> T) -> T {
+    let (all, mut before) = (u64::MAX, 0u64);
+    let set = |new: *const u64, old: *mut u64| {
+        // SAFETY: both are null or signal sets of 8 bytes that live over the call. By a raw call, since libc keeps two signals out.
+        let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, libc::SIG_SETMASK, new, old, size_of::<u64>()) };
+    };
+    set(&raw const all, &raw mut before);
+    let result = act();
+    set(&raw const before, std::ptr::null_mut());
+    result
+}
+
+/// How often it is looked whether somebody has died.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A restart that has not got on for this long will not.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The restart's view of the processes that it made.
+struct Watcher<'a> {
+    job: &'a JobState,
+    tree: &'a Tree,
+    control: &'static Control,
+    init: HostPid,
+    reports: OwnedFd,
+    notes: Vec<String>,
+    /// How far they were, and since when.
+    seen: (u64, Instant),
+}
+
+impl Watcher<'_> {
+    /// Waits until every thread of the job is at the gate.
+    fn wait_for_all(&mut self) -> Result<(), RestoreError> {
+        let everybody = thread_count(self.job) as u32;
+        loop {
+            let arrived = self.control.arrived.load(Ordering::Acquire);
+            self.read_reports()?;
+            if arrived >= everybody {
+                return Ok(());
+            }
+            self.wait_on(&self.control.arrived, arrived)?;
+        }
+    }
+
+    /// Does the last step, and prepares init and the stand-in for the time after.
+    fn open(&mut self, commit: impl FnOnce() -> Result<(), RestoreError>) -> Result<(), RestoreError> {
+        commit()?;
+        self.control.gate.store(COMMITTED, Ordering::Release);
+        wake(&self.control.gate);
+        let servants = self.tree.nodes.iter().filter(|node| matches!(node.role, tree::Role::Init | tree::Role::StandIn)).count();
+        loop {
+            let ready = self.control.ready.load(Ordering::Acquire);
+            self.read_reports()?;
+            if ready >= servants as u32 {
+                return Ok(());
+            }
+            self.wait_on(&self.control.ready, ready)?;
+        }
+    }
+
+    /// Waits for a word to change, a while; sees whether everybody is alive when nothing happens.
+    fn wait_on(&mut self, word: &std::sync::atomic::AtomicU32, value: u32) -> Result<(), RestoreError> {
+        let timeout = futex::Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY.subsec_nanos().into() };
+        if futex::wait(word, futex::Flags::empty(), value, Some(&timeout)) != Err(rustix::io::Errno::TIMEDOUT) {
+            return Ok(());
+        }
+        // A report of the reason comes before the end that it explains.
+        self.read_reports()?;
+        if let Some(dead) = self.find_dead() {
+            self.read_reports()?;
+            return Err(RestoreError::Died(dead));
+        }
+        let progress = self.control.progress();
+        if progress != self.seen.0 {
+            self.seen = (progress, Instant::now());
+        } else if self.seen.1.elapsed() > PATIENCE {
+            return Err(RestoreError::Stuck(PATIENCE.as_secs()));
+        }
+        Ok(())
+    }
+
+    fn read_reports(&mut self) -> Result<(), RestoreError> {
+        loop {
+            match control::receive(&self.reports) {
+                None => return Ok(()),
+                Some(Report::Note(note)) => self.notes.push(note),
+                Some(Report::Operation(failure)) if failure.tolerated => self.notes.push(failure.to_string()),
+                Some(Report::Operation(failure)) => return Err(RestoreError::Operation(Box::new(failure))),
+                Some(Report::Failed(why)) => return Err(RestoreError::Process(why)),
+                Some(Report::End) => return Err(RestoreError::Died(String::new())),
+            }
+        }
+    }
+
+    /// A process that is dead and should not be.
+    fn find_dead(&self) -> Option<String> {
+        let expected: HashSet<i32> = self.tree.nodes.iter().filter(|node| node.ends).map(|node| node.pid).collect();
+        let led_by_the_dead: HashSet<i32> = self
+            .job
+            .processes
+            .iter()
+            .filter(|process| matches!(&process.life, Life::Alive(live) if live.threads.iter().any(|thread| thread.exited)))
+            .map(|process| process.pid.0)
+            .collect();
+        let dead = |status: &Status| {
+            let pid = status.ns_pid().0;
+            (status.state() == 'Z' && !expected.contains(&pid) && !led_by_the_dead.contains(&pid)).then_some(pid)
+        };
+        let mut next = vec![self.init];
+        while let Some(pid) = next.pop() {
+            match status_if_there(pid) {
+                Some(status) => {
+                    if let Some(pid) = dead(&status) {
+                        return Some(format!(" (process {pid})"));
+                    }
+                }
+                None if pid == self.init => return Some(" (init)".to_owned()),
+                None => (),
+            }
+            next.extend(children(pid));
+        }
+        None
+    }
+
+    /// The stand-in as it is seen from here, and the pid namespace.
+    fn identify(&self) -> Result<(HostPid, u64), RestoreError> {
+        let wanted = self.job.info.launcher;
+        let mut next = vec![self.init];
+        let mut stand_in = None;
+        while let (Some(pid), None) = (next.pop(), stand_in) {
+            if status_if_there(pid).is_some_and(|status| status.ns_pid() == wanted) {
+                stand_in = Some(pid);
+            }
+            next.extend(children(pid));
+        }
+        let stand_in = stand_in.ok_or_else(|| RestoreError::Died(" (the launcher's stand-in)".to_owned()))?;
+        let namespace = ckpt_coordinator::pid_namespace(self.init).map_err(RestoreError::call("read /proc"))?;
+        Ok((stand_in, namespace))
+    }
+
+    /// Ends everything that was made.
+    fn end_all(&self) {
+        if let Some(init) = Pid::from_raw(self.init.0) {
+            let _ = kill_process(init, Signal::KILL);
+            let _ = waitpid(Some(init), WaitOptions::empty());
+        }
+    }
+}

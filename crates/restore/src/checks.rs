@@ -1,0 +1,245 @@
+//! What is looked at before anything is done: whether this machine can be the job's, and whether its files are there. Nothing is changed.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use ckpt_image::ImageReader;
+use ckpt_objects::file::{self, FileIdentity, OpenFile, OpenFileKind};
+use ckpt_objects::memory::Backing;
+use ckpt_objects::process::{Life, LiveProcess, ProcessState};
+use ckpt_objects::shared_memory::SharedMemoryKind;
+use ckpt_objects::{FilePath, JobState};
+use ckpt_sys::cpu;
+
+use crate::error::RestoreError;
+use crate::paths::PathMap;
+
+/// The living processes of a job.
+fn living(job: &JobState) -> impl Iterator<Item = (&ProcessState, &LiveProcess)> {
+    job.processes.iter().filter_map(|process| match &process.life {
+        Life::Alive(live) => Some((process, &**live)),
+        Life::Zombie { .. } => None,
+    })
+}
+
+/// The names of the words of [`cpu::features`].
+const FEATURE_WORDS: [&str; 8] =
+    ["CPUID 1 ecx", "CPUID 1 edx", "CPUID 7 ebx", "CPUID 7 ecx", "CPUID 7 edx", "CPUID 7.1 eax", "CPUID 0x80000001 ecx", "-"];
+
+/// Extensions that users know by name: word, bit, name.
+const FEATURE_NAMES: [(usize, u32, &str); 22] = [
+    (0, 0, "SSE3"),
+    (0, 9, "SSSE3"),
+    (0, 12, "FMA"),
+    (0, 19, "SSE4.1"),
+    (0, 20, "SSE4.2"),
+    (0, 22, "MOVBE"),
+    (0, 23, "POPCNT"),
+    (0, 25, "AES"),
+    (0, 28, "AVX"),
+    (0, 29, "F16C"),
+    (0, 30, "RDRAND"),
+    (2, 3, "BMI1"),
+    (2, 5, "AVX2"),
+    (2, 8, "BMI2"),
+    (2, 16, "AVX-512F"),
+    (2, 17, "AVX-512DQ"),
+    (2, 30, "AVX-512BW"),
+    (2, 31, "AVX-512VL"),
+    (2, 18, "RDSEED"),
+    (2, 19, "ADX"),
+    (4, 24, "AMX-TILE"),
+    (6, 5, "LZCNT"),
+];
+
+/// Whether programs of the job may use something that this processor does not have.
+pub fn processor(job: &JobState) -> Result<(), RestoreError> {
+    let machine = &job.machine;
+    let mut missing = Vec::new();
+    for (word, (&had, has)) in machine.cpu_features.iter().zip(cpu::features()).enumerate() {
+        for bit in (0..32).filter(|bit| had & !has & 1 << bit != 0) {
+            let known = FEATURE_NAMES.iter().find(|name| (name.0, name.1) == (word, bit)).map(|name| name.2.to_owned());
+            missing.push(known.unwrap_or_else(|| format!("{} bit {bit}", FEATURE_WORDS[word])));
+        }
+    }
+    let components = machine.xcr0 & !cpu::xcr0();
+    if components != 0 {
+        missing.push(format!("register state {components:#x} of XCR0"));
+    }
+    if machine.xsave_size > cpu::xsave_size() {
+        missing.push(format!("an XSAVE area of {} bytes", machine.xsave_size));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(RestoreError::Processor { missing: missing.join(", "), host: machine.host.clone() })
+}
+
+/// Whether whoever restarts the job may make its processes.
+pub fn users(job: &JobState, privileged: bool, uid: u32) -> Result<(), RestoreError> {
+    for (process, live) in living(job) {
+        if let Some(&other) = live.credentials.uids.iter().find(|&&other| other != uid)
+            && !privileged
+        {
+            return Err(RestoreError::User { pid: process.pid.0, uid: other });
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is memory for all pages that the image holds.
+pub fn memory(reader: &ImageReader) -> Result<(), RestoreError> {
+    let needed: u64 = reader.extents().iter().map(|placed| u64::from(placed.extent.len)).sum();
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let bytes = |key: &str| {
+        let field = text.lines().find_map(|line| line.strip_prefix(key))?;
+        field.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+    };
+    // A system that does not tell is asked by trying.
+    let Some(available) = bytes("MemAvailable:") else { return Ok(()) };
+    let available = available + bytes("SwapFree:").unwrap_or(0);
+    if needed > available { Err(RestoreError::OutOfMemory { needed, available }) } else { Ok(()) }
+}
+
+/// Adds what a moved launch directory means for all paths; gives a line that says so.
+pub fn moved_directory(job: &JobState, paths: &mut PathMap) -> Option<String> {
+    let old = job.info.launch_dir.as_path();
+    let here = std::env::current_dir().ok()?;
+    let lost = living(job).any(|(_, live)| {
+        live.cwd.as_path().starts_with(old) && !paths.resolve(&live.cwd).exists()
+    });
+    if !lost || paths.resolve(&job.info.launch_dir).exists() {
+        return None;
+    }
+    paths.add(old.to_owned(), here.clone());
+    Some(format!("{} is gone; the job goes on in {}", old.display(), here.display()))
+}
+
+/// Where every mapped file is; nothing for one that is not as it was, and is not needed.
+pub fn mapped_files(job: &JobState, paths: &PathMap) -> Result<Vec<Option<PathBuf>>, RestoreError> {
+    let mut result = Vec::new();
+    for (index, identity) in (0u32..).zip(&job.mapped_files) {
+        let path = paths.resolve(&identity.path);
+        let difference = if identity.deleted { Some(Difference::Gone) } else { differs(identity, &path) };
+        let needed = needed_by(job, index);
+        result.push(match (difference, needed) {
+            (None, _) => Some(path),
+            (Some(_), None) => None,
+            (Some(Difference::Gone), Some(pid)) => return Err(RestoreError::Missing { path, pid, use_: "has mapped" }),
+            (Some(Difference::Changed(how)), Some(pid)) => {
+                let hint = ", or use an image made with --self-contained";
+                return Err(RestoreError::Changed { path, pid, use_: "has mapped", how, hint });
+            }
+        });
+    }
+    Ok(result)
+}
+
+enum Difference {
+    Gone,
+    Changed(String),
+}
+
+fn differs(identity: &FileIdentity, path: &Path) -> Option<Difference> {
+    let Ok(metadata) = std::fs::metadata(path) else { return Some(Difference::Gone) };
+    let mtime = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
+    if metadata.size() == identity.size && mtime == identity.mtime_ns {
+        return None;
+    }
+    // The same build copied to another node has another time.
+    if !identity.build_id.is_empty() && file::build_id(&FilePath::from(path)).as_ref() == Some(&identity.build_id) {
+        return None;
+    }
+    Some(Difference::Changed(if metadata.size() == identity.size {
+        "has been written to since the checkpoint".to_owned()
+    } else {
+        format!("had {} bytes and has {}", identity.size, metadata.size())
+    }))
+}
+
+/// A process whose mappings need a file as it was, because the image does not hold all their pages.
+fn needed_by(job: &JobState, index: u32) -> Option<i32> {
+    let needs = |live: &LiveProcess| {
+        live.memory.vmas.iter().any(|vma| match vma.backing {
+            Backing::PrivateFile { file, stored, .. } => file == index && !stored,
+            Backing::SharedFile { file, .. } => file == index,
+            _ => false,
+        })
+    };
+    living(job).find(|(_, live)| needs(live)).map(|(process, _)| process.pid.0)
+}
+
+/// Whether everything that the job has open by a name is there, and no file is shorter than it was.
+pub fn open_files(job: &JobState, paths: &PathMap) -> Result<(), RestoreError> {
+    for (index, description) in (0u32..).zip(&job.open_files) {
+        // The launcher's own input and output are replaced.
+        if description.inherited.is_some() {
+            continue;
+        }
+        let pid = living(job)
+            .find(|(_, live)| live.descriptors.iter().any(|entry| entry.file == index))
+            .map_or(0, |(process, _)| process.pid.0);
+        open_file(job, paths, description, pid)?;
+    }
+    for object in &job.shared_memory {
+        if let SharedMemoryKind::Named { path, in_memory: false, .. } = &object.kind {
+            let pid = 0;
+            present(&paths.resolve(path), object.size, pid, "has mapped")?;
+        }
+    }
+    for (process, live) in living(job) {
+        for (path, use_) in [(&live.cwd, "has as its working directory"), (&live.root, "has as its root")] {
+            let path = paths.resolve(path);
+            if !path.is_dir() {
+                return Err(RestoreError::Missing { path, pid: process.pid.0, use_ });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_file(job: &JobState, paths: &PathMap, description: &OpenFile, pid: i32) -> Result<(), RestoreError> {
+    let use_ = "has open";
+    match &description.kind {
+        OpenFileKind::Regular(regular) => present(&paths.resolve(&regular.path), regular.size, pid, use_),
+        OpenFileKind::Directory { path } | OpenFileKind::Path { path } => {
+            let path = paths.resolve(path);
+            if path.symlink_metadata().is_ok() { Ok(()) } else { Err(RestoreError::Missing { path, pid, use_ }) }
+        }
+        OpenFileKind::Pipe { pipe } => {
+            let Some(path) = job.pipes.get(*pipe as usize).and_then(|pipe| pipe.path.as_ref()) else { return Ok(()) };
+            let path = paths.resolve(path);
+            match path.metadata() {
+                Ok(metadata) if metadata.file_type().is_fifo() => Ok(()),
+                Ok(_) => {
+                    let how = "is not a named pipe any more".to_owned();
+                    Err(RestoreError::Changed { path, pid, use_, how, hint: "" })
+                }
+                Err(_) => Err(RestoreError::Missing { path, pid, use_ }),
+            }
+        }
+        OpenFileKind::Device { .. }
+        | OpenFileKind::Deleted(_)
+        | OpenFileKind::SharedMemory { .. }
+        | OpenFileKind::Proc { .. } => Ok(()),
+    }
+}
+
+fn present(path: &Path, size: u64, pid: i32, use_: &'static str) -> Result<(), RestoreError> {
+    let path = path.to_owned();
+    match path.metadata() {
+        Ok(metadata) if metadata.size() < size => {
+            let how = format!("had {size} bytes and has only {}", metadata.size());
+            Err(RestoreError::Changed { path, pid, use_, how, hint: "" })
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(RestoreError::Missing { path, pid, use_ }),
+    }
+}
+
+/// The first number that this machine does not give to a process.
+#[must_use]
+pub fn pid_max() -> i32 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().unwrap_or(1 << 22)
+}

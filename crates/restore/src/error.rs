@@ -1,0 +1,182 @@
+//! Why a restart fails.
+
+use std::io;
+use std::path::PathBuf;
+
+use ckpt_image::ReadError;
+use ckpt_objects::rebuild::RebuildError;
+
+use crate::memory::MemoryError;
+use crate::restorer::{Failure, RegionFull};
+use crate::tree::TreeError;
+
+/// Why a job could not be brought back. Nothing of it has run, and no file has been changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The metadata of the image is not that of a job.
+    #[error("the image's description of the job cannot be understood: {0}; it is of another release, or damaged")]
+    Metadata(String),
+    /// The image cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Pages of a mapped file cannot be written back.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// This processor lacks something.
+    #[error("this machine's processor lacks {missing}, which the job's programs may use (it ran on {host}); restart it on a like machine")]
+    Processor {
+        /// What it lacks.
+        missing: String,
+        /// Where the job ran.
+        host: String,
+    },
+    /// A file is gone.
+    #[error("{path}, which process {pid} {use_}, is gone; bring it back, or give --map OLD=NEW where it has moved", path = .path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Who needs it.
+        pid: i32,
+        /// What for.
+        use_: &'static str,
+    },
+    /// A file is not what it was.
+    #[error("{path}, which process {pid} {use_}, {how}; bring back the file as it was{hint}", path = .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Who needs it.
+        pid: i32,
+        /// What for.
+        use_: &'static str,
+        /// In what way it has changed.
+        how: String,
+        /// What else would help.
+        hint: &'static str,
+    },
+    /// Memory is short.
+    #[error("the job needs {} MiB of memory, and this machine has {} MiB available; free memory or use another machine", .needed >> 20, .available >> 20)]
+    OutOfMemory {
+        /// Bytes that the image holds.
+        needed: u64,
+        /// Bytes that there are.
+        available: u64,
+    },
+    /// It ran as somebody else.
+    #[error("process {pid} ran as user {uid}, and only that user or root can bring it back")]
+    User {
+        /// The process.
+        pid: i32,
+        /// Its user.
+        uid: u32,
+    },
+    /// The tree cannot be made.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Namespaces are not allowed here.
+    #[error("cannot make the namespaces that a restart needs ({kind}): {source}; {remedy}")]
+    Namespaces {
+        /// Which.
+        kind: &'static str,
+        /// What the system said.
+        source: io::Error,
+        /// What to look at.
+        remedy: &'static str,
+    },
+    /// A call of the restart's own failed.
+    #[error("cannot {what}: {source}")]
+    Call {
+        /// What was to be done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A process of the restart reported why it failed.
+    #[error("{0}")]
+    Process(String),
+    /// An operation of the restorer failed.
+    #[error("{0}")]
+    Operation(Box<Failure>),
+    /// A process ended before the job was complete.
+    #[error("a process of the restart ended before the job was complete{0}; was it killed, or is memory short?")]
+    Died(String),
+    /// Nothing happens any more.
+    #[error("the restart made no progress for {0} seconds; please report this")]
+    Stuck(u64),
+    /// A file could not be brought back to the state of the checkpoint, when all else was ready.
+    #[error("cannot {what} {path}: {source}", path = .path.display())]
+    Commit {
+        /// What was to be done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl RestoreError {
+    /// Whether it is the image that is at fault, and another might do.
+    #[must_use]
+    pub fn is_of_image(&self) -> bool {
+        matches!(self, Self::Metadata(_) | Self::Read(_))
+    }
+
+    /// For `map_err`: a call of the restart's own.
+    pub(crate) fn call<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Call { what, source: error.into() }
+    }
+}
+
+/// Why one process of a restart failed; it is told to the restart in words.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// An object.
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
+    /// Memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The image.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The restorer's memory.
+    #[error(transparent)]
+    Region(#[from] RegionFull),
+    /// A call.
+    #[error("cannot {what}: {source}")]
+    Call {
+        /// What was to be done.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It did not come out right.
+    #[error("its {what} is {got} and not {wanted}; please report this")]
+    Identity {
+        /// Parent, group or session.
+        what: &'static str,
+        /// As it is.
+        got: i32,
+        /// As it was.
+        wanted: i32,
+    },
+    /// The image lacks something that every image has.
+    #[error("the image says nothing of {0}; it is of another release, or damaged")]
+    Incomplete(&'static str),
+    /// The vDSO.
+    #[error("cannot bridge from the old kernel's vDSO to this one's: {0}; restart the job on the kernel that it ran on")]
+    Vdso(String),
+}
+
+impl ProcessError {
+    /// For `map_err`: a call.
+    pub fn call<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
+        move |error| Self::Call { what: what.into(), source: error.into() }
+    }
+
+    /// For `map_err`: a raw system call.
+    pub fn raw(what: impl Into<String>) -> impl FnOnce(ckpt_sys::raw::Errno) -> Self {
+        move |ckpt_sys::raw::Errno(errno)| Self::Call { what: what.into(), source: io::Error::from_raw_os_error(errno) }
+    }
+}

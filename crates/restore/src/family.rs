@@ -1,0 +1,235 @@
+//! The process tree made: every process forks its children, takes its place, and waits for all others.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+
+use ckpt_image::ImageReader;
+use ckpt_objects::JobState;
+use ckpt_objects::process::{Life, ProcessState};
+use ckpt_sys::fork::{Fork, fork};
+
+use crate::control::{self, Control, Phase, Report};
+use crate::error::ProcessError;
+use crate::files::{self, Files};
+use crate::paths::PathMap;
+use crate::restorer::FAILED_EXIT_CODE;
+use crate::tree::{Index, Node, Role, Tree};
+use crate::{process, standin};
+
+/// What every process of a restart knows: worked out beforehand, and inherited over `fork`.
+#[derive(Clone, Copy)]
+pub struct Restart<'a> {
+    /// The job.
+    pub job: &'a JobState,
+    /// Its image.
+    pub reader: &'a ImageReader,
+    /// Where its files are.
+    pub paths: &'a PathMap,
+    /// Where its mapped files are, by their index; nothing for those that are gone or have changed, and are not needed.
+    pub mapped: &'a [Option<std::path::PathBuf>],
+    /// Its processes.
+    pub tree: &'a Tree,
+    /// What all share.
+    pub control: &'static Control,
+    /// Where reports go.
+    pub reports: RawFd,
+    /// Where the stand-in tells how the job's first process ended.
+    pub ends: RawFd,
+    /// How many threads each process may use to fill its memory.
+    pub fill_threads: usize,
+    /// Whether the job is in a user namespace of its own.
+    pub user_namespace: bool,
+    /// Who restarts it.
+    pub uid: u32,
+    /// See `uid`.
+    pub gid: u32,
+}
+
+impl Restart<'_> {
+    /// Sends a report.
+    pub fn report(&self, report: &Report) {
+        // SAFETY: the pipe of reports is open in every process of a restart until the job goes on.
+        control::send(unsafe { BorrowedFd::borrow_raw(self.reports) }.as_fd(), report);
+    }
+
+    /// The process of the job that a node is.
+    fn process(&self, node: &Node) -> Option<&ProcessState> {
+        match node.role {
+            Role::Job(index) => self.job.processes.get(index),
+            _ => None,
+        }
+    }
+}
+
+/// Ends this process, having reported why.
+pub fn fail(restart: &Restart<'_>, who: &str, error: &ProcessError) -> ! {
+    restart.report(&Report::Failed(format!("{who}: {error}")));
+    exit(FAILED_EXIT_CODE)
+}
+
+fn exit(code: i32) -> ! {
+    // SAFETY: ends the process without running what the restart registered for its own end.
+    unsafe { libc::_exit(code) }
+}
+
+/// Runs as the process `index` of the tree, and makes all below it. `files` is there in the stand-in and below it.
+pub fn grow(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> ! {
+    let node = &restart.tree.nodes[index];
+    let who = match node.role {
+        Role::Init => "the init process".to_owned(),
+        Role::StandIn => "the launcher's stand-in".to_owned(),
+        Role::Job(_) | Role::Temporary => format!("process {}", node.pid),
+    };
+    match take_place(restart, index, files) {
+        Ok(never) => match never {},
+        Err(error) => fail(restart, &who, &error),
+    }
+}
+
+fn take_place(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> Result<Infallible, ProcessError> {
+    let node = &restart.tree.nodes[index];
+    let process = restart.process(node);
+    let built;
+    let files = if node.role == Role::StandIn {
+        standin::prepare()?;
+        built = files::build(restart)?;
+        Some(&built)
+    } else {
+        files
+    };
+    if let Some(Life::Alive(live)) = process.map(|process| &process.life)
+        && live.settings.child_subreaper
+    {
+        process::set_subreaper(true)?;
+    }
+    for &child in &node.early {
+        make(restart, child, files)?;
+    }
+    if node.leads_session {
+        rustix::process::setsid().map_err(ProcessError::call("begin its session"))?;
+    }
+    for &child in &node.late {
+        make(restart, child, files)?;
+    }
+    take_group(restart, node)?;
+    for &child in node.early.iter().chain(&node.late) {
+        if restart.tree.nodes[child].role == Role::Temporary {
+            wait_for_end(restart.tree.nodes[child].pid, 0)?;
+        }
+    }
+    match process.map(|process| &process.life) {
+        None if node.role == Role::Temporary => exit(0),
+        Some(Life::Zombie { status }) => {
+            process::set_name(&process.map(|process| process.comm.clone()).unwrap_or_default());
+            end_like(*status)
+        }
+        _ => (),
+    }
+    for &child in node.early.iter().chain(&node.late) {
+        // The dead must be dead, and their parents told, before the parents forget what they were told.
+        if restart.tree.nodes[child].ends && restart.tree.nodes[child].role != Role::Temporary {
+            wait_for_end(restart.tree.nodes[child].pid, libc::WNOWAIT)?;
+        }
+    }
+    restart.control.meet(Phase::Settled, restart.tree.lasting());
+    match (process.map(|process| (process, &process.life)), files) {
+        (Some((process, Life::Alive(live))), Some(files)) => {
+            check_identity(process)?;
+            process::become_process(restart, process, live, files)
+        }
+        _ => standin::serve(restart, node, files),
+    }
+}
+
+/// Forks a node of the tree.
+fn make(restart: &Restart<'_>, child: Index, files: Option<&Files>) -> Result<(), ProcessError> {
+    let pid = restart.tree.nodes[child].pid;
+    // SAFETY: processes of a restart have one thread while the tree grows; the threads that filled memory have ended.
+    match unsafe { fork(0, Some(pid)) } {
+        Ok(Fork::Child) => grow(restart, child, files),
+        Ok(Fork::Parent(_)) => Ok(()),
+        Err(error) => Err(ProcessError::raw(format!("make process {pid} with its number"))(error)),
+    }
+}
+
+/// Founds and joins process groups, together with all others.
+fn take_group(restart: &Restart<'_>, node: &Node) -> Result<(), ProcessError> {
+    let everybody = restart.tree.nodes.len() as u32;
+    let join = |group: i32| {
+        // SAFETY: takes numbers only.
+        let result = unsafe { libc::setpgid(0, group) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(ProcessError::call(format!("join process group {group}"))(std::io::Error::last_os_error()))
+        }
+    };
+    let leave_own = node.founds_group && node.group.is_some_and(|group| group != node.pid);
+    restart.control.meet(Phase::Created, everybody);
+    if node.founds_group {
+        join(0)?;
+    }
+    restart.control.meet(Phase::Founded, everybody);
+    // SAFETY: takes no argument.
+    let present = unsafe { libc::getpgrp() };
+    let group = node.group.filter(|&group| group != present);
+    if let (Some(group), false) = (group, leave_own) {
+        join(group)?;
+    }
+    restart.control.meet(Phase::Joined, everybody);
+    if let (Some(group), true) = (group, leave_own) {
+        join(group)?;
+    }
+    restart.control.meet(Phase::Grouped, everybody);
+    Ok(())
+}
+
+/// Waits until a child has ended; with `WNOWAIT` it stays to be waited for.
+fn wait_for_end(pid: i32, flags: i32) -> Result<(), ProcessError> {
+    loop {
+        // SAFETY: `info` is written by the call, and lives over it.
+        let result = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(libc::P_PID, pid.unsigned_abs(), &raw mut info, libc::WEXITED | flags)
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = std::io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(ProcessError::call(format!("wait for process {pid}"))(error));
+        }
+    }
+}
+
+/// Ends so that the parent gets this wait status. The mark that a core was dumped is lost: none must be dumped again.
+fn end_like(status: i32) -> ! {
+    if !libc::WIFSIGNALED(status) {
+        exit(libc::WEXITSTATUS(status));
+    }
+    let signal = libc::WTERMSIG(status);
+    // SAFETY: sets a limit, a default action and a signal mask of this process, which then ends; all pointers live over the calls.
+    unsafe {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::signal(signal, libc::SIG_DFL);
+        let all = 0u64;
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const all, 0, 8);
+        libc::kill(libc::getpid(), signal);
+    }
+    // A signal whose default action does not end a process cannot have ended one.
+    exit(FAILED_EXIT_CODE)
+}
+
+fn check_identity(process: &ProcessState) -> Result<(), ProcessError> {
+    // SAFETY: these take numbers only.
+    let (ppid, pgid, sid) = unsafe { (libc::getppid(), libc::getpgrp(), libc::getsid(0)) };
+    for (what, got, wanted) in
+        [("parent", ppid, process.ppid.0), ("process group", pgid, process.pgid.0), ("session", sid, process.sid.0)]
+    {
+        if got != wanted {
+            return Err(ProcessError::Identity { what, got, wanted });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! Every open file description of the whole job, made once, in one process, before the tree grows: all others inherit them, and each
+//! takes what is its own ([`crate::descriptors`]). No descriptor is ever passed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use ckpt_objects::file::{self, OpenFile, OpenFileKind};
+use ckpt_objects::process::Life;
+use ckpt_objects::rebuild::{self, RebuildError};
+use ckpt_objects::shared_memory::{self, SharedMemoryKind};
+use ckpt_objects::{FilePath, pipe};
+use rustix::process::Resource;
+
+use crate::error::ProcessError;
+use crate::family::Restart;
+use crate::memory;
+
+/// The descriptors of the job's objects, in the process that made them and in all that it forked.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// By index in [`ckpt_objects::JobState::open_files`]; nothing for those that each process opens by itself.
+    pub open: Vec<Option<RawFd>>,
+    /// By index in [`ckpt_objects::JobState::shared_memory`].
+    pub shared: Vec<RawFd>,
+    /// Shared memory that is to be sealed when everybody has mapped it, and how.
+    pub seals: Vec<(RawFd, u32)>,
+}
+
+/// Makes them all.
+pub fn build(restart: &Restart<'_>) -> Result<Files, ProcessError> {
+    Builder { restart, lowest: raise_limit(restart), unnamed: HashMap::new(), files: Files::default() }.build()
+}
+
+struct Builder<'a> {
+    restart: &'a Restart<'a>,
+    /// Numbers from here on are used by nobody in the job, as far as the limit allows.
+    lowest: RawFd,
+    /// Files without a name, by device and inode number.
+    unnamed: HashMap<(u64, u64), OwnedFd>,
+    files: Files,
+}
+
+impl Builder<'_> {
+    fn build(mut self) -> Result<Files, ProcessError> {
+        let job = self.restart.job;
+        for object in &job.shared_memory {
+            let path = match &object.kind {
+                SharedMemoryKind::Named { path, .. } | SharedMemoryKind::Unlinked { path, .. } => Some(self.at(path)),
+                _ => None,
+            };
+            let is_new = path.as_ref().is_none_or(|path| !path.exists());
+            let fd = shared_memory::rebuild(object, path.as_deref())?;
+            // A file that has a name gets its contents back last of all: until then the restart may fail, and must not have touched it.
+            if is_new || !matches!(object.kind, SharedMemoryKind::Named { .. }) {
+                self.fill(object.space, &fd, object.size)?;
+            }
+            let fd = self.lift(fd)?;
+            if let SharedMemoryKind::Memfd { seals: seals @ 1.., .. } = object.kind {
+                self.files.seals.push((fd, seals));
+            }
+            self.files.shared.push(fd);
+        }
+        let mut open: Vec<Option<RawFd>> = vec![None; job.open_files.len()];
+        self.build_pipes(&mut open)?;
+        for (i, description) in job.open_files.iter().enumerate() {
+            if open[i].is_none() {
+                open[i] = match self.description(description)? {
+                    Some(fd) => Some(self.lift(fd)?),
+                    None => None,
+                };
+            }
+        }
+        self.set_modes()?;
+        self.files.open = open;
+        Ok(self.files)
+    }
+
+    fn at(&self, path: &FilePath) -> PathBuf {
+        self.restart.paths.resolve(path)
+    }
+
+    fn fill(&self, space: u32, fd: &OwnedFd, size: u64) -> Result<(), ProcessError> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(memory::fill_object(self.restart.reader, space, fd, size, threads, &self.restart.control.filled)?)
+    }
+
+    /// Moves a descriptor out of the way of the job's numbers.
+    fn lift(&self, fd: OwnedFd) -> Result<RawFd, ProcessError> {
+        lift(fd.as_fd(), self.lowest)
+    }
+
+    fn build_pipes(&mut self, open: &mut [Option<RawFd>]) -> Result<(), ProcessError> {
+        let job = self.restart.job;
+        for (i, state) in job.pipes.iter().enumerate() {
+            let ends: Vec<usize> = job
+                .open_files
+                .iter()
+                .enumerate()
+                .filter(|(_, file)| file.inherited.is_none() && file.kind == OpenFileKind::Pipe { pipe: i as u32 })
+                .map(|(at, _)| at)
+                .collect();
+            if ends.is_empty() {
+                continue;
+            }
+            let flags: Vec<u32> = ends.iter().map(|&at| job.open_files[at].flags).collect();
+            let path = state.path.as_ref().map(|path| self.at(path));
+            for (at, fd) in ends.into_iter().zip(pipe::rebuild(state, path.as_deref(), &flags)?) {
+                open[at] = Some(self.lift(fd)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn description(&mut self, description: &OpenFile) -> Result<Option<OwnedFd>, ProcessError> {
+        let OpenFile { flags, position, inherited, kind } = description;
+        if let Some(number) = inherited {
+            return self.inherited(*number, description).map(Some);
+        }
+        Ok(Some(match kind {
+            OpenFileKind::Regular(regular) => file::rebuild_named(&self.at(&regular.path), *flags, *position)?,
+            OpenFileKind::Directory { path } => file::rebuild_named(&self.at(path), *flags, *position)?,
+            OpenFileKind::Device { path, .. } => self.device(&self.at(path), *flags, *position)?,
+            OpenFileKind::Path { path } => file::rebuild_place(&self.at(path), *flags)?,
+            OpenFileKind::Deleted(deleted) => {
+                let path = self.at(&deleted.path);
+                let key = (deleted.device, deleted.inode);
+                if !self.unnamed.contains_key(&key) {
+                    let fd = file::rebuild_unnamed(&path, deleted.size)?;
+                    self.fill(deleted.space, &fd, deleted.size)?;
+                    self.unnamed.insert(key, fd);
+                }
+                let fd = rebuild::reopen(&self.unnamed[&key], *flags)?;
+                file::rebuild_position(&fd, &path, *position)?;
+                fd
+            }
+            OpenFileKind::SharedMemory { object } => {
+                let index = *object as usize;
+                let shared = self.files.shared.get(index).ok_or(ProcessError::Incomplete("shared memory that is open"))?;
+                let named = match &self.restart.job.shared_memory[index].kind {
+                    SharedMemoryKind::Named { path, .. } => Some(self.at(path)),
+                    _ => None,
+                };
+                match named {
+                    Some(path) => file::rebuild_named(&path, *flags, *position)?,
+                    None => {
+                        // SAFETY: the descriptor is open, and stays so as long as this process builds.
+                        let shared = unsafe { BorrowedFd::borrow_raw(*shared) };
+                        let fd = rebuild::reopen(shared, *flags)?;
+                        file::rebuild_position(&fd, Path::new("shared memory"), *position)?;
+                        fd
+                    }
+                }
+            }
+            OpenFileKind::Pipe { .. } => return Err(ProcessError::Incomplete("a pipe that is open")),
+            OpenFileKind::Proc { .. } => return Ok(None),
+        }))
+    }
+
+    /// The launcher's own input and output are the restart's own now.
+    fn inherited(&self, number: u8, description: &OpenFile) -> Result<OwnedFd, ProcessError> {
+        // SAFETY: only borrowed for as long as it takes to duplicate it, which fails where it is not open.
+        let own = unsafe { BorrowedFd::borrow_raw(RawFd::from(number)) };
+        if number == 0
+            && let OpenFileKind::Regular(regular) = &description.kind
+            && is_nothing(own)
+            && let Ok(fd) = file::rebuild_named(&self.at(&regular.path), description.flags, description.position)
+        {
+            return Ok(fd);
+        }
+        match rustix::io::fcntl_dupfd_cloexec(own, 0) {
+            Ok(fd) => Ok(fd),
+            // The restart was started with it closed.
+            Err(rustix::io::Errno::BADF) => Ok(file::rebuild_named(Path::new("/dev/null"), libc::O_RDWR.cast_unsigned(), 0)?),
+            Err(error) => Err(ProcessError::call(format!("duplicate descriptor {number}"))(error)),
+        }
+    }
+
+    /// A device; the restart's terminal for a terminal that is not there any more.
+    fn device(&self, path: &Path, flags: u32, position: u64) -> Result<OwnedFd, ProcessError> {
+        let error = match file::rebuild_named(path, flags, position) {
+            Ok(fd) => return Ok(fd),
+            Err(error) => error,
+        };
+        let terminal = path.starts_with("/dev/pts") || path.starts_with("/dev/tty");
+        let own = [0, 1, 2].into_iter().find(|&number| {
+            // SAFETY: only borrowed to ask what it is.
+            unsafe { BorrowedFd::borrow_raw(number) }.is_terminal()
+        });
+        match own {
+            Some(number) if terminal => {
+                // SAFETY: it is open: it has just been seen to be a terminal.
+                Ok(rebuild::reopen(unsafe { BorrowedFd::borrow_raw(number) }, flags)?)
+            }
+            _ => Err(error.into()),
+        }
+    }
+
+    /// Files without a name get their permission bits last: these may forbid to open them.
+    fn set_modes(&self) -> Result<(), RebuildError> {
+        for description in &self.restart.job.open_files {
+            if let OpenFileKind::Deleted(deleted) = &description.kind
+                && let Some(fd) = self.unnamed.get(&(deleted.device, deleted.inode))
+            {
+                file::rebuild_mode(fd, deleted.path.as_path(), deleted.mode)?;
+            }
+        }
+        for (object, &fd) in self.restart.job.shared_memory.iter().zip(&self.files.shared) {
+            if let SharedMemoryKind::Unlinked { path, mode } = &object.kind {
+                // SAFETY: the descriptor is open, and stays so as long as this process builds.
+                file::rebuild_mode(unsafe { BorrowedFd::borrow_raw(fd) }, path.as_path(), *mode)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a descriptor gives a program nothing to read: closed, `/dev/null`, or a terminal.
+fn is_nothing(fd: BorrowedFd<'_>) -> bool {
+    let Ok(stat) = rustix::fs::fstat(fd) else { return true };
+    let null = rustix::fs::stat("/dev/null").is_ok_and(|null| null.st_rdev == stat.st_rdev && null.st_mode == stat.st_mode);
+    null || fd.is_terminal()
+}
+
+/// A duplicate of `fd` with a number of at least `lowest`, where the limit allows.
+pub fn lift(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<RawFd, ProcessError> {
+    rustix::io::fcntl_dupfd_cloexec(fd, lowest)
+        .or_else(|_| rustix::io::fcntl_dupfd_cloexec(fd, 3))
+        .map(IntoRawFd::into_raw_fd)
+        .map_err(ProcessError::call("hold all files of the job open at once (raise the hard limit on open files, ulimit -Hn)"))
+}
+
+/// Raises the limit on descriptors as far as it goes; gives the first number above all of the job's, if the job's leave enough room.
+fn raise_limit(restart: &Restart<'_>) -> RawFd {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+    let highest = restart
+        .job
+        .processes
+        .iter()
+        .filter_map(|process| match &process.life {
+            Life::Alive(live) => live.descriptors.iter().map(|entry| entry.fd).max(),
+            Life::Zombie { .. } => None,
+        })
+        .max()
+        .unwrap_or(2);
+    let needed = restart.job.open_files.len() + restart.job.shared_memory.len() + 64;
+    let room = limit.maximum.is_none_or(|maximum| maximum > highest.unsigned_abs() as u64 + needed as u64);
+    if room { highest + 1 } else { 3 }
+}
+
+/// Takes a file over by its number, to close it when done.
+///
+/// # Safety
+/// The number must be open, and nobody else may close it.
+pub unsafe fn take(fd: RawFd) -> File {
+    // SAFETY: the caller's promise.
+    unsafe { File::from_raw_fd(fd) }
+}
+
+/// The number of a descriptor.
+pub fn number(fd: impl AsFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
+}

@@ -1,0 +1,128 @@
+//! The namespaces that a restarted job lives in: pids, so that every process has its number again; mounts, for a `/proc` of its own; and, for
+//! an ordinary user, a user namespace with that one user, in which the rest is allowed.
+
+use std::io;
+use std::path::Path;
+
+use ckpt_sys::fork::{Fork, fork};
+use ckpt_sys::raw::Errno;
+use ckpt_sys::syscall;
+use linux_raw_sys::general as nr;
+
+use crate::control::Report;
+use crate::error::{ProcessError, RestoreError};
+use crate::family::{self, Restart};
+
+/// Whether this process may make pid and mount namespaces without a user namespace: it has `CAP_SYS_ADMIN`.
+#[must_use]
+pub fn is_privileged() -> bool {
+    const CAP_SYS_ADMIN: u64 = 21;
+    effective_capabilities() & 1 << CAP_SYS_ADMIN != 0
+}
+
+fn effective_capabilities() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Forks the first process of the new namespaces, which grows the tree; gives its pid out here.
+pub fn make_init(restart: &Restart<'_>) -> Result<i32, RestoreError> {
+    let user = if restart.user_namespace { nr::CLONE_NEWUSER } else { 0 };
+    // SAFETY: the caller of a restart has one thread at this point; the child works on its copy of all memory, and never returns.
+    match unsafe { fork(u64::from(nr::CLONE_NEWPID | nr::CLONE_NEWNS | user), None) } {
+        Ok(Fork::Parent(pid)) => Ok(pid),
+        Ok(Fork::Child) => match furnish(restart) {
+            Ok(()) => family::grow(restart, 0, None),
+            Err(error) => family::fail(restart, "the new namespaces", &error),
+        },
+        Err(Errno(errno)) => Err(RestoreError::Namespaces {
+            kind: if restart.user_namespace { "user, pid and mount" } else { "pid and mount" },
+            source: io::Error::from_raw_os_error(errno),
+            remedy: remedy(errno),
+        }),
+    }
+}
+
+/// What to look at when namespaces cannot be made.
+#[must_use]
+pub fn remedy(errno: i32) -> &'static str {
+    match errno {
+        libc::ENOSPC | libc::EUSERS => {
+            "there are too many already, or none are allowed: see user.max_user_namespaces, user.max_pid_namespaces and user.max_mnt_namespaces"
+        }
+        libc::EPERM | libc::EACCES => {
+            "see kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns and, in a container, its seccomp profile; or restart as root"
+        }
+        libc::ENOSYS => "clone3 is forbidden here, perhaps by a container's seccomp profile",
+        _ => "ask the administrator of this machine whether user namespaces are allowed",
+    }
+}
+
+/// In the new namespaces, before anything else is done there.
+fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
+    // Until the job is complete it is nothing without the restart.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(ProcessError::call("be tied to the restart"))?;
+    if restart.user_namespace {
+        // A group map may be written by an ordinary user only where groups cannot be dropped.
+        write("/proc/self/setgroups", "deny")?;
+        let (uid, gid) = (restart.uid, restart.gid);
+        write("/proc/self/uid_map", &format!("{uid} {uid} 1"))?;
+        write("/proc/self/gid_map", &format!("{gid} {gid} 1"))?;
+    }
+    // What is mounted later outside is to be seen, and nothing that is mounted here outside.
+    mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE).map_err(|error| mount_error("separate the mounts", error))?;
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    if let Err(error) = mount(Some(c"proc"), c"/proc", Some(c"proc"), flags) {
+        // In a container where parts of /proc are covered, the kernel does not give an ordinary user a whole one.
+        restart.report(&Report::Note(format!(
+            "cannot mount /proc ({}): the job sees the processes of the machine there, with other numbers than its own",
+            io::Error::from_raw_os_error(error.0)
+        )));
+    }
+    // Numbers that are not asked for by name are to come after the job's. Where that is not allowed they are low ones.
+    let _ = std::fs::write("/proc/sys/kernel/ns_last_pid", (restart.tree.free_from - 1).to_string());
+    unregister_rseq();
+    Ok(())
+}
+
+fn write(path: &str, text: &str) -> Result<(), ProcessError> {
+    std::fs::write(Path::new(path), text).map_err(ProcessError::call(format!("write {path}")))
+}
+
+fn mount(source: Option<&std::ffi::CStr>, target: &std::ffi::CStr, kind: Option<&std::ffi::CStr>, flags: u64) -> Result<(), Errno> {
+    let text = |text: Option<&std::ffi::CStr>| text.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
+    // SAFETY: strings that end with a zero byte, or null where the call allows it.
+    unsafe { syscall!(nr::__NR_mount, text(source), target.as_ptr(), text(kind), flags, 0) }.map(|_| ())
+}
+
+fn mount_error(what: &str, Errno(errno): Errno) -> ProcessError {
+    ProcessError::Call { what: format!("{what} ({})", remedy(errno)), source: io::Error::from_raw_os_error(errno) }
+}
+
+/// Ends the C library's registration of restartable sequences of this thread: its memory will be gone, and all processes of the job come
+/// from this one. The library then asks the kernel where it would have looked there.
+fn unregister_rseq() {
+    /// `RSEQ_SIG` of x86 (glibc, sysdeps/unix/sysv/linux/x86/bits/rseq.h).
+    const SIGNATURE: u32 = 0x5305_3053;
+    const UNREGISTER: u32 = 1;
+    // SAFETY: dlsym looks a name up; glibc documents both symbols (`__rseq_offset` is a ptrdiff_t, `__rseq_size` an unsigned int).
+    let (offset, size) = unsafe {
+        let offset = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()).cast::<isize>();
+        let size = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()).cast::<u32>();
+        if offset.is_null() || size.is_null() { return } else { (*offset, *size) }
+    };
+    let mut thread_pointer = 0u64;
+    const ARCH_GET_FS: u32 = 0x1003;
+    // SAFETY: the call writes to `thread_pointer`.
+    let _ = unsafe { syscall!(nr::__NR_arch_prctl, ARCH_GET_FS, &raw mut thread_pointer) };
+    let area = thread_pointer.wrapping_add_signed(offset as i64);
+    // glibc tells how many bytes are in use, which may be fewer than it registered: the kernel wants the latter.
+    for len in [size.max(32), size, 32, size.next_multiple_of(32), size.next_power_of_two().max(32)] {
+        // SAFETY: ends what the library registered for this thread; the call checks that it was that.
+        if unsafe { syscall!(nr::__NR_rseq, area, len, UNREGISTER, SIGNATURE) }.is_ok() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,659 @@
+//! One process of the job: what it does, once it is in its place in the tree, to become what it was.
+//!
+//! 1. Forgets the signals that the building of the tree left pending.
+//! 2. Maps and fills its memory ([`crate::memory`]).
+//! 3. Arranges its descriptors ([`crate::descriptors`]), directories, umask.
+//! 4. Writes the restorer's operations ([`crate::restorer`]): the swap of the address spaces, the threads, and what each thread has.
+//! 5. Enters the restorer, and is itself no more.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::RawFd;
+
+use ckpt_objects::file::OpenFileKind;
+use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
+use ckpt_objects::process::{LiveProcess, ProcessState};
+use ckpt_objects::signal::Siginfo;
+use ckpt_objects::thread::{Scheduling, ThreadState};
+use ckpt_objects::{FilePath, NsPid, file};
+use ckpt_sys::syscall;
+use linux_raw_sys::general as nr;
+use rustix::fs::Mode;
+
+use crate::control::{Control, OPEN, Report};
+use crate::descriptors::{self, Move};
+use crate::error::ProcessError;
+use crate::family::{self, Restart};
+use crate::files::Files;
+use crate::holes::{PAGE, Ranges, TASK_SIZE};
+use crate::memory::{self, Layout, PR_SET_VMA, PR_SET_VMA_ANON_NAME, Sources};
+use crate::restorer::{Check, Operations, Region, Step};
+use crate::vdso::{self, Vdso};
+
+const PR_SET_PDEATHSIG: u64 = 1;
+const PR_SET_DUMPABLE: u64 = 4;
+const PR_SET_KEEPCAPS: u64 = 8;
+const PR_SET_NAME: u64 = 15;
+const PR_CAPBSET_DROP: u64 = 24;
+const PR_SET_SECUREBITS: u64 = 28;
+const PR_SET_TIMERSLACK: u64 = 29;
+const PR_SET_MM: u64 = 35;
+const PR_SET_MM_MAP: u64 = 14;
+const PR_SET_NO_NEW_PRIVS: u64 = 38;
+const PR_SET_THP_DISABLE: u64 = 41;
+const PR_CAP_AMBIENT: u64 = 47;
+const PR_CAP_AMBIENT_RAISE: u64 = 2;
+const ARCH_SET_GS: u64 = 0x1001;
+const ARCH_SET_FS: u64 = 0x1002;
+const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+const ARCH_MAP_VDSO_64: u64 = 0x2003;
+/// The XSAVE component of AMX tile data, which a process must ask for.
+const XFEATURE_XTILEDATA: u64 = 18;
+/// `_LINUX_CAPABILITY_VERSION_3` (include/uapi/linux/capability.h).
+const CAPABILITY_VERSION: u64 = 0x2008_0522;
+const SCHED_DEADLINE: u32 = 6;
+/// `SECBIT_KEEP_CAPS` (include/uapi/linux/securebits.h).
+const SECBIT_KEEP_CAPS: u32 = 1 << 4;
+
+/// Makes this process adopt orphans below it.
+pub fn set_subreaper(on: bool) -> Result<(), ProcessError> {
+    // SAFETY: takes a number only.
+    unsafe { syscall!(nr::__NR_prctl, 36, u32::from(on), 0, 0, 0) }.map(|_| ()).map_err(ProcessError::raw("adopt orphans"))
+}
+
+/// Names this thread. A name is for people: nothing depends on it.
+pub fn set_name(name: &FilePath) {
+    if let Ok(name) = CString::new(name.0.clone()) {
+        // SAFETY: a string that ends with a zero byte.
+        let _ = unsafe { syscall!(nr::__NR_prctl, PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+    }
+}
+
+/// Becomes the process that `live` describes. Returns only with an error.
+pub fn become_process(
+    restart: &Restart<'_>,
+    process: &ProcessState,
+    live: &LiveProcess,
+    files: &Files,
+) -> Result<Infallible, ProcessError> {
+    forget_signals();
+    if live.settings.thp_disable {
+        // SAFETY: takes numbers only.
+        unsafe { syscall!(nr::__NR_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0) }.map_err(ProcessError::raw("disable huge pages"))?;
+    }
+    let mut vdso = VdsoPlan::of(restart, &live.memory)?;
+    let vmas = vdso.replace_in(&live.memory.vmas);
+    let mut layout = map_memory(restart, live, &vmas, files)?;
+    vdso.finish(&mut layout)?;
+    prepare_agent(live, &layout)?;
+    let tiles = live.threads.iter().any(|thread| uses_tiles(thread, &layout));
+    layout.finish()?;
+
+    let len = region_len(live, &vmas);
+    let base = layout.set_aside(len)?;
+    let control = restart.control.address();
+    // SAFETY: the region has just been set aside; this process is done with the shared page but through the region.
+    let mut region = unsafe { Region::new(base, len, control) }.map_err(ProcessError::raw("set up the restorer"))?;
+
+    set_place(restart, live, process.pid)?;
+    let own = Own::now()?;
+    let (reports, exe) = arrange_descriptors(restart, live, files, process.pid.0)?;
+    // Failures from here on must find the pipe by its new number.
+    let restart = &Restart { reports, ..*restart };
+    let builder = Builder { restart, process, live, layout: &layout, vmas: &vmas, vdso: &vdso, own, exe, reports, tiles };
+    let first = builder.build(&mut region).unwrap_or_else(|error| family::fail(restart, &format!("process {}", process.pid), &error));
+    // SAFETY: the operations replace this program by the job's: nothing of it is used any more.
+    unsafe { region.enter(first, reports) }
+}
+
+/// Takes back what is pending: the ends of children that were needed for a moment.
+fn forget_signals() {
+    let all = u64::MAX;
+    let no_wait = [0u64; 2];
+    // SAFETY: the set and the time live over the call, and no siginfo is wanted.
+    while unsafe { syscall!(nr::__NR_rt_sigtimedwait, &raw const all, 0, no_wait.as_ptr(), size_of::<u64>()) }.is_ok() {}
+}
+
+fn map_memory<'a>(
+    restart: &Restart<'_>,
+    live: &LiveProcess,
+    vmas: &'a [Vma],
+    files: &Files,
+) -> Result<Layout<'a>, ProcessError> {
+    let space = live.memory.space;
+    let sources = Sources { files: restart.mapped, shared: &files.shared };
+    let layout = Layout::map(vmas, &sources, |start, end| {
+        // The old vDSO's image, where it is bridged, comes from the metadata.
+        memory::has_pages(restart.reader, space, start, end)
+            || live.memory.vmas.iter().any(|vma| vma.start == start && vma.backing == Backing::Vdso)
+    })?;
+    layout.fill(restart.reader, space, restart.fill_threads, &restart.control.filled)?;
+    Ok(layout)
+}
+
+/// Puts the agent back into the state between checkpoints, with the number of threads that are about to leave the restorer.
+fn prepare_agent(live: &LiveProcess, layout: &Layout<'_>) -> Result<(), ProcessError> {
+    let agent = &live.agent;
+    if agent.leave == 0 || agent.transient_len > PAGE {
+        return Err(ProcessError::Incomplete("the agent in a process"));
+    }
+    let leaving = live.threads.iter().filter(|thread| !thread.exited).count() as u32;
+    if leaving == 0 {
+        return Err(ProcessError::Incomplete("the threads of a process"));
+    }
+    layout.write(agent.transient_start, &vec![0; agent.transient_len as usize])?;
+    layout.write(agent.leaving, &leaving.to_ne_bytes())?;
+    Ok(())
+}
+
+/// Whether the thread's signal frame holds AMX tile registers, which the kernel loads only for a process that asked for them.
+fn uses_tiles(thread: &ThreadState, layout: &Layout<'_>) -> bool {
+    use ckpt_sys::sigframe::{SigContext, UContext};
+    let fpstate_at = thread.frame + (std::mem::offset_of!(UContext, context) + std::mem::offset_of!(SigContext, fpstate)) as u64;
+    // `struct _fpx_sw_bytes` is the last 48 bytes of the 512 of the legacy area: magic, extended size, features.
+    let number = |at: u64| layout.read(at, 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+    const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+    let Some(fpstate) = number(fpstate_at).filter(|&at| at != 0 && !thread.exited) else { return false };
+    let magic = number(fpstate + 464).map(|word| word as u32);
+    magic == Some(FP_XSTATE_MAGIC1) && number(fpstate + 472).is_some_and(|features| features & 1 << XFEATURE_XTILEDATA != 0)
+}
+
+/// How the process gets a vDSO where it had one.
+enum VdsoPlan {
+    /// It had none.
+    None,
+    /// This kernel's, at the old place of its data.
+    Same {
+        vvar: u64,
+        start: u64,
+        len: u64,
+    },
+    /// The old one's image, with this kernel's elsewhere.
+    Bridge {
+        start: u64,
+        old: Vec<u8>,
+        own: Vdso,
+        at: u64,
+    },
+}
+
+impl VdsoPlan {
+    fn of(restart: &Restart<'_>, memory: &AddressSpace) -> Result<Self, ProcessError> {
+        let old = &restart.job.machine.vdso;
+        let Some(vdso) = memory.vmas.iter().find(|vma| vma.backing == Backing::Vdso) else { return Ok(Self::None) };
+        let first_vvar = memory.vmas.iter().find(|vma| vma.backing == Backing::Vvar);
+        let vvar = first_vvar.map_or(vdso.start, |vma| vma.start);
+        let own = Vdso::own().ok_or_else(|| ProcessError::Vdso("this kernel gives none".to_owned()))?;
+        if own.bytes == *old && own.start - own.vvar == vdso.start - vvar && vdso.len() == own.bytes.len() as u64 {
+            return Ok(Self::Same { vvar, start: vdso.start, len: vdso.len() });
+        }
+        if vdso.len() != old.len() as u64 {
+            return Err(ProcessError::Vdso("the image holds another one than the process has".to_owned()));
+        }
+        Ok(Self::Bridge { start: vdso.start, old: old.clone(), own, at: 0 })
+    }
+
+    /// The mappings with the old vDSO as ordinary memory where it is bridged.
+    fn replace_in(&self, vmas: &[Vma]) -> Vec<Vma> {
+        let mut vmas = vmas.to_vec();
+        if matches!(self, Self::Bridge { .. }) {
+            vmas.retain(|vma| vma.backing != Backing::Vvar);
+            for vma in vmas.iter_mut().filter(|vma| vma.backing == Backing::Vdso) {
+                vma.backing = Backing::Anonymous;
+            }
+        }
+        vmas
+    }
+
+    /// Finds a place for this kernel's vDSO, and writes the old one's image, where it is bridged.
+    fn finish(&mut self, layout: &mut Layout<'_>) -> Result<(), ProcessError> {
+        let Self::Bridge { start, old, own, at } = self else { return Ok(()) };
+        *at = layout.free_address(own.start - own.vvar + own.bytes.len() as u64)?;
+        let new_start = *at + (own.start - own.vvar);
+        layout.write(*start, &vdso::bridge(old, &own.bytes, new_start).map_err(ProcessError::Vdso)?)?;
+        Ok(())
+    }
+}
+
+/// Room for the restorer's data: generous, since only what is used becomes memory.
+fn region_len(live: &LiveProcess, vmas: &[Vma]) -> u64 {
+    let pending = |signals: &Vec<Siginfo>| signals.len() as u64;
+    let signals = pending(&live.signals.pending) + live.threads.iter().map(|thread| pending(&thread.pending)).sum::<u64>();
+    let items = (1 << 20) + vmas.len() as u64 * 4096 + live.threads.len() as u64 * (32 << 10) + signals * 512;
+    items.next_multiple_of(PAGE)
+}
+
+/// Gives every descriptor its number. The two that the restorer needs for itself get numbers that the job does not use: for reports,
+/// and the program's file, if it can be had.
+fn arrange_descriptors(
+    restart: &Restart<'_>,
+    live: &LiveProcess,
+    files: &Files,
+    pid: i32,
+) -> Result<(RawFd, Option<RawFd>), ProcessError> {
+    let mut moves = Vec::new();
+    for entry in &live.descriptors {
+        let index = entry.file as usize;
+        let from = match files.open.get(index) {
+            Some(Some(fd)) => *fd,
+            Some(None) => open_in_proc(restart, index, pid)?,
+            None => return Err(ProcessError::Incomplete("a file that is open")),
+        };
+        moves.push(Move { from, to: entry.fd, close_on_exec: entry.close_on_exec });
+    }
+    let mut free = (0..).filter(|number| !live.descriptors.iter().any(|entry| entry.fd == *number));
+    let mut own = |from: RawFd| {
+        let to = free.next().unwrap_or(RawFd::MAX);
+        moves.push(Move { from, to, close_on_exec: true });
+        to
+    };
+    let reports = own(restart.reports);
+    let program = restart.mapped.get(live.memory.fields.exe as usize).and_then(Option::as_ref);
+    let exe = match program {
+        Some(path) => {
+            let fd = file::rebuild_named(path, libc::O_RDONLY.cast_unsigned(), 0)?;
+            Some(own(std::os::fd::IntoRawFd::into_raw_fd(fd)))
+        }
+        None => None,
+    };
+    // SAFETY: this process uses no descriptor but these from now on.
+    unsafe { descriptors::arrange(&moves) }?;
+    Ok((reports, exe))
+}
+
+/// Opens a file of `/proc`, which is there only now that the processes are.
+fn open_in_proc(restart: &Restart<'_>, index: usize, pid: i32) -> Result<RawFd, ProcessError> {
+    let description = &restart.job.open_files[index];
+    let OpenFileKind::Proc { path } = &description.kind else {
+        return Err(ProcessError::Incomplete("a file that is open"));
+    };
+    let path = path.as_path();
+    // By the name that works where this namespace's own `/proc` could not be mounted, too.
+    let own = path.strip_prefix(format!("/proc/{pid}")).map(|rest| std::path::Path::new("/proc/self").join(rest));
+    let fd = file::rebuild_named(own.as_deref().unwrap_or(path), description.flags, description.position)?;
+    Ok(std::os::fd::IntoRawFd::into_raw_fd(fd))
+}
+
+/// Directories, umask, and what else is set by calls that need no restorer.
+fn set_place(restart: &Restart<'_>, live: &LiveProcess, pid: NsPid) -> Result<(), ProcessError> {
+    let cwd = restart.paths.resolve(&live.cwd);
+    std::env::set_current_dir(&cwd).map_err(ProcessError::call(format!("change to directory {}", cwd.display())))?;
+    if live.root.0 != b"/" {
+        let root = restart.paths.resolve(&live.root);
+        rustix::process::chroot(&root).map_err(ProcessError::call(format!("change the root to {}", root.display())))?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(live.umask));
+    let wanted = live.oom_score_adj.to_string();
+    let path = "/proc/self/oom_score_adj";
+    if std::fs::read_to_string(path).is_ok_and(|own| own.trim_end() != wanted)
+        && let Err(error) = std::fs::write(path, &wanted)
+    {
+        restart.report(&Report::Note(format!("process {pid}: cannot set oom_score_adj to {wanted}: {error}")));
+    }
+    Ok(())
+}
+
+/// Writes the operations of one process.
+struct Builder<'a> {
+    restart: &'a Restart<'a>,
+    process: &'a ProcessState,
+    live: &'a LiveProcess,
+    layout: &'a Layout<'a>,
+    vmas: &'a [Vma],
+    vdso: &'a VdsoPlan,
+    own: Own,
+    exe: Option<RawFd>,
+    reports: RawFd,
+    tiles: bool,
+}
+
+impl Builder<'_> {
+    /// Writes them into the region; gives the address of the first.
+    fn build(&self, region: &mut Region) -> Result<u64, ProcessError> {
+        let local = region.put(&0u32.to_ne_bytes())?;
+        let threads = &self.live.threads;
+        let Some((leader, others)) = threads.split_first().filter(|(leader, _)| leader.tid == self.process.pid) else {
+            return Err(ProcessError::Incomplete("the leader of a process's threads"));
+        };
+        // The first thread that is alive does, when the gate is open, what must not happen before.
+        let finisher = threads.iter().find(|thread| !thread.exited).map(|thread| thread.tid);
+        let mut main = Operations::new(leader.tid.0);
+        self.swap_memory(region, &mut main)?;
+        self.set_signal_actions(region, &mut main)?;
+        for thread in others {
+            let list = self.thread(region, thread, finisher == Some(thread.tid), local)?;
+            let list = region.put_operations(&list)?;
+            clone_thread(region, &mut main, thread.tid.0, list)?;
+        }
+        queue_pending(region, &mut main, leader.tid.0, None, &self.live.signals.pending)?;
+        main.append(self.thread(region, leader, finisher == Some(leader.tid), local)?);
+        Ok(region.put_operations(&main)?)
+    }
+
+    /// Unmaps what is there, and puts the job's memory in its place.
+    fn swap_memory(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
+        let mut kept = Ranges::default();
+        kept.insert(region.base(), region.base() + region.len());
+        for placed in &self.layout.placed {
+            kept.insert(placed.at, placed.at + (placed.end - placed.start));
+        }
+        for (start, end) in kept.gaps(0, TASK_SIZE) {
+            list.call(Step::Unmap, Check::Success, nr::__NR_munmap, &[start, end - start]);
+        }
+        self.map_vdso(list);
+        for placed in self.layout.placed.iter().filter(|placed| placed.at != placed.start) {
+            let len = placed.end - placed.start;
+            let flags = u64::from(nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED);
+            list.call_expecting(Step::Move, nr::__NR_mremap, &[placed.at, len, len, flags, placed.start], placed.start);
+        }
+        for vma in &self.layout.deferred {
+            let flags = u64::from(memory::anonymous_flags(vma) | nr::MAP_FIXED_NOREPLACE);
+            let args = [vma.start, vma.len(), u64::from(vma.prot), flags, u64::MAX, 0];
+            list.call_expecting(Step::Map, nr::__NR_mmap, &args, vma.start);
+            for (advice, required) in memory::advices(vma.flags) {
+                let check = if required { Check::Success } else { Check::Any };
+                list.call(Step::Advise, check, nr::__NR_madvise, &[vma.start, vma.len(), u64::from(advice)]);
+            }
+            if let Some(name) = &vma.name {
+                let name = region.put(&[&name.0[..], &[0]].concat())?;
+                let args = [PR_SET_VMA.into(), PR_SET_VMA_ANON_NAME.into(), vma.start, vma.len(), name];
+                list.call(Step::Name, Check::Any, nr::__NR_prctl, &args);
+            }
+        }
+        self.set_mm_fields(region, list)?;
+        for vma in self.vmas.iter().filter(|vma| !matches!(vma.backing, Backing::Vvar | Backing::Vdso)) {
+            if vma.flags.contains(VmaFlags::LOCKED) {
+                list.call(Step::Lock, Check::Report, nr::__NR_mlock, &[vma.start, vma.len()]);
+            }
+            if vma.flags.contains(VmaFlags::SEALED) {
+                list.call(Step::Seal, Check::Report, nr::__NR_mseal, &[vma.start, vma.len(), 0]);
+            }
+        }
+        if self.tiles {
+            list.call(Step::TileRegisters, Check::Success, nr::__NR_arch_prctl, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA]);
+        }
+        Ok(())
+    }
+
+    fn map_vdso(&self, list: &mut Operations) {
+        let (at, start, len) = match self.vdso {
+            VdsoPlan::None => return,
+            VdsoPlan::Same { vvar, start, len } => (*vvar, *start, *len),
+            VdsoPlan::Bridge { own, at, .. } => (*at, at + (own.start - own.vvar), own.bytes.len() as u64),
+        };
+        list.call(Step::Vdso, Check::Success, nr::__NR_arch_prctl, &[ARCH_MAP_VDSO_64, at]);
+        // The address is a wish to the kernel: this fails where it was not granted.
+        let protection = u64::from(nr::PROT_READ | nr::PROT_EXEC);
+        list.call(Step::Vdso, Check::Success, nr::__NR_mprotect, &[start, len, protection]);
+    }
+
+    fn set_mm_fields(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
+        let fields = &self.live.memory.fields;
+        let auxv = region.put(&fields.auxv)?;
+        // struct prctl_mm_map (include/uapi/linux/prctl.h); the last word is auxv_size and exe_fd.
+        let exe = self.exe.map_or(u32::MAX, i32::cast_unsigned);
+        let map = region.put_words(&[
+            fields.start_code,
+            fields.end_code,
+            fields.start_data,
+            fields.end_data,
+            fields.start_brk,
+            fields.brk,
+            fields.start_stack,
+            fields.arg_start,
+            fields.arg_end,
+            fields.env_start,
+            fields.env_end,
+            auxv,
+            fields.auxv.len() as u64 | u64::from(exe) << 32,
+        ])?;
+        list.call(Step::MmFields, Check::Success, nr::__NR_prctl, &[PR_SET_MM, PR_SET_MM_MAP, map, 13 * 8, 0]);
+        if let Some(exe) = self.exe {
+            list.call(Step::Close, Check::Success, nr::__NR_close, &[u64::from(exe.cast_unsigned())]);
+        }
+        Ok(())
+    }
+
+    fn set_signal_actions(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
+        for (signal, action) in (1u64..).zip(&self.live.signals.actions) {
+            if signal == libc::SIGKILL as u64 || signal == libc::SIGSTOP as u64 {
+                continue;
+            }
+            let action = region.put_words(&[action.handler, action.flags, action.restorer, action.mask])?;
+            list.call(Step::SignalAction, Check::Success, nr::__NR_rt_sigaction, &[signal, action, 0, 8]);
+        }
+        Ok(())
+    }
+
+    /// What a thread does from its beginning until it leaves.
+    fn thread(
+        &self,
+        region: &mut Region,
+        thread: &ThreadState,
+        finishes: bool,
+        local: u64,
+    ) -> Result<Operations, ProcessError> {
+        let mut list = Operations::new(thread.tid.0);
+        let name = region.put(&[&thread.comm.0[..], &[0]].concat())?;
+        list.call(Step::ThreadName, Check::Success, nr::__NR_prctl, &[PR_SET_NAME, name]);
+        if thread.exited {
+            list.call(Step::TidAddress, Check::Success, nr::__NR_set_tid_address, &[0]);
+            list.call(Step::RobustList, Check::Success, nr::__NR_set_robust_list, &[0, ROBUST_LIST_LEN]);
+            self.set_credentials(region, &mut list)?;
+            list.call(Step::Exit, Check::Success, nr::__NR_exit, &[0]);
+            return Ok(list);
+        }
+        list.call(Step::FsBase, Check::Success, nr::__NR_arch_prctl, &[ARCH_SET_FS, thread.fs_base]);
+        list.call(Step::GsBase, Check::Success, nr::__NR_arch_prctl, &[ARCH_SET_GS, thread.gs_base]);
+        let tid = u64::from(thread.tid.0.cast_unsigned());
+        list.call_expecting(Step::TidAddress, nr::__NR_set_tid_address, &[thread.clear_child_tid], tid);
+        let (head, len) = thread.robust_list;
+        let len = if len == 0 { ROBUST_LIST_LEN } else { len };
+        list.call(Step::RobustList, Check::Success, nr::__NR_set_robust_list, &[head, len]);
+        if thread.timer_slack_ns != 0 {
+            list.call(Step::TimerSlack, Check::Success, nr::__NR_prctl, &[PR_SET_TIMERSLACK, thread.timer_slack_ns]);
+        }
+        set_scheduling(region, &mut list, &thread.scheduling)?;
+        if thread.no_new_privs {
+            list.call(Step::NoNewPrivileges, Check::Success, nr::__NR_prctl, &[PR_SET_NO_NEW_PRIVS, 1]);
+        }
+        self.set_credentials(region, &mut list)?;
+        // A change of user or capabilities takes it away.
+        let parent_death = u64::from(thread.parent_death_signal.cast_unsigned());
+        list.call(Step::ParentDeathSignal, Check::Success, nr::__NR_prctl, &[PR_SET_PDEATHSIG, parent_death]);
+        queue_pending(region, &mut list, self.process.pid.0, Some(thread.tid.0), &thread.pending)?;
+        if finishes {
+            self.set_limits(region, &mut list)?;
+        }
+        if let Some(rseq) = thread.rseq {
+            let args = [rseq.address, rseq.len.into(), 0, rseq.signature.into()];
+            list.call(Step::Rseq, Check::Success, nr::__NR_rseq, &args);
+        }
+        let gate = region.gate();
+        list.arrive(gate + std::mem::offset_of!(Control, arrived) as u64);
+        if finishes {
+            list.wait(gate + std::mem::offset_of!(Control, gate) as u64, OPEN);
+            list.call(Step::Close, Check::Success, nr::__NR_close, &[u64::from(self.reports.cast_unsigned())]);
+            // Nothing but 0 and 1 can be set; what the kernel itself set for a set-uid program counts as 0.
+            let dumpable = u64::from(self.live.settings.dumpable == 1);
+            list.call(Step::Dumpable, Check::Any, nr::__NR_prctl, &[PR_SET_DUMPABLE, dumpable]);
+            for (which, timer) in (0u64..).zip(&self.live.interval_timers).filter(|(_, timer)| timer.value_us != 0) {
+                let parts = |us: u64| [us / 1_000_000, us % 1_000_000];
+                let value = region.put_words(&[parts(timer.interval_us), parts(timer.value_us)].concat())?;
+                list.call(Step::Timer, Check::Any, nr::__NR_setitimer, &[which, value, 0]);
+            }
+            list.arrive(local);
+        } else {
+            list.wait(local, 1);
+        }
+        let agent = &self.live.agent;
+        list.leave(agent.leave, [region.base(), region.len(), thread.frame, agent.leaving]);
+        Ok(list)
+    }
+
+    /// User, groups and capabilities, which each thread has for itself.
+    fn set_credentials(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
+        let wanted = &self.live.credentials;
+        let own = &self.own;
+        let [inheritable, permitted, effective, bounding, ambient] = wanted.capabilities;
+        for capability in 0..64u64 {
+            if own.bounding & !bounding & 1 << capability != 0 {
+                list.call(Step::BoundingSet, Check::Report, nr::__NR_prctl, &[PR_CAPBSET_DROP, capability]);
+            }
+        }
+        if !self.restart.user_namespace && own.groups != wanted.groups {
+            let groups: Vec<u8> = wanted.groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
+            let groups = region.put(&groups)?;
+            list.call(Step::Groups, Check::Success, nr::__NR_setgroups, &[wanted.groups.len() as u64, groups]);
+        }
+        let changes_user = own.uids != wanted.uids || own.gids != wanted.gids;
+        if changes_user {
+            // Else the capabilities would go with the user, and with them the right to set what follows.
+            list.call(Step::User, Check::Success, nr::__NR_prctl, &[PR_SET_KEEPCAPS, 1]);
+            let ids = |ids: [u32; 4]| ids.map(u64::from);
+            let (uids, gids) = (ids(wanted.uids), ids(wanted.gids));
+            list.call(Step::User, Check::Success, nr::__NR_setresgid, &gids[..3]);
+            list.call(Step::User, Check::Any, nr::__NR_setfsgid, &gids[3..]);
+            list.call(Step::User, Check::Success, nr::__NR_setresuid, &uids[..3]);
+            list.call(Step::User, Check::Any, nr::__NR_setfsuid, &uids[3..]);
+        }
+        // What this restart does not have it cannot give.
+        let permitted = permitted & own.permitted;
+        let halves = |set: u64, shift: u32| (set >> shift) as u32;
+        let header = region.put_words(&[CAPABILITY_VERSION])?;
+        let capset = |region: &mut Region, list: &mut Operations, [effective, permitted, inheritable]: [u64; 3]| {
+            let words: Vec<u8> = [0, 32]
+                .into_iter()
+                .flat_map(|shift| [effective, permitted, inheritable].map(|set| halves(set, shift)))
+                .flat_map(u32::to_ne_bytes)
+                .collect();
+            let data = region.put(&words)?;
+            list.call(Step::Capabilities, Check::Success, nr::__NR_capset, &[header, data]);
+            Ok::<(), ProcessError>(())
+        };
+        if wanted.securebits != 0 || changes_user {
+            capset(region, list, [own.permitted, own.permitted, inheritable])?;
+            let bits = u64::from(wanted.securebits & !SECBIT_KEEP_CAPS);
+            list.call(Step::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_SECUREBITS, bits]);
+        }
+        capset(region, list, [effective & permitted, permitted, inheritable & (permitted | own.inheritable)])?;
+        for capability in (0..64u64).filter(|capability| ambient & permitted & 1 << capability != 0) {
+            let args = [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability];
+            list.call(Step::Capabilities, Check::Report, nr::__NR_prctl, &args);
+        }
+        Ok(())
+    }
+
+    fn set_limits(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
+        for (resource, limit) in (0u32..).zip(&self.live.limits) {
+            let mut own = [0u64; 2];
+            // SAFETY: `own` is a `struct rlimit64`, to be written.
+            unsafe { syscall!(nr::__NR_prlimit64, 0, resource, 0, own.as_mut_ptr()) }
+                .map_err(ProcessError::raw("read a resource limit"))?;
+            // Only root may raise what this restart was given.
+            let hard = limit.hard.min(own[1]);
+            let limit = region.put_words(&[limit.soft.min(hard), hard])?;
+            list.call(Step::Limit, Check::Report, nr::__NR_prlimit64, &[0, resource.into(), limit, 0]);
+        }
+        Ok(())
+    }
+}
+
+/// Size of `struct robust_list_head`: the only length that the kernel takes.
+const ROBUST_LIST_LEN: u64 = 24;
+
+/// Operations that queue signals, to the calling thread or (from the leader) to its whole process. The kernel lets a thread send itself
+/// what looks as if it came from anybody.
+fn queue_pending(
+    region: &mut Region,
+    list: &mut Operations,
+    pid: i32,
+    tid: Option<i32>,
+    signals: &[Siginfo],
+) -> Result<(), ProcessError> {
+    for Siginfo(info) in signals {
+        if info.len() != 128 {
+            return Err(ProcessError::Incomplete("a pending signal"));
+        }
+        let signal = u64::from(u32::from_ne_bytes([info[0], info[1], info[2], info[3]]));
+        let info = region.put(info)?;
+        let pid = u64::from(pid.cast_unsigned());
+        match tid {
+            Some(tid) => {
+                let args = [pid, u64::from(tid.cast_unsigned()), signal, info];
+                list.call(Step::PendingSignal, Check::Success, nr::__NR_rt_tgsigqueueinfo, &args);
+            }
+            None => list.call(Step::PendingSignal, Check::Success, nr::__NR_rt_sigqueueinfo, &[pid, signal, info]),
+        }
+    }
+    Ok(())
+}
+
+fn clone_thread(region: &mut Region, list: &mut Operations, tid: i32, operations: u64) -> Result<(), ProcessError> {
+    let flags = nr::CLONE_VM | nr::CLONE_FS | nr::CLONE_FILES | nr::CLONE_SIGHAND | nr::CLONE_THREAD | nr::CLONE_SYSVSEM;
+    let set_tid = region.put(&tid.to_ne_bytes())?;
+    // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
+    let args = region.put_words(&[flags.into(), 0, 0, 0, 0, 0, 0, 0, set_tid, 1, 0])?;
+    list.clone_thread(tid, args, 11 * 8, operations);
+    Ok(())
+}
+
+fn set_scheduling(region: &mut Region, list: &mut Operations, wanted: &Scheduling) -> Result<(), ProcessError> {
+    if wanted.policy != SCHED_DEADLINE {
+        // struct sched_attr: size, policy, flags (8), nice, priority, runtime (8), deadline (8), period (8).
+        let attr = region.put_words(&[
+            48 | u64::from(wanted.policy) << 32,
+            0,
+            u64::from(wanted.nice.cast_unsigned()) | u64::from(wanted.priority) << 32,
+            0,
+            0,
+            0,
+        ])?;
+        list.call(Step::Scheduling, Check::Report, nr::__NR_sched_setattr, &[0, attr, 0]);
+    }
+    if !wanted.affinity.is_empty() {
+        let mut own = vec![0u64; wanted.affinity.len().max(16)];
+        // SAFETY: `own` is writable for its length.
+        let _ = unsafe { syscall!(nr::__NR_sched_getaffinity, 0, own.len() * 8, own.as_mut_ptr()) };
+        let both: Vec<u64> = wanted.affinity.iter().zip(&own).map(|(wanted, own)| wanted & own).collect();
+        // Where none of its processors is to be had here, it may run on any.
+        if both.iter().any(|word| *word != 0) {
+            let mask = region.put_words(&both)?;
+            list.call(Step::Affinity, Check::Report, nr::__NR_sched_setaffinity, &[0, both.len() as u64 * 8, mask]);
+        }
+    }
+    if wanted.io_priority != 0 {
+        const IOPRIO_WHO_PROCESS: u64 = 1;
+        let args = [IOPRIO_WHO_PROCESS, 0, wanted.io_priority.into()];
+        list.call(Step::IoPriority, Check::Report, nr::__NR_ioprio_set, &args);
+    }
+    Ok(())
+}
+
+/// What this process is, before it becomes what it was.
+struct Own {
+    uids: [u32; 4],
+    gids: [u32; 4],
+    groups: Vec<u32>,
+    inheritable: u64,
+    permitted: u64,
+    bounding: u64,
+}
+
+impl Own {
+    fn now() -> Result<Self, ProcessError> {
+        let text = std::fs::read_to_string("/proc/self/status").map_err(ProcessError::call("read /proc/self/status"))?;
+        let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim();
+        let numbers = |key: &str| field(key).split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>();
+        let ids = |key: &str| numbers(key).try_into().map_err(|_| ProcessError::Incomplete("this process in /proc/self/status"));
+        let set = |key: &str| u64::from_str_radix(field(key), 16).unwrap_or(0);
+        Ok(Self {
+            uids: ids("Uid:")?,
+            gids: ids("Gid:")?,
+            groups: numbers("Groups:"),
+            inheritable: set("CapInh:"),
+            permitted: set("CapPrm:"),
+            bounding: set("CapBnd:"),
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! The processes of a restarted job's namespace that are not the job's: init, and the stand-in for the launcher.
+//!
+//! The stand-in has the launcher's pid, is the parent of the job's first process, adopts its orphans, and reports how the first one ended.
+//! Both outlive the restart, if that is killed: the job goes on, and its children are reaped.
+
+use std::collections::BTreeSet;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use ckpt_objects::shared_memory;
+use ckpt_sys::syscall;
+use linux_raw_sys::general as nr;
+use rustix::process::{WaitOptions, wait};
+
+use crate::control::{COMMITTED, OPEN, wait_for, wake};
+use crate::error::ProcessError;
+use crate::family::Restart;
+use crate::files::{self, Files};
+use crate::tree::{Node, Role};
+use crate::{descriptors, process};
+
+/// Makes this process the one that adopts the job's orphans.
+pub fn prepare() -> Result<(), ProcessError> {
+    process::set_subreaper(true)
+}
+
+/// Serves until nothing is left below this process; then ends.
+pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
+    if let Err(error) = get_ready(restart, node, files) {
+        crate::family::fail(restart, "the launcher's stand-in", &error);
+    }
+    restart.control.ready.fetch_add(1, Ordering::AcqRel);
+    wake(&restart.control.ready);
+    wait_for(&restart.control.gate, OPEN);
+    // Whoever reads the reports sees their end when nobody can fail any more.
+    // SAFETY: this process reports no more.
+    drop(unsafe { files::take(restart.reports) });
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                if pid.as_raw_nonzero().get() == restart.job.info.first.0 {
+                    // SAFETY: kept open as long as this process lives.
+                    let ends = unsafe { BorrowedFd::borrow_raw(restart.ends) };
+                    // The restart may have been killed: then nobody wants to know. SIGPIPE is blocked.
+                    let _ = rustix::io::write(ends, &status.as_raw().to_ne_bytes());
+                }
+            }
+            Ok(None) => wait_for_signal(),
+            // SAFETY: nobody is left: this process ends, without running what the restart registered for its own end.
+            Err(_) => unsafe { libc::_exit(0) },
+        }
+    }
+}
+
+/// Lets go of everything but the job, and does what must be done when everything is there and nothing runs yet.
+fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Result<(), ProcessError> {
+    let seals = files.map_or(&[][..], |files| &files.seals);
+    let kept: BTreeSet<i32> = seals.iter().map(|(fd, _)| *fd).chain([restart.reports, restart.ends]).collect();
+    // SAFETY: this process uses no descriptor but these from now on.
+    unsafe { descriptors::close_all_but(&kept) }?;
+    let name = if node.role == Role::Init { "ckpt-init" } else { "ckpt-stand-in" };
+    process::set_name(&std::ffi::OsStr::new(name).into());
+    // Not to keep a file system busy; it matters to nobody when it fails.
+    let _ = std::env::set_current_dir("/");
+    wait_for(&restart.control.gate, COMMITTED);
+    for &(fd, seals) in seals {
+        // SAFETY: kept open above, and closed here.
+        shared_memory::seal(&OwnedFd::from(unsafe { files::take(fd) }), seals)?;
+    }
+    if node.pid == 1 {
+        // From now on the job is worth more than the restart.
+        rustix::process::set_parent_process_death_signal(None).map_err(ProcessError::call("let the job outlive the restart"))?;
+    }
+    Ok(())
+}
+
+/// Waits for any signal; all are blocked, so that none ends this process.
+fn wait_for_signal() {
+    let all = u64::MAX;
+    // SAFETY: the set lives over the call, and no siginfo is wanted.
+    let _ = unsafe { syscall!(nr::__NR_rt_sigtimedwait, &raw const all, 0, 0, size_of::<u64>()) };
+}
