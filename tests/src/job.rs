@@ -266,8 +266,8 @@ impl Job {
         self.compare(&plain, &checkpointed);
         let messages: Vec<&str> = checkpointed.stderr.iter().flat_map(|text| text.lines()).collect();
         let good = |line: &&str| line.starts_with("ckpt: checkpoint ") && line.contains(": ") && line.contains(" paused ");
-        let strange: Vec<&&str> = messages.iter().filter(|line| line.starts_with("ckpt:") && !good(line)).collect();
-        assert!(strange.is_empty(), "unexpected messages: {strange:#?}");
+        let strange = messages.iter().any(|line| line.starts_with("ckpt:") && !good(line));
+        assert!(!strange, "unexpected messages\n{}", checkpointed.told());
         assert!(messages.iter().filter(|line| good(line)).count() > 2, "too few checkpoints\n{}", checkpointed.told());
     }
 
@@ -306,7 +306,7 @@ impl Output {
         let mut told = format!("exit code {}, {} restarts\nstandard output:\n", self.code, self.restarts);
         told += &excerpt(&self.stdout);
         for (run, stderr) in self.stderr.iter().enumerate() {
-            told += &format!("\nstandard error of run {run}:\n{stderr}");
+            told += &format!("\nstandard error of run {run}:\n{}", without_repetition(stderr));
         }
         told
     }
@@ -336,6 +336,17 @@ pub fn seed() -> u64 {
     let seed = std::env::var("CKPT_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     eprintln!("CKPT_TEST_SEED={seed}");
     seed
+}
+
+/// A text with each run of equal lines shown once, and how often.
+pub(crate) fn without_repetition(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut shown = String::new();
+    for equal in lines.chunk_by(|a, b| a == b) {
+        shown += equal[0];
+        shown += &if equal.len() > 1 { format!(" ({} times)\n", equal.len()) } else { "\n".to_owned() };
+    }
+    shown
 }
 
 /// Where two outputs part.

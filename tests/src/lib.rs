@@ -24,7 +24,8 @@ pub use identity::{Identity, not_run};
 pub use job::{Job, Output};
 pub use sandbox::{Running, Sandbox};
 
-/// Makes the tests `NAME::as_root` and `NAME::as_user`: the job survives three kills, as either.
+/// Makes the tests `NAME::as_root`, `NAME::as_user` and `NAME::left_running`: the job survives three kills as either user, and
+/// does not notice ten checkpoints a second.
 #[macro_export]
 macro_rules! survives {
     ($(#[$meta:meta])* $name:ident, $job:expr) => {
@@ -39,6 +40,10 @@ macro_rules! survives {
             #[test]
             fn as_user() {
                 $crate::Identity::User.run(|identity| $job.survives(identity, 3));
+            }
+            #[test]
+            fn left_running() {
+                $job.left_running($crate::Identity::own());
             }
         }
     };

@@ -264,7 +264,8 @@ impl Running {
             if Instant::now() >= end {
                 let tree = tree::describe_tree(self.pid());
                 self.kill();
-                panic!("waited {} s for {what} in vain\nprocesses:\n{tree}standard error:\n{}", bound.as_secs(), self.stderr());
+                let said = crate::job::without_repetition(&self.stderr());
+                panic!("waited {} s for {what} in vain\nprocesses:\n{tree}standard error:\n{said}", bound.as_secs());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
