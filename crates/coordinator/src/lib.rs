@@ -14,6 +14,7 @@ pub mod options;
 mod rendezvous;
 mod report;
 mod run;
+mod signals;
 mod survey;
 mod tree;
 

@@ -27,6 +27,7 @@ use crate::control::{self, Client, Reply, Request, Server};
 use crate::options::{Action, Reactions};
 use crate::rendezvous::Listener;
 use crate::report::Reporter;
+use crate::signals::{start_with_mask, survive_file_size_limit};
 use crate::tree::Anchor;
 
 /// `si_code` of a signal that the kernel sent, such as a terminal's.
@@ -147,6 +148,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let mut command = Command::new(&program);
     command.args(&launch.command[1..]).env(ENV_JOB, &id).env(ENV_DIR, &dir).env(ENV_AGENT, &agent);
     command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(&agent));
+    start_with_mask(&mut command, signals.before);
     let child = command.spawn().map_err(|source| LaunchError::Command { command: program.clone(), source })?;
     let first = Pid::from_child(&child);
     let (group, session) = (rustix::process::getpgrp(), rustix::process::getsid(None).ok());
@@ -199,6 +201,8 @@ fn preload(agent: &Path) -> OsString {
 struct Signals {
     descriptor: SignalFd,
     reactions: Reactions,
+    /// The signal mask that the coordinator was started with.
+    before: SigSet,
 }
 
 impl Signals {
@@ -209,9 +213,11 @@ impl Signals {
         for on in reactions.iter() {
             set.add(NixSignal::try_from(on.signal.as_raw()).map_err(fail)?);
         }
-        nix::sys::signal::pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(fail)?;
+        let mut before = SigSet::empty();
+        nix::sys::signal::pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).map_err(fail)?;
         let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(fail)?;
-        Ok(Self { descriptor, reactions: reactions.clone() })
+        survive_file_size_limit().map_err(fail)?;
+        Ok(Self { descriptor, reactions: reactions.clone(), before })
     }
 
     /// The next signal that came and is not SIGCHLD, what it does, and whether the kernel sent it.

@@ -1,0 +1,34 @@
+//! Signal settings of the coordinator's own that its job must not inherit.
+//!
+//! The only unsafe code of this crate beside the hand-over memory and the probes: the standard library has no safe way to either.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, sigaction};
+
+extern "C" fn do_nothing(_signal: libc::c_int) {}
+
+/// Makes writing past a file size limit (`ulimit -f`) fail with `EFBIG`, which is reported, instead of ending the coordinator.
+///
+/// The signal is caught rather than ignored: what is caught is the default again after `exec`, so the job is still ended by it.
+pub fn survive_file_size_limit() -> nix::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing, which is allowed in any context.
+    let before = unsafe { sigaction(Signal::SIGXFSZ, &action) }?;
+    if matches!(before.handler(), SigHandler::SigIgn) {
+        // Whoever started the coordinator ignores it, and wants it ignored in the job too.
+        // SAFETY: puts back what was there.
+        unsafe { sigaction(Signal::SIGXFSZ, &before) }?;
+    }
+    Ok(())
+}
+
+/// Has a command begin with this signal mask, and not with the signals blocked that the coordinator reads from a descriptor.
+pub fn start_with_mask(command: &mut Command, mask: SigSet) {
+    let set = move || pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None).map_err(io::Error::from);
+    // SAFETY: between fork and exec only one system call is made, which is allowed there (signal-safety(7)).
+    unsafe { command.pre_exec(set) };
+}
