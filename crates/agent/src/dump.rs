@@ -18,7 +18,7 @@ const POLLHUP: u16 = 0x10;
 pub fn dump(connection: &Connection, shared: &Shared, start: &Start) -> Result<Report, Report> {
     let fail = |errno: ckpt_sys::raw::Errno| failed(Step::Pagemap, errno.0);
     let mut map = PageMap::open(start.features & Feature::PAGEMAP_SCAN != 0).map_err(fail)?;
-    let memory = call::open(b"/proc/self/mem\0").map_err(fail)?;
+    let memory = call::open(b"/proc/thread-self/mem\0").map_err(fail)?;
     let mut ring = Ring { connection, shared, memory, next: 0, slot: core::ptr::null_mut(), alive: true };
     for entry in shared.plan().iter() {
         let source = if entry.source == 0 { entry.start } else { entry.source };
@@ -186,7 +186,7 @@ pub unsafe fn copy_readable(first: u64, to: *mut u8, len: usize, flags: u32) {
         unsafe { core::ptr::copy_nonoverlapping(first as *const u8, to, len) };
         return;
     }
-    let Ok(memory) = call::open(b"/proc/self/mem\0") else { return };
+    let Ok(memory) = call::open(b"/proc/thread-self/mem\0") else { return };
     let mut done = 0;
     while done < len {
         // SAFETY: within the caller's room.

@@ -1,4 +1,4 @@
-//! Which pages of a range exist: `PAGEMAP_SCAN` where the kernel has it, `/proc/self/pagemap` else, `mincore` for shared memory.
+//! Which pages of a range exist: `PAGEMAP_SCAN` where the kernel has it, `/proc/thread-self/pagemap` else, `mincore` for shared memory.
 
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
@@ -65,7 +65,7 @@ pub struct PageMap {
 impl PageMap {
     /// Opens the calling process's page map; `scan` says whether `PAGEMAP_SCAN` may be used.
     pub fn open(scan: bool) -> Result<Self, Errno> {
-        Ok(Self { file: call::open(b"/proc/self/pagemap\0")?, scan })
+        Ok(Self { file: call::open(b"/proc/thread-self/pagemap\0")?, scan })
     }
 
     /// Calls `each` with every run of the process's own pages (anonymous ones: never written file pages are not among them) in a range.

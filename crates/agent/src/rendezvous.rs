@@ -59,7 +59,7 @@ fn pid_namespace() -> Result<u64, Errno> {
     let mut link = [0u8; 64];
     // SAFETY: the path ends with a zero byte, and the buffer is writable for its length.
     let n = unsafe {
-        syscall!(nr::__NR_readlinkat, nr::AT_FDCWD, c"/proc/self/ns/pid".as_ptr(), link.as_mut_ptr(), link.len())
+        syscall!(nr::__NR_readlinkat, nr::AT_FDCWD, c"/proc/thread-self/ns/pid".as_ptr(), link.as_mut_ptr(), link.len())
     }?;
     // The link reads `pid:[4026531836]`.
     let text = blocked::after(link.get(..n as usize).unwrap_or(&[]), b"[").unwrap_or(&[]);

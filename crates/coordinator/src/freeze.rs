@@ -95,6 +95,8 @@ pub struct Settings {
 pub struct FrozenProcess {
     /// Its pid here.
     pub pid: HostPid,
+    /// A thread of it that lives, through which its `/proc` is read: that of a leader that has ended is empty.
+    pub live: HostPid,
     /// Its pid as the job sees it.
     pub ns_pid: NsPid,
     /// What `/proc/PID/status` said when it was frozen.
@@ -138,7 +140,7 @@ enum Stage {
     /// Seen, but it could not be signalled yet.
     Seen,
     /// Signalled at this time.
-    Signalled { at: Instant, call: BlockedCall, tid: i32 },
+    Signalled { at: Instant, call: BlockedCall, tid: HostPid },
     /// The agent has connected and freezes its threads.
     Freezing(Box<FrozenProcess>),
     /// All its threads are parked.
@@ -190,7 +192,7 @@ impl Freezer<'_> {
                 Stage::Freezing(_) | Stage::Frozen(_) => false,
             };
             if due && let Some((tid, call)) = signal(member, self.settings.signal) {
-                *stage = Stage::Signalled { at: Instant::now(), call, tid: tid.0 };
+                *stage = Stage::Signalled { at: Instant::now(), call, tid };
             }
         }
         if members.iter().all(Member::is_zombie) && members.is_empty() {
@@ -234,7 +236,7 @@ impl Freezer<'_> {
     /// An agent has said who it is: if it was signalled, it gets its memory and may freeze.
     fn welcome(&mut self, connection: Connection, hello: Hello) -> Result<(), FreezeError> {
         let pid = connection.peer;
-        let Some(Stage::Signalled { call, tid, .. }) = self.stages.get(&pid) else {
+        let Some(&Stage::Signalled { call, tid, .. }) = self.stages.get(&pid) else {
             // It was not asked, or has answered before: it goes on when the connection closes.
             return Ok(());
         };
@@ -242,7 +244,7 @@ impl Freezer<'_> {
             return Err(FreezeError::Protocol { pid, theirs: hello.protocol });
         }
         let Ok(status) = Status::of(pid) else { return Ok(()) };
-        let vmas = fs::read(proc_path(pid, "maps")).unwrap_or_default();
+        let vmas = fs::read(proc_path(tid, "maps")).unwrap_or_default();
         let lines = u32::try_from(vmas.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u32::MAX);
         let threads = u32::try_from(status.number("Threads")).unwrap_or(u32::MAX);
         let memory = HandOver::new(threads.saturating_mul(2).saturating_add(64), lines.saturating_mul(2).saturating_add(64), self.settings.slots)
@@ -253,15 +255,15 @@ impl Freezer<'_> {
             features: self.settings.features,
             len: memory.len() as u64,
             grace_ms: u32::try_from(GRACE.as_millis()).unwrap_or(u32::MAX) / 2,
-            tid: if pid.0 == *tid { hello.pid } else { hello.tid },
-            call: *call,
+            tid: hello.tid,
+            call,
             vdso_start,
             vdso_end,
         };
         if connection.send(&start, Some(memory.memory())).is_err() {
             return Ok(());
         }
-        let process = FrozenProcess { pid, ns_pid: NsPid(hello.pid), status, connection, memory, agent_socket: hello.socket };
+        let process = FrozenProcess { pid, live: tid, ns_pid: NsPid(hello.pid), status, connection, memory, agent_socket: hello.socket };
         self.stages.insert(pid, Stage::Freezing(Box::new(process)));
         Ok(())
     }

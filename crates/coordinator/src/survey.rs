@@ -193,9 +193,9 @@ impl<'a> Surveyor<'a> {
     }
 
     fn process(&mut self, process: &FrozenProcess) -> Result<(ProcessState, Vec<PlanEntry>), ObserveError> {
-        let pid = process.pid;
+        let pid = process.live;
         let record = process.memory.process();
-        let space = self.frozen.processes.iter().position(|other| other.pid == pid).unwrap_or(0) as u32;
+        let space = self.frozen.processes.iter().position(|other| other.pid == process.pid).unwrap_or(0) as u32;
         let mut plan = Vec::new();
         let memory = self.memory(process, &record, space, &mut plan)?;
         let descriptors = self.descriptors(process)?;
@@ -229,7 +229,7 @@ impl<'a> Surveyor<'a> {
     }
 
     fn directory(&self, process: &FrozenProcess, link: &str) -> Result<FilePath, ObserveError> {
-        let (path, deleted) = split_deleted(&read_proc_link(process.pid, link)?);
+        let (path, deleted) = split_deleted(&read_proc_link(process.live, link)?);
         if deleted && !path.as_path().is_dir() {
             let what = format!("has a {link} directory that was removed ({path})");
             return Err(refuse(process, what, "leave that directory before the checkpoint"));
@@ -265,6 +265,7 @@ impl<'a> Surveyor<'a> {
         if tid == process.ns_pid.0 {
             return process.pid;
         }
+        // Outside of any restart the two are the same.
         if process.pid.0 == process.ns_pid.0 {
             return HostPid(tid);
         }
@@ -275,7 +276,7 @@ impl<'a> Surveyor<'a> {
     }
 
     fn descriptors(&mut self, process: &FrozenProcess) -> Result<Vec<FdEntry>, ObserveError> {
-        let seen = descriptors(process.pid, process.agent_socket)?;
+        let seen = descriptors(process.live, process.agent_socket)?;
         Ok(seen.into_iter().map(|descriptor| self.descriptions.entry(descriptor)).collect())
     }
 
@@ -287,7 +288,7 @@ impl<'a> Surveyor<'a> {
         plan: &mut Vec<PlanEntry>,
     ) -> Result<AddressSpace, ObserveError> {
         let mut vmas = Vec::new();
-        for mapping in mappings(process.pid)? {
+        for mapping in mappings(process.live)? {
             if mapping.start >= record.control_start && mapping.end <= record.control_end {
                 continue;
             }
@@ -302,9 +303,9 @@ impl<'a> Surveyor<'a> {
                 flags: mapping.flags,
             });
         }
-        let mut fields = mm_fields(process.pid)?;
+        let mut fields = mm_fields(process.live)?;
         fields.brk = record.brk;
-        let exe = read_proc_link(process.pid, "exe")?;
+        let exe = read_proc_link(process.live, "exe")?;
         // The program is mapped, unless it is gone from its own address space.
         let mapped = vmas.iter().find_map(|vma| match vma.backing {
             Backing::PrivateFile { file, .. } if self.mapped_files[file as usize].path == split_deleted(&exe).0 => Some(file),
@@ -501,7 +502,7 @@ impl<'a> Surveyor<'a> {
     }
 
     fn refuse_descriptor(&self, descriptor: &SeenDescriptor, what: &str) -> ObserveError {
-        let owner = self.frozen.processes.iter().find(|process| process.pid == descriptor.pid);
+        let owner = self.frozen.processes.iter().find(|process| process.live == descriptor.pid);
         ObserveError::Refused {
             pid: owner.map_or(descriptor.pid.0, |process| process.ns_pid.0),
             name: owner.map(FrozenProcess::name).unwrap_or_default(),

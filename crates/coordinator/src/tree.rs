@@ -23,9 +23,9 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether it has ended and was not waited for.
+    /// Whether it has ended and was not waited for. A thread group's leader that has ended while others go on looks the same, but for their number.
     pub fn is_zombie(&self) -> bool {
-        matches!(self.status.state(), 'Z' | 'X')
+        matches!(self.status.state(), 'Z' | 'X') && self.status.number("Threads") <= 1
     }
 }
 

@@ -1,9 +1,12 @@
 //! Observing a pipe: its bytes are copied with tee(2), which leaves them where they are.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, tee};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::PipeState;
 use crate::descriptor::SeenDescriptor;
@@ -11,9 +14,11 @@ use crate::observe::proc_path;
 
 /// The pipe that a descriptor of a frozen process is an end of, with all that is in it. `by_packets`: it is in packet mode (`O_DIRECT`).
 pub fn observe(descriptor: &SeenDescriptor, by_packets: bool) -> io::Result<PipeState> {
-    let path = proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd));
-    // Opening an end through /proc makes a description of our own: its flags are not the job's.
-    let pipe = open(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let named = descriptor.link.0.first() == Some(&b'/');
+    let path = named.then(|| descriptor.link.clone());
+    let Some(pipe) = read_end(descriptor)? else {
+        return Ok(PipeState { path, capacity: 0, packets: Vec::new() });
+    };
     let capacity = fcntl_getpipe_size(&pipe)?;
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     // As many slots as the job's pipe has, or the copy would end early.
@@ -46,30 +51,43 @@ pub fn observe(descriptor: &SeenDescriptor, by_packets: bool) -> io::Result<Pipe
             return Err(io::Error::other(format!("only {copied} of {waiting} bytes in flight could be copied")));
         }
     }
-    let named = descriptor.link.0.first() == Some(&b'/');
     Ok(PipeState {
-        path: named.then(|| descriptor.link.clone()),
+        path,
         capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
         packets,
     })
 }
 
+/// An end of the pipe to read from; nothing where the job has no such end and may not open one: a pipe that somebody else made, and passed on
+/// its other end only. What is in it is not the job's to read.
+fn read_end(descriptor: &SeenDescriptor) -> io::Result<Option<OwnedFd>> {
+    let path = proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd));
+    // Opening an end through /proc makes a description of our own: its flags are not the job's.
+    match open(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(pipe) => return Ok(Some(pipe)),
+        Err(Errno::ACCESS | Errno::PERM) => (),
+        Err(errno) => return Err(errno.into()),
+    }
+    if descriptor.flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
+        return Ok(None);
+    }
+    let Some(pid) = Pid::from_raw(descriptor.pid.0) else { return Ok(None) };
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(Some(pidfd_getfd(process, descriptor.fd, PidfdGetfdFlags::empty())?))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-
     use super::*;
-    use crate::HostPid;
 
     #[test]
     fn bytes_in_flight_are_copied_and_stay() {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
         let sent: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
         assert_eq!(rustix::io::write(&writer, &sent).unwrap(), sent.len());
-        let seen = crate::descriptor::descriptors(HostPid(std::process::id() as i32), -1).unwrap();
-        let descriptor = seen.iter().find(|seen| seen.fd == reader.as_raw_fd()).unwrap();
+        let descriptor = crate::event::seen(&reader);
         for _ in 0..2 {
-            let state = observe(descriptor, false).unwrap();
+            let state = observe(&descriptor, false).unwrap();
             assert_eq!(state.packets, [sent.clone()]);
             assert!(state.path.is_none() && state.capacity >= 65536);
         }
