@@ -353,10 +353,12 @@ impl ImageReader {
         };
         let threads = thread::available_parallelism().map_or(1, usize::from).min(self.chunks().len());
         thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(work);
-            }
+            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             work();
+            // So that none is still on its way out when the caller forks: the end of a scope does not wait for that.
+            for helper in helpers {
+                let _ = helper.join();
+            }
         });
         match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some((_, error)) => Err(error),

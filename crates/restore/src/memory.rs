@@ -473,11 +473,15 @@ fn fill(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads.min(work.len()) {
-            // Without a helper it takes longer, and no more.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, run);
-        }
+        // Without a helper it takes longer, and no more.
+        let helpers: Vec<_> =
+            (1..threads.min(work.len())).filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, run).ok()).collect();
         run();
+        // The end of a scope waits for what its threads do, not for the threads: one that is still on its way out would run on when
+        // the address space is taken away. A join waits until the kernel is done with it.
+        for helper in helpers {
+            let _ = helper.join();
+        }
     });
     failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
 }
