@@ -20,7 +20,7 @@ use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
 use ckpt_objects::thread::{Rseq, ThreadState};
 use ckpt_objects::timer::IntervalTimer;
-use ckpt_objects::{FilePath, HostPid, JobState, NsPid};
+use ckpt_objects::{FilePath, HostPid, JobState, NsPid, epoll, event, eventfd, inotify, pidfd, signalfd, timerfd};
 use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
 
 use crate::freeze::{Frozen, FrozenProcess};
@@ -484,6 +484,9 @@ impl<'a> Surveyor<'a> {
     fn open_file_kind(&mut self, descriptor: &SeenDescriptor) -> Result<OpenFileKind, ObserveError> {
         let link = &descriptor.link;
         let (path, deleted) = split_deleted(link);
+        if let Some(kind) = event::kind(link) {
+            return self.event_descriptor(descriptor, kind);
+        }
         if descriptor.flags & libc::O_PATH as u32 != 0 {
             return Ok(OpenFileKind::Path { path });
         }
@@ -499,6 +502,24 @@ impl<'a> Surveyor<'a> {
             libc::S_IFSOCK => Err(self.refuse_descriptor(descriptor, "a socket")),
             _ => Err(self.refuse_descriptor(descriptor, &link.to_string())),
         }
+    }
+
+    /// A file of the kernel's own, of a kind that its link names.
+    fn event_descriptor(&self, descriptor: &SeenDescriptor, kind: &str) -> Result<OpenFileKind, ObserveError> {
+        let descriptions = self.descriptions.all();
+        let state = match kind {
+            "eventpoll" => epoll::observe(descriptor, descriptions).map(OpenFileKind::Epoll),
+            "eventfd" => eventfd::observe(descriptor).map(OpenFileKind::Eventfd),
+            "timerfd" => timerfd::observe(descriptor).map(OpenFileKind::Timerfd),
+            "signalfd" => signalfd::observe(descriptor, self.context.info.signal).map(OpenFileKind::Signalfd),
+            "inotify" => {
+                let processes = self.frozen.processes.iter().map(|process| process.pid).collect();
+                inotify::observe(descriptor, &mut inotify::Search::new(processes, descriptions)).map(OpenFileKind::Inotify)
+            }
+            "pidfd" => pidfd::observe(descriptor, |pid| self.pids.get(&pid).copied()).map(OpenFileKind::Pidfd),
+            other => return Err(self.refuse_descriptor(descriptor, &event::describe(other))),
+        };
+        state.map_err(|error| self.refuse_descriptor(descriptor, &error.to_string()))
     }
 
     fn refuse_descriptor(&self, descriptor: &SeenDescriptor, what: &str) -> ObserveError {
@@ -526,7 +547,11 @@ impl<'a> Surveyor<'a> {
             return Ok(OpenFileKind::Regular(RegularFile { path, size, device, inode, written: false }));
         }
         if let Some(&object) = self.object_index.get(&inode) {
-            self.objects[object as usize].size = size;
+            let known = &mut self.objects[object as usize];
+            known.size = size;
+            if let SharedMemoryKind::Unlinked { mode, .. } = &mut known.kind {
+                *mode = descriptor.mode & 0o7777;
+            }
             self.object_files.insert(object, (through_proc, size));
             return Ok(OpenFileKind::SharedMemory { object });
         }
