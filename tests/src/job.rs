@@ -24,6 +24,7 @@ pub struct Job {
     argv: Vec<OsString>,
     plain_argv: Option<Vec<OsString>>,
     env: Vec<(OsString, OsString)>,
+    without: Option<String>,
     files: Vec<(String, Vec<u8>)>,
     leaves: Vec<String>,
     options: Vec<OsString>,
@@ -73,6 +74,13 @@ impl Job {
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Switches facilities of newer kernels off in the tools, so that what stands in for them is used.
+    #[must_use]
+    pub fn without(mut self, facilities: &str) -> Self {
+        self.without = Some(facilities.to_owned());
         self
     }
 
@@ -129,6 +137,7 @@ impl Job {
         command.arg("-i").arg(self.interval.as_deref().unwrap_or(interval));
         command.arg("-d").arg(sandbox.join(IMAGES)).args(&self.options).arg("--").args(&self.argv);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.envs(self.without.iter().map(|facilities| ("CKPT_WITHOUT", facilities)));
         command
     }
 
@@ -143,6 +152,7 @@ impl Job {
     pub fn restart(&self, sandbox: &Sandbox, images: &[PathBuf], run: usize) -> Running {
         let mut command = sandbox.command(tool("ckpt-restart"));
         command.arg("-i").arg(self.interval.as_deref().unwrap_or("0.3")).args(images);
+        command.envs(self.without.iter().map(|facilities| ("CKPT_WITHOUT", facilities)));
         sandbox.start(command, "out", true, &format!("err.{run}"))
     }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ckpt_image::{Codec, ImageName, ImageReader, ImageWriter, encode};
+use ckpt_objects::JobState;
 use ckpt_tests::job::{IMAGES, await_image};
 use ckpt_tests::sandbox::BOUND;
 use ckpt_tests::{Identity, Job, Sandbox, artifacts, not_run, tool};
@@ -39,6 +41,7 @@ as_either! {
     directory_that_cannot_be_made directory_that_cannot_be_written directory_that_is_full
     image_that_does_not_exist image_cut_off image_empty image_of_something_else image_with_flipped_bits images_of_two_jobs
     open_file_gone open_file_shrunk
+    machine_without_a_feature_of_the_processor machine_with_less_register_state
 }
 
 /// A tool's messages name all of these, and each is one line that begins as promised.
@@ -203,7 +206,6 @@ fn killed(identity: Identity) -> (Sandbox, PathBuf) {
 fn image_that_does_not_exist(identity: Identity) {
     let sandbox = Sandbox::new(identity);
     fails(&sandbox, restart(&sandbox, &["ckpt_*.img".into()]), IMAGE_INVALID, &["ckpt_*.img", "o such file"]);
-    fails(&sandbox, restart(&sandbox, &[]), BAD_USAGE, &[]);
 }
 
 fn image_cut_off(identity: Identity) {
@@ -257,7 +259,7 @@ fn images_of_two_jobs(identity: Identity) {
     let (first_box, first) = killed(identity);
     let (second_box, second) = killed(identity);
     let pieces = ["2 jobs", name(&first), name(&second)];
-    fails(&first_box, restart(&first_box, &[first.clone(), second.clone()]), BAD_USAGE, &pieces);
+    fails(&first_box, restart(&first_box, &[first.clone(), second.clone()]), IMAGE_INVALID, &pieces);
     drop(second_box);
 }
 
@@ -277,7 +279,7 @@ fn open_file_gone(identity: Identity) {
         let (path, aside) = (sandbox.join(file), sandbox.join("aside"));
         fs::rename(&path, &aside).expect("moved aside");
         let before = sandbox.read("written");
-        fails(&sandbox, restart(&sandbox, &images), CANNOT_RESTORE, &[path.to_str().expect("text"), "o such file"]);
+        fails(&sandbox, restart(&sandbox, &images), CANNOT_RESTORE, &[path.to_str().expect("text"), "is gone"]);
         assert!(!path.exists(), "{file} was made anew");
         assert_eq!(sandbox.read("written"), before, "a restart that was refused changed a file");
         fs::rename(&aside, &path).expect("moved back");
@@ -293,13 +295,52 @@ fn open_file_shrunk(identity: Identity) {
         let path = sandbox.join(file);
         let whole = sandbox.read(file);
         fs::write(&path, &whole[..2]).expect("shrunk");
-        fails(&sandbox, restart(&sandbox, &images), CANNOT_RESTORE, &[path.to_str().expect("text"), "2 bytes"]);
+        fails(&sandbox, restart(&sandbox, &images), CANNOT_RESTORE, &[path.to_str().expect("text"), "has only 2"]);
         assert_eq!(sandbox.read(file), &whole[..2], "a restart that was refused changed the file");
         fs::write(&path, whole).expect("grown back");
     }
     let plain = job.run_plain(identity);
     let code = job.restart(&sandbox, &images, 1).wait(BOUND);
     job.compare(&plain, &job.output(&sandbox, code, 2));
+}
+
+/// Rewrites an image with other metadata, as if it had been taken elsewhere.
+fn forge(image: &Path, change: impl FnOnce(&mut JobState)) {
+    let reader = ImageReader::open(image).expect("a good image");
+    let mut state: JobState = postcard::from_bytes(reader.metadata()).expect("the state of a job");
+    change(&mut state);
+    let name = ImageName::parse(image).expect("the name of an image");
+    let dir = tempfile::tempdir_in(image.parent().expect("a folder")).expect("a folder");
+    let writer = ImageWriter::create(dir.path(), &name).expect("a new image");
+    let mut raw = Vec::new();
+    for chunk in 0..reader.page_chunks().len() {
+        let chunk = u32::try_from(chunk).expect("few chunks");
+        reader.read_chunk(chunk, &mut raw).expect("a good chunk");
+        let extents: Vec<_> =
+            reader.extents().iter().filter(|placed| placed.chunk == chunk).map(|placed| placed.extent).collect();
+        writer.append(&encode(Codec::Zstd(1), &raw), &extents).expect("written");
+    }
+    let forged = writer.commit(&postcard::to_stdvec(&state).expect("encoded")).expect("written").path;
+    // The bytes go into the old file, which its user owns.
+    fs::write(image, fs::read(forged).expect("the forged image")).expect("written");
+}
+
+fn machine_without_a_feature_of_the_processor(identity: Identity) {
+    let (sandbox, image) = killed(identity);
+    forge(&image, |_| ());
+    assert_eq!(sandbox.finish(restart(&sandbox, std::slice::from_ref(&image))).0, 0, "forging itself does no harm");
+    forge(&image, |state| {
+        // Every word has bits that no processor sets: reserved ones, or of another maker's.
+        state.machine.cpu_features.iter_mut().for_each(|word| *word = u32::MAX);
+        state.machine.host = "another-node".to_owned();
+    });
+    fails(&sandbox, restart(&sandbox, std::slice::from_ref(&image)), CANNOT_RESTORE, &["processor lacks", "another-node"]);
+}
+
+fn machine_with_less_register_state(identity: Identity) {
+    let (sandbox, image) = killed(identity);
+    forge(&image, |state| state.machine.xcr0 |= 1 << 62);
+    fails(&sandbox, restart(&sandbox, std::slice::from_ref(&image)), CANNOT_RESTORE, &["processor lacks", "XCR0"]);
 }
 
 /// Where the administrator allows no user namespaces, an ordinary user is told which setting forbids it.
@@ -310,7 +351,7 @@ fn no_user_namespaces() {
     let script = r#"echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all "$0" "$@""#;
     let mut command = sandbox.command("unshare");
     command.args(["-U", "--map-current-user", "--keep-caps", "sh", "-c", script]).arg(tool("ckpt-restart")).arg(&image);
-    fails(&sandbox, command, CANNOT_RESTORE, &["user namespace", "user.max_user_namespaces"]);
+    fails(&sandbox, command, CANNOT_RESTORE, &["namespaces", "user.max_user_namespaces"]);
     // Launching and checkpointing need none.
     let job = Job::new(["bash", "-c", "for i in {1..10}; do echo $i; sleep 0.1; done"]);
     let sandbox = job.sandbox(Identity::User);
