@@ -9,7 +9,7 @@ use ckpt_tests::{Identity, Job, Sandbox, program, survives, tool};
 
 /// A job of several processes, with a pipe and a file between them, whose output tells when anything is lost or doubled.
 const COUNTING: &str = r#"
-( for i in {1..80}; do echo "background $i" >> log; sleep 0.05; done ) &
+( for i in {1..80}; do echo "background $i"; sleep 0.05; done >> log ) &
 for i in {1..80}; do echo "step $i"; sleep 0.05; done | while read -r line; do echo "got $line"; done
 wait; cksum < log
 "#;

@@ -25,7 +25,7 @@ survives!(
         "bash",
         r#"
 for i in 1 2 3 4 5; do
-  ( for j in {1..25}; do sleep 0.1; echo "child $i step $j" >> part.$i; done; exit $((i * 3)) ) &
+  ( for j in {1..25}; do sleep 0.1; echo "child $i step $j"; done >> part.$i; exit $((i * 3)) ) &
   pids[i]=$!
 done
 for i in 5 3 1 2 4; do wait "${pids[i]}"; echo "child $i ended with $?"; done
