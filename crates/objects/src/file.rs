@@ -3,6 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::FilePath;
+use crate::epoll::EpollState;
+use crate::eventfd::EventfdState;
+use crate::inotify::InotifyState;
+use crate::pidfd::PidfdState;
+use crate::signalfd::SignalfdState;
+use crate::timerfd::TimerfdState;
 
 mod observe;
 
@@ -64,6 +70,18 @@ pub enum OpenFileKind {
         /// Its path, which begins with `/proc`.
         path: FilePath,
     },
+    /// An epoll instance.
+    Epoll(EpollState),
+    /// An eventfd.
+    Eventfd(EventfdState),
+    /// A timerfd.
+    Timerfd(TimerfdState),
+    /// A signalfd.
+    Signalfd(SignalfdState),
+    /// An inotify instance.
+    Inotify(InotifyState),
+    /// A pidfd, which must be opened when its process is there, by each process that has it.
+    Pidfd(PidfdState),
 }
 
 /// A regular file that is open.

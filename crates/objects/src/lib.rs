@@ -7,18 +7,25 @@
 //! All process ids in a state are those the job itself sees ([`NsPid`]): they do not change over a restart.
 
 pub mod descriptor;
+pub mod epoll;
+pub mod event;
+pub mod eventfd;
 pub mod file;
+pub mod inotify;
 pub mod job;
 pub mod memory;
 pub mod names;
 pub mod observe;
+pub mod pidfd;
 pub mod pipe;
 pub mod process;
 pub mod rebuild;
 pub mod shared_memory;
 pub mod signal;
+pub mod signalfd;
 pub mod thread;
 pub mod timer;
+pub mod timerfd;
 
 pub use job::JobState;
 pub use names::{FilePath, HostPid, NsPid};

@@ -45,6 +45,14 @@ pub enum RebuildError {
         /// What it must hold.
         bytes: usize,
     },
+    /// An event descriptor cannot be made, or not brought into the state that it had.
+    #[error("cannot {what}: {source}")]
+    Event {
+        /// What was to be done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Shared memory cannot be made.
     #[error("cannot make shared memory of {size} bytes: {source}")]
     Memory {

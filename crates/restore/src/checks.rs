@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ckpt_image::ImageReader;
 use ckpt_objects::file::{self, FileIdentity, OpenFile, OpenFileKind};
+use ckpt_objects::inotify::Watched;
 use ckpt_objects::memory::Backing;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::shared_memory::SharedMemoryKind;
@@ -218,10 +219,25 @@ fn open_file(job: &JobState, paths: &PathMap, description: &OpenFile, pid: i32) 
                 Err(_) => Err(RestoreError::Missing { path, pid, use_ }),
             }
         }
+        OpenFileKind::Inotify(inotify) => {
+            for watch in &inotify.watches {
+                let Watched::Path(path) = &watch.target else { continue };
+                let path = paths.resolve(path);
+                if !path.exists() {
+                    return Err(RestoreError::Missing { path, pid, use_: "watches" });
+                }
+            }
+            Ok(())
+        }
         OpenFileKind::Device { .. }
         | OpenFileKind::Deleted(_)
         | OpenFileKind::SharedMemory { .. }
-        | OpenFileKind::Proc { .. } => Ok(()),
+        | OpenFileKind::Proc { .. }
+        | OpenFileKind::Epoll(_)
+        | OpenFileKind::Eventfd(_)
+        | OpenFileKind::Timerfd(_)
+        | OpenFileKind::Signalfd(_)
+        | OpenFileKind::Pidfd(_) => Ok(()),
     }
 }
 

@@ -8,12 +8,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::path::{Path, PathBuf};
 
 use ckpt_objects::file::{self, OpenFile, OpenFileKind};
+use ckpt_objects::inotify::Watched;
+use ckpt_objects::pidfd::PidfdState;
 use ckpt_objects::process::Life;
 use ckpt_objects::rebuild::{self, RebuildError};
 use ckpt_objects::shared_memory::{self, SharedMemoryKind};
-use ckpt_objects::{FilePath, pipe};
+use ckpt_objects::{FilePath, NsPid, epoll, eventfd, inotify, pidfd, pipe, signalfd, timerfd};
+use ckpt_sys::fork::{Fork, fork};
 use rustix::process::Resource;
 
+use crate::epolls;
 use crate::error::ProcessError;
 use crate::family::Restart;
 use crate::memory;
@@ -27,6 +31,8 @@ pub struct Files {
     pub shared: Vec<RawFd>,
     /// Shared memory that is to be sealed when everybody has mapped it, and how.
     pub seals: Vec<(RawFd, u32)>,
+    /// Timers and watches that are to be set when everything is there: their descriptors, and indices as in `open`.
+    pub unset: Vec<(RawFd, usize)>,
 }
 
 /// Makes them all.
@@ -72,8 +78,14 @@ impl Builder<'_> {
                     None => None,
                 };
             }
+            if let (OpenFileKind::Timerfd(_) | OpenFileKind::Inotify(_), None, Some(fd)) =
+                (&description.kind, description.inherited, open[i])
+            {
+                self.files.unset.push((fd, i));
+            }
         }
         self.set_modes()?;
+        epolls::register_common(self.restart, &open)?;
         self.files.open = open;
         Ok(self.files)
     }
@@ -155,7 +167,13 @@ impl Builder<'_> {
                 }
             }
             OpenFileKind::Pipe { .. } => return Err(ProcessError::Incomplete("a pipe that is open")),
-            OpenFileKind::Proc { .. } => return Ok(None),
+            OpenFileKind::Epoll(_) => epoll::rebuild(*flags)?,
+            OpenFileKind::Eventfd(state) => eventfd::rebuild(state, *flags)?,
+            OpenFileKind::Timerfd(state) => timerfd::rebuild(state, *flags)?,
+            OpenFileKind::Signalfd(state) => signalfd::rebuild(state, *flags)?,
+            OpenFileKind::Inotify(_) => inotify::rebuild()?,
+            OpenFileKind::Pidfd(PidfdState { process: None }) => pidfd_of_the_dead(*flags)?,
+            OpenFileKind::Pidfd(_) | OpenFileKind::Proc { .. } => return Ok(None),
         }))
     }
 
@@ -215,6 +233,51 @@ impl Builder<'_> {
         }
         Ok(())
     }
+}
+
+/// A pidfd of a process that has ended and been waited for.
+fn pidfd_of_the_dead(flags: u32) -> Result<OwnedFd, ProcessError> {
+    // SAFETY: this process has one thread; the child ends at once.
+    let child = match unsafe { fork(0, None) }.map_err(ProcessError::raw("make a process that ends"))? {
+        // SAFETY: ends the child without running what the restart registered for its own end.
+        Fork::Child => unsafe { libc::_exit(0) },
+        Fork::Parent(child) => child,
+    };
+    let fd = pidfd::rebuild(NsPid(child), flags);
+    rustix::process::waitpid(rustix::process::Pid::from_raw(child), rustix::process::WaitOptions::empty())
+        .map_err(ProcessError::call("wait for a process that ends"))?;
+    Ok(fd?)
+}
+
+/// Sets timers and watches that [`build`] made: everything is there, and the job goes on at once. `fd` is the one of `files.unset`.
+pub fn set(restart: &Restart<'_>, files: &Files, fd: BorrowedFd<'_>, index: usize) -> Result<(), RebuildError> {
+    let OpenFile { flags, kind, .. } = &restart.job.open_files[index];
+    match kind {
+        OpenFileKind::Timerfd(state) => timerfd::start(fd, state),
+        OpenFileKind::Inotify(state) => inotify::watch(fd, state, *flags, |watched| match watched {
+            Watched::Path(path) => restart.paths.resolve(path),
+            Watched::File(file) => {
+                let open = files.open.get(*file as usize).copied().flatten();
+                PathBuf::from(format!("/proc/self/fd/{}", open.unwrap_or(-1)))
+            }
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The descriptors that [`set`] uses beside those of `files.unset`: of files whose names are gone, and that are watched.
+pub fn watched(restart: &Restart<'_>, files: &Files) -> Vec<RawFd> {
+    let instances = files.unset.iter().filter_map(|(_, index)| match &restart.job.open_files[*index].kind {
+        OpenFileKind::Inotify(state) => Some(&state.watches),
+        _ => None,
+    });
+    instances
+        .flatten()
+        .filter_map(|watch| match watch.target {
+            Watched::File(file) => files.open.get(file as usize).copied().flatten(),
+            Watched::Path(_) => None,
+        })
+        .collect()
 }
 
 /// Whether a descriptor gives a program nothing to read: closed, `/dev/null`, or a terminal.

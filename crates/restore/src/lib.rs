@@ -4,7 +4,7 @@
 //!
 //! 1. [`checks`]: can this machine be the job's, are its files there? Nothing is changed.
 //! 2. [`tree`]: who forks whom. [`namespaces`]: new ones are made, and their first process.
-//! 3. [`files`]: one process, the [`standin`] for the launcher, makes every open file description of the job.
+//! 3. [`files`]: one process, the [`standin`] for the launcher, makes every open file description of the job, and joins its [`epolls`].
 //! 4. [`family`]: the process tree grows; everybody takes its place in sessions and groups.
 //! 5. [`process`]: each maps and fills its [`memory`], arranges its [`descriptors`], and enters the [`restorer`].
 //! 6. When every thread waits at the gate: [`commit`], the only step that changes files; then the gate opens for all at once.
@@ -15,6 +15,7 @@ mod checks;
 mod commit;
 mod control;
 mod descriptors;
+mod epolls;
 mod error;
 mod family;
 mod files;

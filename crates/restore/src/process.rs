@@ -6,12 +6,15 @@
 //! 4. Writes the restorer's operations ([`crate::restorer`]): the swap of the address spaces, the threads, and what each thread has.
 //! 5. Enters the restorer, and is itself no more.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::RawFd;
 
 use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
+use ckpt_objects::pidfd::{self, PidfdState};
 use ckpt_objects::process::{LiveProcess, ProcessState};
 use ckpt_objects::signal::Siginfo;
 use ckpt_objects::thread::{Scheduling, ThreadState};
@@ -22,6 +25,7 @@ use rustix::fs::Mode;
 
 use crate::control::{Control, OPEN, Report};
 use crate::descriptors::{self, Move};
+use crate::epolls;
 use crate::error::ProcessError;
 use crate::family::{self, Restart};
 use crate::files::Files;
@@ -232,15 +236,21 @@ fn arrange_descriptors(
     pid: i32,
 ) -> Result<(RawFd, Option<RawFd>), ProcessError> {
     let mut moves = Vec::new();
+    let mut own_files = HashMap::new();
     for entry in &live.descriptors {
-        let index = entry.file as usize;
-        let from = match files.open.get(index) {
+        let from = match files.open.get(entry.file as usize) {
             Some(Some(fd)) => *fd,
-            Some(None) => open_in_proc(restart, index, pid)?,
+            Some(None) => match own_files.entry(entry.file) {
+                Entry::Occupied(open) => *open.get(),
+                Entry::Vacant(place) => *place.insert(open_own(restart, entry.file as usize, pid)?),
+            },
             None => return Err(ProcessError::Incomplete("a file that is open")),
         };
         moves.push(Move { from, to: entry.fd, close_on_exec: entry.close_on_exec });
     }
+    epolls::register_own(restart, NsPid(pid), |file| {
+        files.open.get(file as usize).copied().flatten().or_else(|| own_files.get(&file).copied())
+    })?;
     let mut free = (0..).filter(|number| !live.descriptors.iter().any(|entry| entry.fd == *number));
     let mut own = |from: RawFd| {
         let to = free.next().unwrap_or(RawFd::MAX);
@@ -261,16 +271,19 @@ fn arrange_descriptors(
     Ok((reports, exe))
 }
 
-/// Opens a file of `/proc`, which is there only now that the processes are.
-fn open_in_proc(restart: &Restart<'_>, index: usize, pid: i32) -> Result<RawFd, ProcessError> {
+/// Opens a file of `/proc` or a process, which are there only now.
+fn open_own(restart: &Restart<'_>, index: usize, pid: i32) -> Result<RawFd, ProcessError> {
     let description = &restart.job.open_files[index];
-    let OpenFileKind::Proc { path } = &description.kind else {
-        return Err(ProcessError::Incomplete("a file that is open"));
+    let fd = match &description.kind {
+        OpenFileKind::Proc { path } => {
+            let path = path.as_path();
+            // By the name that works where this namespace's own `/proc` could not be mounted, too.
+            let own = path.strip_prefix(format!("/proc/{pid}")).map(|rest| std::path::Path::new("/proc/self").join(rest));
+            file::rebuild_named(own.as_deref().unwrap_or(path), description.flags, description.position)?
+        }
+        OpenFileKind::Pidfd(PidfdState { process: Some(process) }) => pidfd::rebuild(*process, description.flags)?,
+        _ => return Err(ProcessError::Incomplete("a file that is open")),
     };
-    let path = path.as_path();
-    // By the name that works where this namespace's own `/proc` could not be mounted, too.
-    let own = path.strip_prefix(format!("/proc/{pid}")).map(|rest| std::path::Path::new("/proc/self").join(rest));
-    let fd = file::rebuild_named(own.as_deref().unwrap_or(path), description.flags, description.position)?;
     Ok(std::os::fd::IntoRawFd::into_raw_fd(fd))
 }
 

@@ -54,8 +54,12 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
 
 /// Lets go of everything but the job, and does what must be done when everything is there and nothing runs yet.
 fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Result<(), ProcessError> {
-    let seals = files.map_or(&[][..], |files| &files.seals);
-    let kept: BTreeSet<i32> = seals.iter().map(|(fd, _)| *fd).chain([restart.reports, restart.ends]).collect();
+    let none = Files::default();
+    let files = files.unwrap_or(&none);
+    let own: BTreeSet<i32> = [restart.reports, restart.ends].into();
+    let mut kept = own.clone();
+    kept.extend(files.seals.iter().map(|(fd, _)| *fd).chain(files.unset.iter().map(|(fd, _)| *fd)));
+    kept.extend(files::watched(restart, files));
     // SAFETY: this process uses no descriptor but these from now on.
     unsafe { descriptors::close_all_but(&kept) }?;
     let name = if node.role == Role::Init { "ckpt-init" } else { "ckpt-stand-in" };
@@ -63,10 +67,16 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
     // Not to keep a file system busy; it matters to nobody when it fails.
     let _ = std::env::set_current_dir("/");
     wait_for(&restart.control.gate, COMMITTED);
-    for &(fd, seals) in seals {
+    for &(fd, seals) in &files.seals {
         // SAFETY: kept open above, and closed here.
         shared_memory::seal(&OwnedFd::from(unsafe { files::take(fd) }), seals)?;
     }
+    for &(fd, index) in &files.unset {
+        // SAFETY: kept open above, and closed below.
+        files::set(restart, files, unsafe { BorrowedFd::borrow_raw(fd) }, index)?;
+    }
+    // SAFETY: from here on only these two are used.
+    unsafe { descriptors::close_all_but(&own) }?;
     if node.pid == 1 {
         // From now on the job is worth more than the restart.
         rustix::process::set_parent_process_death_signal(None).map_err(ProcessError::call("let the job outlive the restart"))?;

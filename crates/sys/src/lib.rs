@@ -5,6 +5,7 @@
 
 pub mod blocked;
 pub mod cpu;
+pub mod descriptor;
 pub mod fork;
 pub mod process;
 pub mod raw;

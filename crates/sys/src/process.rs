@@ -14,6 +14,26 @@ pub fn kcmp(first: i32, second: i32, kind: u32, first_index: u64, second_index: 
     unsafe { syscall!(nr::__NR_kcmp, first, second, kind, first_index, second_index) }
 }
 
+/// A registration of an epoll instance (`struct kcmp_epoll_slot`, include/uapi/linux/kcmp.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct EpollSlot {
+    /// The descriptor of the epoll instance.
+    pub epoll: u32,
+    /// The number that the registered descriptor had.
+    pub target: u32,
+    /// Which of several registrations with that number, in the order of `/proc/PID/fdinfo`; from 0.
+    pub offset: u32,
+}
+
+/// kcmp(2), `KCMP_EPOLL_TFD` (Linux 4.13): how the open file description of descriptor `fd` of process `pid` compares with that
+/// which a registration means, of an epoll instance of process `epoll_pid`: as [`kcmp`].
+pub fn kcmp_epoll(pid: i32, fd: i32, epoll_pid: i32, slot: EpollSlot) -> Result<u64, Errno> {
+    const KCMP_EPOLL_TFD: u32 = 7;
+    // SAFETY: `slot` is read, and lives over the call.
+    unsafe { syscall!(nr::__NR_kcmp, pid, epoll_pid, KCMP_EPOLL_TFD, fd, &raw const slot) }
+}
+
 /// tgkill(2): sends a signal to one thread of a process.
 pub fn tgkill(process: i32, thread: i32, signal: i32) -> Result<(), Errno> {
     // SAFETY: takes no pointer.

@@ -155,6 +155,23 @@ fn open_file(state: &JobState, file: &OpenFile) -> String {
         },
         OpenFileKind::Path { path } => format!("place {}", printable(path)),
         OpenFileKind::Proc { path } => printable(path),
+        OpenFileKind::Epoll(epoll) => format!("epoll instance, {} registrations", epoll.registrations.len()),
+        OpenFileKind::Eventfd(eventfd) => {
+            format!("eventfd, count {}{}", eventfd.count, if eventfd.semaphore { ", semaphore" } else { "" })
+        }
+        OpenFileKind::Timerfd(timer) if timer.remaining_ns > 0 => {
+            let left = humantime::format_duration(Duration::from_millis(timer.remaining_ns / 1_000_000));
+            format!("timerfd, {left} left, {} expirations not read", timer.ticks)
+        }
+        OpenFileKind::Timerfd(timer) => format!("timerfd, {} expirations not read", timer.ticks),
+        OpenFileKind::Signalfd(signalfd) => format!("signalfd, {} signals", signalfd.mask.count_ones()),
+        OpenFileKind::Inotify(inotify) => {
+            format!("inotify instance, {} watches, {} bytes not read", inotify.watches.len(), inotify.pending)
+        }
+        OpenFileKind::Pidfd(pidfd) => match pidfd.process {
+            Some(pid) => format!("pidfd of process {pid}"),
+            None => "pidfd of a process that has ended".to_owned(),
+        },
     }
 }
 

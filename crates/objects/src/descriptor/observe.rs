@@ -53,7 +53,7 @@ pub fn descriptors(pid: HostPid, hidden: i32) -> Result<Vec<SeenDescriptor>, Obs
     numbers.into_iter().map(|fd| see(pid, fd)).collect()
 }
 
-fn see(pid: HostPid, fd: i32) -> Result<SeenDescriptor, ObserveError> {
+pub(crate) fn see(pid: HostPid, fd: i32) -> Result<SeenDescriptor, ObserveError> {
     let file = format!("fd/{fd}");
     let path = proc_path(pid, &file);
     let meta = fs::metadata(&path).map_err(|source| ObserveError::Read { pid, path, source })?;

@@ -1,0 +1,43 @@
+//! Calls on descriptors that rustix lacks. They keep their pointers inside, so they are safe to call with any argument.
+
+use linux_raw_sys::general as nr;
+
+use crate::raw::Errno;
+use crate::syscall;
+
+/// `TFD_IOC_SET_TICKS` (include/uapi/linux/timerfd.h): `_IOW('T', 0, __u64)`.
+const TFD_IOC_SET_TICKS: u32 = 0x4008_5400;
+/// Bytes of the longest file handle (`MAX_HANDLE_SZ`, include/linux/exportfs.h).
+const MAX_HANDLE_SIZE: usize = 128;
+
+/// signalfd(2) on a descriptor that is a signalfd already: sets the signals that it accepts, bit `n - 1` for signal `n`.
+pub fn signalfd_set_mask(fd: i32, mask: u64) -> Result<(), Errno> {
+    // SAFETY: `mask` is read, and lives over the call. With -1 a descriptor is made, which is nobody else's.
+    unsafe { syscall!(nr::__NR_signalfd4, fd, &raw const mask, size_of::<u64>(), 0) }.map(|_| ())
+}
+
+/// Sets the number of expirations that a read of a timerfd gives; not to 0. Only kernels with `CONFIG_CHECKPOINT_RESTORE` can.
+pub fn timerfd_set_ticks(fd: i32, ticks: u64) -> Result<(), Errno> {
+    // SAFETY: `ticks` is read, and lives over the call; whatever the descriptor is open on, the request's number says that eight bytes are read.
+    unsafe { syscall!(nr::__NR_ioctl, fd, TFD_IOC_SET_TICKS, &raw const ticks) }.map(|_| ())
+}
+
+/// open_by_handle_at(2) with `O_PATH`: opens the file that `handle`, of this type, means in the file system of the descriptor
+/// `mount`, for as long as `with` looks at it. Needs `CAP_DAC_READ_SEARCH` in the first user namespace.
+pub fn with_file_handle<T>(mount: i32, handle_type: i32, handle: &[u8], with: impl FnOnce(i32) -> T) -> Result<T, Errno> {
+    /// `struct file_handle` with room for any.
+    #[repr(C)]
+    struct FileHandle {
+        bytes: u32,
+        handle_type: i32,
+        handle: [u8; MAX_HANDLE_SIZE],
+    }
+    let mut buffer = FileHandle { bytes: handle.len() as u32, handle_type, handle: [0; MAX_HANDLE_SIZE] };
+    buffer.handle.get_mut(..handle.len()).ok_or(Errno(22))?.copy_from_slice(handle); // EINVAL
+    // SAFETY: `buffer` is a whole file handle, read, and lives over the call.
+    let fd = unsafe { syscall!(nr::__NR_open_by_handle_at, mount, &raw const buffer, nr::O_PATH | nr::O_CLOEXEC) }? as i32;
+    let result = with(fd);
+    // SAFETY: the descriptor was made here, and `with` could not take it over.
+    let _ = unsafe { syscall!(nr::__NR_close, fd) };
+    Ok(result)
+}
