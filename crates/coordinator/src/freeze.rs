@@ -6,11 +6,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use ckpt_objects::observe::proc_path;
+use ckpt_objects::older::Switch;
 use ckpt_objects::process::{Status, threads};
 use ckpt_objects::{FilePath, HostPid, NsPid};
 use ckpt_sys::blocked;
 use ckpt_sys::process::tgkill;
-use ckpt_wire::{BlockedCall, Hello, Order, PROTOCOL, Report, ReportKind, Start, Step};
+use ckpt_wire::{BlockedCall, Feature, Hello, Order, PROTOCOL, Report, ReportKind, Start, Step};
 use linux_numbers::{EXECVE, EXECVEAT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -29,6 +30,8 @@ mod linux_numbers {
 
 /// How long a process may take to answer.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long a process may be without an agent: it is in the midst of `exec`.
+const EXEC_GRACE: Duration = Duration::from_millis(500);
 /// How long to wait before a process that did not react is looked at again.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -74,7 +77,7 @@ pub enum FreezeError {
         theirs: u32,
     },
     /// The hand-over memory could not be made.
-    #[error("failed to make the memory through which pages are handed over: {0}")]
+    #[error("failed to make the memory through which pages are handed over: {0}; see ulimit -f")]
     Memory(io::Error),
     /// Nothing is left to be checkpointed.
     #[error("the job has no process any more")]
@@ -138,7 +141,7 @@ pub struct Frozen {
 
 enum Stage {
     /// Seen, but it could not be signalled yet.
-    Seen,
+    Seen { since: Instant },
     /// Signalled at this time.
     Signalled { at: Instant, call: BlockedCall, tid: HostPid },
     /// The agent has connected and freezes its threads.
@@ -158,6 +161,7 @@ struct Freezer<'a> {
 
 /// Freezes every process of the job.
 pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
+    wait_for_agents(anchor, settings.signal)?;
     let mut freezer =
         Freezer { listener, settings, stages: HashMap::new(), strangers: Vec::new(), since: Instant::now() };
     loop {
@@ -166,12 +170,31 @@ pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Resu
         if freezer.all_frozen() && !fresh {
             return freezer.finish(members);
         }
-        if freezer.since.elapsed() > GRACE {
+        let without_agent = freezer.stages.values().any(|stage| matches!(stage, Stage::Seen { since } if since.elapsed() > EXEC_GRACE));
+        if without_agent || freezer.since.elapsed() > GRACE {
             return Err(freezer.blame(&members));
         }
         let round = Instant::now();
         while !freezer.all_frozen() && round.elapsed() < RETRY {
             freezer.listen(RETRY.saturating_sub(round.elapsed()))?;
+        }
+    }
+}
+
+/// Waits until every process has an agent, before anybody is disturbed: where one never will, nobody needs to be frozen to learn that.
+fn wait_for_agents(anchor: &Anchor, signal: i32) -> Result<(), FreezeError> {
+    let bit = 1u64 << (signal - 1);
+    let begun = Instant::now();
+    loop {
+        let members = anchor.scan();
+        let without = members.iter().find(|member| !member.is_zombie() && member.status.set("SigCgt") & bit == 0);
+        match without {
+            None => return Ok(()),
+            Some(member) if begun.elapsed() > EXEC_GRACE => {
+                let reason = why_no_agent(member, signal);
+                return Err(FreezeError::NoAgent { pid: member.status.ns_pid(), name: member.status.name(), reason });
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
 }
@@ -184,18 +207,18 @@ impl Freezer<'_> {
         for member in members.iter().filter(|member| !member.is_zombie()) {
             let stage = self.stages.entry(member.pid).or_insert_with(|| {
                 fresh = true;
-                Stage::Seen
+                Stage::Seen { since: Instant::now() }
             });
             let due = match stage {
-                Stage::Seen => true,
+                Stage::Seen { .. } => true,
                 Stage::Signalled { at, .. } => at.elapsed() >= RETRY && !is_pending(member, self.settings.signal),
                 Stage::Freezing(_) | Stage::Frozen(_) => false,
             };
-            if due && let Some((tid, call)) = signal(member, self.settings.signal) {
+            if due && let Some((tid, call)) = signal(member, self.settings) {
                 *stage = Stage::Signalled { at: Instant::now(), call, tid };
             }
         }
-        if members.iter().all(Member::is_zombie) && members.is_empty() {
+        if members.iter().all(Member::is_zombie) {
             return Err(FreezeError::Empty);
         }
         Ok(fresh)
@@ -273,10 +296,10 @@ impl Freezer<'_> {
         let Some(Stage::Freezing(process)) = self.stages.remove(&pid) else { return Ok(()) };
         let stage = match process.connection.receive::<Report>() {
             Received::Nothing => Stage::Freezing(process),
-            Received::Closed => Stage::Seen,
+            Received::Closed => Stage::Seen { since: Instant::now() },
             Received::Message(report, _) => match ReportKind::of(&report) {
                 Some(ReportKind::Frozen) => Stage::Frozen(process),
-                Some(ReportKind::InVdso) => Stage::Seen,
+                Some(ReportKind::InVdso) => Stage::Seen { since: Instant::now() },
                 _ => return Err(process.failure(&report)),
             },
         };
@@ -312,7 +335,7 @@ impl Freezer<'_> {
             let (pid, name) = (member.status.ns_pid(), member.status.name());
             match self.stages.get(&member.pid) {
                 Some(Stage::Frozen(_)) => (),
-                Some(Stage::Seen) => return FreezeError::NoAgent { pid, name, reason: why_no_agent(member, self.settings.signal) },
+                Some(Stage::Seen { .. }) => return FreezeError::NoAgent { pid, name, reason: why_no_agent(member, self.settings.signal) },
                 _ => {
                     let reason = match member.status.state() {
                         'D' => "it waits for a device or a file system; try again when that answers".to_owned(),
@@ -342,7 +365,8 @@ fn agent_failure(pid: NsPid, name: FilePath, report: &Report) -> FreezeError {
 
 /// Sends the checkpoint signal to one thread of a process that can take it: never to a process that does not catch it, since it would end.
 /// Gives the thread, and what it was blocked in.
-fn signal(member: &Member, number: i32) -> Option<(HostPid, BlockedCall)> {
+fn signal(member: &Member, settings: &Settings) -> Option<(HostPid, BlockedCall)> {
+    let number = settings.signal;
     let bit = 1u64 << (number - 1);
     let mut candidates = vec![member.pid];
     candidates.extend(threads(member.pid).into_iter().filter(|tid| *tid != member.pid));
@@ -355,7 +379,7 @@ fn signal(member: &Member, number: i32) -> Option<(HostPid, BlockedCall)> {
         if status.set("SigBlk") & bit != 0 || matches!(status.state(), 'Z' | 'X') {
             continue;
         }
-        let call = blocked_call(member.pid, tid);
+        let call = blocked_call(member.pid, tid, settings.features);
         // In the midst of exec the handler is about to go: a signal sent now could meet the default action, which ends the process.
         if call.valid == 1 && matches!(call.number, EXECVE | EXECVEAT) {
             return None;
@@ -377,11 +401,14 @@ fn is_pending(member: &Member, number: i32) -> bool {
 }
 
 /// What a thread is blocked in, and since when.
-fn blocked_call(pid: HostPid, tid: HostPid) -> BlockedCall {
+fn blocked_call(pid: HostPid, tid: HostPid, features: u32) -> BlockedCall {
+    if Switch::BlockedCall.is_off() {
+        return BlockedCall::default();
+    }
     let read = |file: &str| fs::read(proc_path(pid, &format!("task/{tid}/{file}"))).ok();
     let Some(found) = read("syscall").and_then(|text| blocked::parse_syscall(&text)) else { return BlockedCall::default() };
     let mut call = BlockedCall { valid: 1, number: found.number, sp: found.sp, pc: found.pc, since_ns: 0, cpu: 0 };
-    if blocked::has_relative_timeout(found.number) {
+    if features & Feature::SCHEDULER_NOTES != 0 && blocked::has_relative_timeout(found.number) {
         call.since_ns = read("sched").and_then(|text| blocked::parse_last_ran(&text)).unwrap_or(0);
         call.cpu = read("stat").and_then(|text| blocked::parse_processor(&text)).unwrap_or(0);
     }

@@ -533,8 +533,10 @@ impl Coordinator {
         self.checkpointer.cancelled.store(true, Ordering::Relaxed);
         if !self.serving.is_empty()
             && let Ok(outcome) = self.outcomes.1.recv()
+            && let Some(code) = self.conclude(outcome)
         {
-            self.conclude(outcome);
+            // It is over because the checkpoint was to end it.
+            return code;
         }
         for wish in std::mem::take(&mut self.waiting) {
             if let Wish::Client { client, .. } = wish {
