@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::IsTerminal;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use ckpt_objects::file::{self, OpenFile, OpenFileKind};
@@ -322,9 +322,4 @@ fn raise_limit(restart: &Restart<'_>) -> RawFd {
 pub unsafe fn take(fd: RawFd) -> File {
     // SAFETY: the caller's promise.
     unsafe { File::from_raw_fd(fd) }
-}
-
-/// The number of a descriptor.
-pub fn number(fd: impl AsFd) -> RawFd {
-    fd.as_fd().as_raw_fd()
 }

@@ -350,18 +350,6 @@ impl Operations {
         Self { tid, list: Vec::new() }
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
     /// Takes over the operations of another list for the same thread.
     pub fn append(&mut self, other: Self) {
         self.list.extend(other.list);
@@ -456,16 +444,10 @@ impl Region {
         self.base
     }
 
-    /// Bytes of it, once everything has been put in.
+    /// Its length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
-    }
-
-    /// A region is never empty; this is here because `len` is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        false
     }
 
     /// Puts bytes in, aligned for anything; gives their address.

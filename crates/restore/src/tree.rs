@@ -59,8 +59,6 @@ pub struct Node {
 pub struct Tree {
     /// The first is init.
     pub nodes: Vec<Node>,
-    /// The stand-in.
-    pub stand_in: Index,
     /// A pid from which on the kernel may choose numbers for others, as far as that can be steered.
     pub free_from: i32,
 }
@@ -201,7 +199,7 @@ impl<'a> Planner<'a> {
         }
         self.check_reached()?;
         self.plan_groups(stand_in);
-        Ok(Tree { nodes: self.nodes, stand_in, free_from: self.next_free })
+        Ok(Tree { nodes: self.nodes, free_from: self.next_free })
     }
 
     fn add(&mut self, role: Role, pid: i32, leads_session: bool) -> Index {
@@ -413,6 +411,7 @@ mod tests {
             }
             made.insert(index, me);
         }
+        let stand_in = tree.nodes.iter().position(|node| node.role == Role::StandIn).unwrap();
         let mut made = BTreeMap::new();
         grow(tree, 0, Process { parent: 0, pgid: 0, sid: 0 }, &mut made);
         for (&index, process) in &mut made {
@@ -441,7 +440,7 @@ mod tests {
                     // The nearest subreaper: in these tests only the stand-in, if it is above.
                     parent = made[&parent].parent;
                     if tree.nodes[parent].role != Role::Init {
-                        parent = tree.stand_in;
+                        parent = stand_in;
                     }
                 }
                 (tree.nodes[*index].pid, (tree.nodes[parent].pid, process.pgid, process.sid))
