@@ -17,7 +17,7 @@ use crate::restorer::{Failure, OPERATION_SIZE};
 pub struct Control {
     /// How many threads of the job have reached the gate.
     pub arrived: AtomicU32,
-    /// [`SHUT`], [`COMMITTED`] or [`OPEN`].
+    /// 0 while nothing of the job runs yet; then [`COMMITTED`], then [`OPEN`].
     pub gate: AtomicU32,
     /// How many of init and stand-in have done what must be done between [`COMMITTED`] and [`OPEN`].
     pub ready: AtomicU32,
@@ -27,8 +27,6 @@ pub struct Control {
     pub filled: AtomicU64,
 }
 
-/// Nothing of the job runs yet.
-pub const SHUT: u32 = 0;
 /// Everything is there; nothing can fail any more.
 pub const COMMITTED: u32 = 1;
 /// The job runs.
