@@ -10,3 +10,4 @@ program_survives!(mapped_deleted_files, "mapped_deleted_files", 150);
 program_survives!(terabytes_reserved);
 program_survives!(dlopen_after);
 program_survives!(clocks);
+program_survives!(droppable_memory);

@@ -17,5 +17,5 @@ survives!(without_the_notes_of_blocked_calls, close_look("syscall"));
 survives!(without_a_twin, close_look("twin"));
 survives!(with_another_vdso, close_look("same_vdso"));
 survives!(without_a_proc_of_its_own, Job::program("barrier_and_tls", 300, &[]).without("mount_proc"));
-survives!(without_droppable_memory, close_look("map_droppable"));
+survives!(without_droppable_memory, Job::program("droppable_memory", 300, &[]).without("map_droppable"));
 survives!(without_any_newer_facility, close_look("pagemap_scan,sched,syscall,twin,same_vdso,map_droppable"));

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use ckpt_sys::sigframe::UContext;
 use ckpt_sys::syscall;
 use ckpt_wire::{
-    BlockedCall, Control, PendingSignal, PlanEntry, Report, ReportKind, Slot, Start, Step, ThreadOrder, ThreadRecord, ThreadStatus,
+    BlockedCall, Control, Feature, PendingSignal, PlanEntry, Report, ReportKind, Slot, Start, Step, ThreadOrder, ThreadRecord, ThreadStatus,
 };
 use linux_raw_sys::general as nr;
 
@@ -126,7 +126,7 @@ fn freeze_others(shared: &Shared, start: &Start, leader: i32) -> Result<(), Repo
                 return;
             }
             fresh += 1;
-            summon(shared, i, pid, tid);
+            summon(shared, start, i, pid, tid);
         })
         .map_err(|errno| handler::failed(Step::ListThreads, errno.0))?;
         if overflow {
@@ -144,7 +144,7 @@ fn freeze_others(shared: &Shared, start: &Start, leader: i32) -> Result<(), Repo
 }
 
 /// Makes a record for a thread and signals it.
-fn summon(shared: &Shared, i: u32, pid: i32, tid: i32) {
+fn summon(shared: &Shared, start: &Start, i: u32, pid: i32, tid: i32) {
     let record = shared.thread(i);
     let exited = tid == pid && has_exited(tid);
     // SAFETY: record `i` is below `max_threads`, and nobody else looks at it before `threads` counts it.
@@ -152,7 +152,7 @@ fn summon(shared: &Shared, i: u32, pid: i32, tid: i32) {
         (*record).status.store(if exited { ThreadStatus::PARKED } else { ThreadStatus::CALLED }, Relaxed);
         (*record).order.store(ThreadOrder::STAY, Relaxed);
         (*record).exited = u32::from(exited);
-        (*record).call = interrupted::blocked_call(tid);
+        (*record).call = interrupted::blocked_call(tid, start.features & Feature::SCHEDULER_NOTES != 0);
         (*record).tid.store(tid as u32, Relaxed);
     }
     shared.control().threads.store(i + 1, Release);
@@ -182,7 +182,7 @@ fn wait_until_parked(shared: &Shared, start: &Start, pid: i32, deadline: i64) ->
             }
             if record.status.load(Acquire) == ThreadStatus::PARKED {
                 if i != 0 && (start.vdso_start..start.vdso_end).contains(&record.rip) {
-                    let_out_of_vdso(shared, i, pid, tid);
+                    let_out_of_vdso(shared, start, i, pid, tid);
                     missing = tid;
                 }
             } else {
@@ -204,14 +204,14 @@ fn wait_until_parked(shared: &Shared, start: &Start, pid: i32, deadline: i64) ->
 }
 
 /// A thread stopped inside the vDSO could not be restored where the vDSO is another: it goes on for a moment.
-fn let_out_of_vdso(shared: &Shared, i: u32, pid: i32, tid: i32) {
+fn let_out_of_vdso(shared: &Shared, start: &Start, i: u32, pid: i32, tid: i32) {
     let record = shared.thread(i);
     order(record, ThreadOrder::GO);
     wait_for_status(record, ThreadStatus::GONE);
     crate::rendezvous::pause_us(50);
     // SAFETY: the thread has left and does not touch its record before it is signalled again.
     unsafe {
-        (*record).call = interrupted::blocked_call(tid);
+        (*record).call = interrupted::blocked_call(tid, start.features & Feature::SCHEDULER_NOTES != 0);
         (*record).order.store(ThreadOrder::STAY, Relaxed);
         (*record).status.store(ThreadStatus::CALLED, Release);
     }

@@ -32,14 +32,14 @@ const CPU_WORDS: usize = 128;
 /// The registers of a thread before its call was put back.
 pub type Saved = SigContext;
 
-/// What a thread of this process is blocked in right now.
-pub fn blocked_call(tid: i32) -> BlockedCall {
+/// What a thread of this process is blocked in right now; `notes` says whether the scheduler's may be used.
+pub fn blocked_call(tid: i32, notes: bool) -> BlockedCall {
     let mut buffer = [0u8; 256];
     let Some(found) = procfs::read_task(tid, b"/syscall", &mut buffer).and_then(blocked::parse_syscall) else {
         return BlockedCall::default();
     };
     let mut call = BlockedCall { valid: 1, number: found.number, sp: found.sp, pc: found.pc, since_ns: 0, cpu: 0 };
-    if blocked::has_relative_timeout(found.number) {
+    if notes && blocked::has_relative_timeout(found.number) {
         let mut buffer = [0u8; 512];
         call.since_ns = procfs::read_task(tid, b"/sched", &mut buffer).and_then(blocked::parse_last_ran).unwrap_or(0);
         call.cpu = procfs::read_task(tid, b"/stat", &mut buffer).and_then(blocked::parse_processor).unwrap_or(0);

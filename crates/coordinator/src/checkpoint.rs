@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ckpt_image::{Codec, ImageName, ImageWriter, WriteError, generations};
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::observe::ObserveError;
+use ckpt_objects::older::Switch;
 use ckpt_objects::{FilePath, HostPid};
 use ckpt_wire::{Feature, Order, Report, ReportKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,6 +20,7 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::dump::{self, DumpError};
 use crate::freeze::{FreezeError, Frozen, FrozenProcess, Settings, freeze};
 use crate::machine;
+use crate::probe;
 use crate::rendezvous::{Listener, Received};
 use crate::survey::{Context, Survey, survey};
 use crate::tree::Anchor;
@@ -174,7 +176,6 @@ impl Checkpointer {
         let mut survey = survey(&frozen, context, machine::observe())?;
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };
         let all_have_twins = self.snapshot(&frozen, &survey, &mut twins)?;
-        survey.add_pending(&frozen);
         // A process without a twin is dumped as it stands, and the others wait for it: they may share memory.
         if all_have_twins && !stop {
             resume(&frozen);
@@ -185,6 +186,8 @@ impl Checkpointer {
             resume(&frozen);
             pause = frozen.since.elapsed();
         }
+        // A process that dumped as it stood has captured them only now.
+        survey.add_pending(&frozen);
         for (space, pieces) in std::mem::take(&mut survey.contents) {
             dump::append_pieces(&writer, self.codec, space, pieces)?;
         }
@@ -209,11 +212,15 @@ impl Checkpointer {
 
     /// Has every process make its twin, or, where that fails for lack of memory, dump as it stands. Whether all have twins.
     fn snapshot(&self, frozen: &Frozen, survey: &Survey, twins: &mut Twins<'_>) -> Result<bool, CheckpointError> {
+        let in_place = Switch::Twin.is_off();
         for (process, plan) in frozen.processes.iter().zip(&survey.plans) {
             if !process.memory.set_plan(plan) {
                 return Err(process.failure(&Report { kind: ReportKind::Failed as u32, errno: libc::E2BIG, value: 3 }).into());
             }
-            give_order(process, Order::Twin)?;
+            give_order(process, if in_place { Order::DumpInPlace } else { Order::Twin })?;
+        }
+        if in_place {
+            return Ok(false);
         }
         let mut all_have_twins = true;
         for process in &frozen.processes {
@@ -314,6 +321,12 @@ impl Drop for Twins<'_> {
 /// Facilities that agents may use on this kernel, less those that `CKPT_WITHOUT` switches off for tests.
 #[must_use]
 pub fn features() -> u32 {
-    let without = std::env::var("CKPT_WITHOUT").unwrap_or_default();
-    if without.split(',').any(|name| name == "pagemap_scan") { 0 } else { Feature::PAGEMAP_SCAN }
+    let mut features = 0;
+    if !Switch::PagemapScan.is_off() && probe::pagemap_scan().is_ok() {
+        features |= Feature::PAGEMAP_SCAN;
+    }
+    if !Switch::SchedulerNotes.is_off() {
+        features |= Feature::SCHEDULER_NOTES;
+    }
+    features
 }

@@ -11,6 +11,7 @@ mod freeze;
 mod hand_over;
 pub mod machine;
 pub mod options;
+pub mod probe;
 mod rendezvous;
 mod report;
 mod run;

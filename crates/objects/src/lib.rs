@@ -16,6 +16,7 @@ pub mod job;
 pub mod memory;
 pub mod names;
 pub mod observe;
+pub mod older;
 pub mod pidfd;
 pub mod pipe;
 pub mod process;

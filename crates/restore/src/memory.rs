@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ckpt_image::{ImageReader, PlacedExtent, ReadError};
 use ckpt_objects::memory::{Backing, Vma, VmaFlags};
+use ckpt_objects::older::Switch;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
@@ -318,6 +319,16 @@ fn call_error(what: &'static str, start: u64) -> impl FnOnce(Errno) -> MemoryErr
 /// `MAP_DROPPABLE` (include/uapi/linux/mman.h, Linux 6.11).
 const MAP_DROPPABLE: u32 = 8;
 
+/// Where this kernel has no memory that it may drop, makes it ordinary memory that is wiped in children, as that would be: the other
+/// flags of such a mapping say so already. It begins empty in any case.
+pub fn replace_droppable(vmas: &mut [Vma]) {
+    let is_droppable = |vma: &&mut Vma| vma.flags.contains(VmaFlags::DROPPABLE);
+    let mut droppable = vmas.iter_mut().filter(is_droppable).peekable();
+    if droppable.peek().is_some() && (Switch::Droppable.is_off() || ckpt_sys::probe::map_droppable().is_err()) {
+        droppable.for_each(|vma| vma.flags = VmaFlags(vma.flags.0 & !VmaFlags::DROPPABLE.0));
+    }
+}
+
 /// The flags of mmap(2) for anonymous memory like `vma`.
 #[must_use]
 pub fn anonymous_flags(vma: &Vma) -> u32 {
@@ -392,10 +403,9 @@ impl Source {
 
     fn map(&self, at: u64, len: u64) -> Result<(), Errno> {
         let result = mmap(at, len, self.protection, self.flags, self.fd);
-        // Huge pages may not be set aside here, and an old kernel knows no droppable memory: ordinary pages serve.
-        let exotic = nr::MAP_HUGETLB | MAP_DROPPABLE;
-        if self.flags & exotic & !nr::MAP_PRIVATE != 0 && matches!(result, Err(Errno(libc::ENOMEM | libc::EINVAL))) {
-            return mmap(at, len, self.protection, self.flags & !exotic | nr::MAP_PRIVATE, self.fd);
+        // Huge pages may not be set aside here: ordinary pages serve.
+        if self.flags & nr::MAP_HUGETLB != 0 && matches!(result, Err(Errno(libc::ENOMEM | libc::EINVAL))) {
+            return mmap(at, len, self.protection, self.flags & !nr::MAP_HUGETLB, self.fd);
         }
         result
     }

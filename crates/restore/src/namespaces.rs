@@ -4,6 +4,7 @@
 use std::io;
 use std::path::Path;
 
+use ckpt_objects::older::Switch;
 use ckpt_sys::fork::{Fork, fork};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
@@ -74,7 +75,8 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     // What is mounted later outside is to be seen, and nothing that is mounted here outside.
     mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE).map_err(|error| mount_error("separate the mounts", error))?;
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    if let Err(error) = mount(Some(c"proc"), c"/proc", Some(c"proc"), flags) {
+    let forbidden = if Switch::MountProc.is_off() { Err(Errno(libc::EPERM)) } else { Ok(()) };
+    if let Err(error) = forbidden.and_then(|()| mount(Some(c"proc"), c"/proc", Some(c"proc"), flags)) {
         // In a container where parts of /proc are covered, the kernel does not give an ordinary user a whole one.
         restart.report(&Report::Note(format!(
             "cannot mount /proc ({}): the job sees the processes of the machine there, with other numbers than its own",

@@ -14,6 +14,7 @@ use std::os::fd::RawFd;
 
 use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
+use ckpt_objects::older::Switch;
 use ckpt_objects::pidfd::{self, PidfdState};
 use ckpt_objects::process::{LiveProcess, ProcessState};
 use ckpt_objects::signal::Siginfo;
@@ -86,7 +87,8 @@ pub fn become_process(
         unsafe { syscall!(nr::__NR_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0) }.map_err(ProcessError::raw("disable huge pages"))?;
     }
     let mut vdso = VdsoPlan::of(restart, &live.memory)?;
-    let vmas = vdso.replace_in(&live.memory.vmas);
+    let mut vmas = vdso.replace_in(&live.memory.vmas);
+    memory::replace_droppable(&mut vmas);
     let mut layout = map_memory(restart, live, &vmas, files)?;
     vdso.finish(&mut layout)?;
     prepare_agent(live, &layout)?;
@@ -188,7 +190,7 @@ impl VdsoPlan {
         let first_vvar = memory.vmas.iter().find(|vma| vma.backing == Backing::Vvar);
         let vvar = first_vvar.map_or(vdso.start, |vma| vma.start);
         let own = Vdso::own().ok_or_else(|| ProcessError::Vdso("this kernel gives none".to_owned()))?;
-        if own.bytes == *old && own.start - own.vvar == vdso.start - vvar && vdso.len() == own.bytes.len() as u64 {
+        if !Switch::SameVdso.is_off() && own.bytes == *old && own.start - own.vvar == vdso.start - vvar && vdso.len() == own.bytes.len() as u64 {
             return Ok(Self::Same { vvar, start: vdso.start, len: vdso.len() });
         }
         if vdso.len() != old.len() as u64 {

@@ -94,6 +94,8 @@ pub struct Feature;
 impl Feature {
     /// `PAGEMAP_SCAN` (Linux 6.7).
     pub const PAGEMAP_SCAN: u32 = 1;
+    /// `/proc/PID/task/TID/sched` (`CONFIG_SCHED_DEBUG`; always there since Linux 6.15).
+    pub const SCHEDULER_NOTES: u32 = 2;
 }
 
 /// A system call that a thread was blocked in, as `/proc/PID/task/TID/syscall` told before it was signalled.

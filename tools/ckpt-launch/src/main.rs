@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ckpt_coordinator::options::{On, Reactions, Time, Verbosity};
-use ckpt_coordinator::{Launch, Reporter, launch};
+use ckpt_coordinator::{Launch, Reporter, launch, probe};
 use ckpt_image::Codec;
 use ckpt_objects::job::Settings;
 use clap::Parser;
@@ -48,6 +49,9 @@ struct Arguments {
     /// Stay until the last process of the job has ended, not only the first
     #[arg(long)]
     wait_all: bool,
+    /// Print what this machine allows, and exit: with 0 where jobs can be checkpointed and restarted, else with 121
+    #[arg(long)]
+    check: bool,
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -55,7 +59,7 @@ struct Arguments {
     #[arg(short, long)]
     verbose: bool,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(required_unless_present = "check", trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
@@ -73,6 +77,9 @@ fn main() -> ExitCode {
         _ => Verbosity::Normal,
     });
     let dir = std::path::absolute(&arguments.dir).unwrap_or(arguments.dir);
+    if arguments.check {
+        return check(&dir);
+    }
     let settings = Settings {
         interval: arguments.interval.map(|time| time.0.as_secs_f64()),
         dir: dir.into(),
@@ -90,4 +97,12 @@ fn main() -> ExitCode {
             ExitCode::from(CANNOT_LAUNCH)
         }
     }
+}
+
+/// Prints what this machine allows.
+fn check(dir: &Path) -> ExitCode {
+    let findings = probe::check(dir);
+    // Whoever reads no further wants no more than the exit code.
+    let _ = write!(std::io::stdout(), "{findings}");
+    ExitCode::from(if findings.suffices() { 0 } else { CANNOT_LAUNCH })
 }
