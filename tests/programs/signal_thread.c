@@ -34,10 +34,11 @@ int main(int argc, char **argv) {
         CHECK(kill(getpid(), SIGUSR1) == 0);
         while (taken == round) usleep(100);
         CHECK(taken == round + 1);
-        // What the program blocked it still sees as blocked.
+        // What the program blocked it still sees as blocked, but for the one signal that no job can block: the checkpoint's.
         CHECK(pthread_sigmask(SIG_SETMASK, NULL, &mask) == 0);
         for (int signal = 1; signal < SIGRTMAX; signal++)
-            if (signal != SIGKILL && signal != SIGSTOP && (signal < 32 || signal >= SIGRTMIN)) CHECK(sigismember(&mask, signal) == 1);
+            if (signal != SIGKILL && signal != SIGSTOP && signal != SIGRTMAX - 2 && (signal < 32 || signal >= SIGRTMIN))
+                CHECK(sigismember(&mask, signal) == 1);
         rest();
     }
     CHECK(kill(getpid(), SIGTERM) == 0);

@@ -84,7 +84,7 @@ fn status_tells_of_the_job() {
     // And by the job's id, which the image's name holds.
     let id = path.trim_end().rsplit('_').nth(1).unwrap_or_default().to_owned();
     let mut command = sandbox.command(tool("ckpt-ctl"));
-    command.arg("-d").arg(sandbox.join(IMAGES)).arg("--job").arg(&id).arg("status");
+    command.arg("--job").arg(&id).arg("status");
     let (code, out, err) = sandbox.finish(command);
     assert!(code == 0 && out.contains(&id), "{code}\n{out}{err}");
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());

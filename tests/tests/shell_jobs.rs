@@ -212,7 +212,7 @@ done
 echo "#include <stdio.h>
 $declarations
 int main(void) { for (int x = 0; x < 5; x++) printf(\"%d\\n\", 0 $calls); }" > main.c
-printf 'OBJECTS = $(patsubst %%.c,%%.o,$(wildcard *.c))\nprogram: $(OBJECTS)\n\t@cc -o $@ $^ && echo linked\n%%.o: %%.c\n\t@cc -O2 -c -o $@ $<\n' > Makefile
+printf 'OBJECTS = $(patsubst %%.c,%%.o,$(wildcard *.c))\nprogram: $(OBJECTS)\n\t@cc -pipe -fno-use-linker-plugin -o $@ $^ && echo linked\n%%.o: %%.c\n\t@cc -pipe -O2 -c -o $@ $<\n' > Makefile
 make -j2 && ./program && make
 "##
     )
