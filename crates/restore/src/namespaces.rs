@@ -86,7 +86,7 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     // Numbers that are not asked for by name are to come after the job's. Where that is not allowed they are low ones.
     let _ = std::fs::write("/proc/sys/kernel/ns_last_pid", (restart.tree.free_from - 1).to_string());
     unregister_rseq();
-    Ok(())
+    give_up_alternate_stack()
 }
 
 fn write(path: &str, text: &str) -> Result<(), ProcessError> {
@@ -101,6 +101,15 @@ fn mount(source: Option<&std::ffi::CStr>, target: &std::ffi::CStr, kind: Option<
 
 fn mount_error(what: &str, Errno(errno): Errno) -> ProcessError {
     ProcessError::Call { what: format!("{what} ({})", remedy(errno)), source: io::Error::from_raw_os_error(errno) }
+}
+
+/// Ends the use of the alternate signal stack that Rust gave its main thread. The signal frame of a thread that never had one does not
+/// say so in a way that the kernel heeds, and it would keep this one.
+fn give_up_alternate_stack() -> Result<(), ProcessError> {
+    let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: `none` lives over the call; Rust's handlers do without such a stack, and all signals are blocked.
+    unsafe { syscall!(nr::__NR_sigaltstack, &raw const none, 0) }.map_err(ProcessError::raw("give up the alternate signal stack"))?;
+    Ok(())
 }
 
 /// Ends the C library's registration of restartable sequences of this thread: its memory will be gone, and all processes of the job come
