@@ -1,0 +1,40 @@
+// Tests that a job with an object that is not kept runs on: makes the object named by the argument, waits, and uses nothing of it.
+// It ends with 77 where this machine does not allow the object.
+#include "check.h"
+#include <fcntl.h>
+#include <linux/perf_event.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+
+static int make(const char *object) {
+    if (strcmp(object, "fanotify") == 0) return (int)syscall(SYS_fanotify_init, FAN_REPORT_FID, O_RDONLY);
+    // UFFD_USER_MODE_ONLY: allowed to everybody.
+    if (strcmp(object, "userfaultfd") == 0) return (int)syscall(SYS_userfaultfd, 1);
+    if (strcmp(object, "io_uring") == 0) {
+        char params[120] = {0};
+        return (int)syscall(SYS_io_uring_setup, 2, params);
+    }
+    if (strcmp(object, "perf_event") == 0) {
+        struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE, .size = sizeof attr, .config = PERF_COUNT_SW_TASK_CLOCK};
+        attr.exclude_kernel = attr.exclude_hv = 1;
+        return (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+    }
+    if (strcmp(object, "pidfd") == 0) return (int)syscall(SYS_pidfd_open, 1, 0);
+    if (strcmp(object, "inotify") == 0) {
+        // A file without a name, which nobody has open.
+        int instance = inotify_init(), file = open("nameless", O_RDWR | O_CREAT, 0600);
+        CHECK(instance >= 0 && file >= 0);
+        CHECK(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, 0) != MAP_FAILED);
+        CHECK(inotify_add_watch(instance, "nameless", IN_OPEN) == 1 && unlink("nameless") == 0 && close(file) == 0);
+        return instance;
+    }
+    CHECK(!"such an object is known");
+    return -1;
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc > 1);
+    if (make(argv[1]) < 0) return 77;
+    for (int round = 0; round < 100; round++) rest();
+    puts("untouched");
+}
