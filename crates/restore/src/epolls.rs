@@ -53,11 +53,7 @@ pub fn register_common(restart: &Restart<'_>, open: &[Option<RawFd>]) -> Result<
 }
 
 /// Registers what only `pid` may register. `fd_of` gives the descriptor that this process has of a file now.
-pub fn register_own(
-    restart: &Restart<'_>,
-    pid: NsPid,
-    fd_of: impl Fn(u32) -> Option<RawFd>,
-) -> Result<(), ProcessError> {
+pub fn register_own(restart: &Restart<'_>, pid: NsPid, fd_of: impl Fn(u32) -> Option<RawFd>) -> Result<(), ProcessError> {
     for (instance, registrations) in instances(restart.job) {
         for registration in registrations.iter().filter(|one| is_own(restart.job, one.file)) {
             if owner(restart.job, instance, registration) != Some(pid) {
@@ -111,13 +107,18 @@ fn register(
     // Duplicates: what is moved out of the way below may be one of the two.
     let (instance, target) = (duplicate(instance, number).map_err(failed)?, duplicate(target, number).map_err(failed)?);
     let result = with_number(&target, number, |target| {
-        if spent { epoll::register_spent(&instance, target, registration) } else { epoll::register(&instance, target, registration) }
+        if spent {
+            epoll::register_spent(&instance, target, registration)
+        } else {
+            epoll::register(&instance, target, registration)
+        }
     });
     let inherited = restart.job.open_files.get(registration.file as usize).is_some_and(|file| file.inherited.is_some());
     match result {
         // The restart's own input or output is of another kind than the launcher's was.
         Err(Errno::PERM) if inherited => {
-            let text = format!("descriptor {number}, which epoll waited for, is now a file that is always ready, and not waited for");
+            let text =
+                format!("descriptor {number}, which epoll waited for, is now a file that is always ready, and not waited for");
             restart.report(&Report::Note(text));
             Ok(())
         }

@@ -1,5 +1,6 @@
 //! Observing descriptors: `/proc/PID/fd` and `fdinfo`, joined over all processes of a job with kcmp(2).
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -90,6 +91,7 @@ pub fn info_field<'a>(info: &'a [u8], key: &str) -> Option<&'a str> {
 #[derive(Default)]
 pub struct Descriptions {
     seen: Vec<SeenDescriptor>,
+    /// Indices of those with one inode, in the order of [`compare`].
     by_inode: HashMap<(u64, u64), Vec<usize>>,
 }
 
@@ -103,22 +105,27 @@ impl Descriptions {
     /// The entry for a descriptor: its description is found among those known, or added.
     pub fn entry(&mut self, descriptor: SeenDescriptor) -> FdEntry {
         let (fd, close_on_exec) = (descriptor.fd, descriptor.close_on_exec);
-        let candidates = self.by_inode.entry((descriptor.device, descriptor.inode)).or_default();
-        let known = candidates.iter().copied().find(|&i| is_same(&self.seen[i], &descriptor));
-        let index = known.unwrap_or_else(|| {
-            candidates.push(self.seen.len());
-            self.seen.push(descriptor);
-            self.seen.len() - 1
-        });
+        let known = self.by_inode.entry((descriptor.device, descriptor.inode)).or_default();
+        let index = match known.binary_search_by(|&index| compare(&self.seen[index], &descriptor)) {
+            Ok(at) => known[at],
+            Err(at) => {
+                known.insert(at, self.seen.len());
+                self.seen.push(descriptor);
+                self.seen.len() - 1
+            }
+        };
         FdEntry { fd, file: u32::try_from(index).unwrap_or(u32::MAX), close_on_exec }
     }
 }
 
-/// Whether two descriptors of one file refer to the same open file description. What can be seen must be equal; then the kernel is asked.
-fn is_same(a: &SeenDescriptor, b: &SeenDescriptor) -> bool {
-    a.flags == b.flags
-        && a.position == b.position
-        && kcmp(a.pid.0, b.pid.0, KCMP_FILE, a.fd as u64, b.fd as u64) == Ok(0)
+/// The order that the kernel gives to open file descriptions; equal: the same. It makes the search short for event descriptors,
+/// which all have one inode.
+fn compare(a: &SeenDescriptor, b: &SeenDescriptor) -> Ordering {
+    match kcmp(a.pid.0, b.pid.0, KCMP_FILE, a.fd as u64, b.fd as u64) {
+        Ok(0) => Ordering::Equal,
+        Ok(1) => Ordering::Less,
+        _ => Ordering::Greater,
+    }
 }
 
 /// Whether a descriptor refers to the same open file description as the calling process's own `fd`.
@@ -126,4 +133,25 @@ fn is_same(a: &SeenDescriptor, b: &SeenDescriptor) -> bool {
 pub fn is_own(descriptor: &SeenDescriptor, fd: i32) -> bool {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     kcmp(own, descriptor.pid.0, KCMP_FILE, fd as u64, descriptor.fd as u64) == Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn descriptors_of_one_description_are_told_from_others_of_the_same_inode() {
+        let events: Vec<_> = (0..40).map(|_| eventfd(0, EventfdFlags::empty()).unwrap()).collect();
+        let twins: Vec<_> = events.iter().map(|event| event.try_clone().unwrap()).collect();
+        let own = HostPid(std::process::id().cast_signed());
+        let mut descriptions = Descriptions::default();
+        let mut entry = |fd: &std::os::fd::OwnedFd| descriptions.entry(see(own, fd.as_raw_fd()).unwrap()).file;
+        let first: Vec<u32> = events.iter().map(&mut entry).collect();
+        assert_eq!(first, (0..40).collect::<Vec<u32>>());
+        assert_eq!(twins.iter().rev().map(&mut entry).collect::<Vec<u32>>(), (0..40).rev().collect::<Vec<u32>>());
+    }
 }

@@ -35,12 +35,14 @@ fn parse(line: &[u8]) -> Option<(i32, u32, u64)> {
     ))
 }
 
-/// Which description a registration means: in most cases the one that still has the number.
+/// Which description a registration means: in most cases the one that still has the number, in the same process.
 fn find(epoll: &SeenDescriptor, fd: i32, offset: u32, descriptions: &[SeenDescriptor]) -> Option<u32> {
     let slot = EpollSlot { epoll: epoll.fd.cast_unsigned(), target: fd.cast_unsigned(), offset };
-    let is_meant = |&at: &usize| kcmp_epoll(descriptions[at].pid.0, descriptions[at].fd, epoll.pid.0, slot) == Ok(0);
-    let (likely, others): (Vec<usize>, Vec<usize>) = (0..descriptions.len()).partition(|&at| descriptions[at].fd == fd);
-    likely.into_iter().chain(others).find(is_meant).and_then(|at| u32::try_from(at).ok())
+    let is_meant = |one: &SeenDescriptor| kcmp_epoll(one.pid.0, one.fd, epoll.pid.0, slot) == Ok(0);
+    let likeliness = |one: &SeenDescriptor| u8::from(one.fd == fd) + u8::from(one.fd == fd && one.pid == epoll.pid);
+    let found =
+        [2, 1, 0].into_iter().find_map(|likely| descriptions.iter().position(|one| likeliness(one) == likely && is_meant(one)));
+    found.and_then(|at| u32::try_from(at).ok())
 }
 
 #[cfg(test)]
