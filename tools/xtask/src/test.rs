@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use xtask::processes::{adopt_orphans, run, run_well, shown};
-use xtask::tools::cargo;
+use xtask::tools::{Profile, Tools, cargo};
 
 use crate::provide;
 
 /// How long a check of the style, with the compilation it needs, may take.
-const CHECK_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// How long the build may take.
-const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// How long the tests may take, which is far more than they need.
-const TEST_LIMIT: Duration = Duration::from_secs(25 * 60);
+const CHECK_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How long the tests, with their own compilation, may take.
+const TEST_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Installs what the tests need, checks the style and runs the tests; with a filter, only the tests whose names contain
 /// it, and without the checks of the style.
@@ -29,8 +27,8 @@ pub fn test(filter: Option<&str>) -> Result<ExitCode> {
         step(cargo().args(["fmt", "--all", "--check"]), CHECK_LIMIT)?;
         step(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]), CHECK_LIMIT)?;
     }
-    // The agent is a library that is loaded and never linked: building the tests alone would leave an old one.
-    step(cargo().args(["build", "--workspace"]), BUILD_LIMIT)?;
+    // The tests run the tools, and link to neither them nor the agent: building the tests alone would leave old ones.
+    Tools::build(Profile::Dev)?;
     let mut tests = cargo();
     if provide::has_nextest() {
         tests.args(["nextest", "run", "--workspace"]).args(filter);
