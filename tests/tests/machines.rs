@@ -1,7 +1,7 @@
 //! What a machine allows or forbids: `ckpt-launch --check` tells it in words, and a limit that is met ends in a line.
 
 use ckpt_tests::job::IMAGES;
-use ckpt_tests::{Identity, Job, Sandbox, tool};
+use ckpt_tests::{Identity, Job, Sandbox, program, tool};
 
 /// Runs `ckpt-launch --check`, started by these words of a shell; gives its exit code and what it printed.
 fn check(sandbox: &Sandbox, prefix: &str, options: &str) -> (i32, String) {
@@ -105,4 +105,32 @@ fn a_job_begins_with_the_signals_as_its_launcher_found_them() {
         let launched = run(&format!("{env} {} --", tool("ckpt-launch").display()));
         assert_eq!(run(env), launched, "{env}");
     }
+}
+
+#[test]
+fn check_names_what_a_container_forbids() {
+    for identity in [Identity::own(), Identity::User] {
+        let (code, out) = check(&Sandbox::new(identity), &program("confined").display().to_string(), "");
+        assert_eq!(code, 121, "{out}");
+        assert!(line(&out, "kcmp (").starts_with("no "), "{out}");
+        assert!(out.contains("\ncheckpoint: does not work here, for lack of: kcmp\n"), "{out}");
+        assert!(line(&out, "restart: does not work here").contains("clone3(set_tid)"), "{out}");
+    }
+}
+
+/// Without kcmp, descriptors that share a file could be taken for separate ones: no checkpoint is better than such a one.
+#[test]
+fn a_container_that_forbids_kcmp_fails_checkpoints_and_not_the_job() {
+    let job = Job::new(["bash", "-c", "sleep 1; echo done"]);
+    let sandbox = job.sandbox(Identity::own());
+    let launch = job.launch_command(&sandbox, "0.2");
+    let mut command = sandbox.command(program("confined"));
+    command.arg(launch.get_program()).args(launch.get_args());
+    let (code, out, err) = sandbox.finish(command);
+    assert_eq!((code, out.as_str()), (0, "done\n"), "{err}");
+    assert!(
+        !err.is_empty() && err.lines().all(|line| line.starts_with("ckpt: no checkpoint: ") && line.contains("kcmp")),
+        "{err}"
+    );
+    assert!(sandbox.images(IMAGES).is_empty(), "{err}");
 }

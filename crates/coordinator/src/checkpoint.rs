@@ -63,6 +63,9 @@ pub enum CheckpointError {
     /// The image could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Processes may not be compared.
+    #[error("the system call kcmp is refused: {0}; it tells which descriptors share a file, so allow it in the container's seccomp profile")]
+    Compare(io::Error),
     /// The directory could not be read.
     #[error("failed to look for earlier images in {}: {source}; give another directory with --dir", dir.display())]
     Directory {
@@ -158,6 +161,7 @@ impl Checkpointer {
     /// it is ended before it does anything more.
     pub fn take(&self, mut info: JobInfo, stop: bool) -> Result<Taken, CheckpointError> {
         let begun = Instant::now();
+        probe::kcmp().map_err(CheckpointError::Compare)?;
         let dir = info.settings.dir.as_path().to_owned();
         let next = generations::next_generation(&dir, &info.id)
             .map_err(|source| CheckpointError::Directory { dir: dir.clone(), source })?;

@@ -13,9 +13,8 @@ use ckpt_objects::HostPid;
 use ckpt_objects::observe::proc_path;
 use ckpt_objects::older::{ENV_WITHOUT, Switch};
 use ckpt_objects::process::Status;
-use ckpt_sys::process::kcmp;
 use ckpt_sys::raw::Errno;
-use ckpt_sys::{blocked, cpu, probe};
+use ckpt_sys::{blocked, cpu, probe, process};
 use rustix::fs::{Access, MemfdFlags, access, memfd_create, statvfs};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
@@ -30,7 +29,7 @@ use trial::Namespaces;
 /// The oldest kernel that is promised to do.
 const OLDEST: (u32, u32) = (5, 14);
 const CAP_SYS_ADMIN: u64 = 1 << 21;
-/// `KCMP_VM` (include/uapi/linux/kcmp.h): asks for the same rights as the comparison of files, and for no descriptor.
+/// `KCMP_VM` (include/uapi/linux/kcmp.h): needs no descriptor.
 const KCMP_VM: u32 = 1;
 
 /// What a facility is needed for.
@@ -171,7 +170,7 @@ const FACILITIES: &[Facility] = &[
         purpose: "tells which descriptors share one open file",
         without: "descriptors that share one cannot be told from those that do not; a container's seccomp profile may forbid it",
         switch: None,
-        probe: |ground| ground.look(|child| raw(kcmp(own().0, child.0, KCMP_VM, 0, 0).map(drop))),
+        probe: |_| Answer::of(kcmp()),
     },
     Facility {
         name: "PR_GET_TID_ADDRESS",
@@ -469,7 +468,9 @@ const FACILITIES: &[Facility] = &[
         purpose: "a job can be restarted where the processor has what this one has",
         without: "",
         switch: None,
-        probe: |_| Answer::Yes(format!("registers XCR0 {:#x}, up to {} in a signal frame", cpu::xcr0(), Bytes(cpu::xsave_size().into()))),
+        probe: |_| {
+            Answer::Yes(format!("registers XCR0 {:#x}, up to {} in a signal frame", cpu::xcr0(), Bytes(cpu::xsave_size().into())))
+        },
     },
 ];
 
@@ -483,10 +484,6 @@ struct Ground {
 
 fn own() -> HostPid {
     HostPid(getpid().as_raw_nonzero().get())
-}
-
-fn raw(result: Result<(), Errno>) -> io::Result<()> {
-    result.map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))
 }
 
 fn see_inside(child: HostPid) -> io::Result<()> {
@@ -506,6 +503,12 @@ fn sysctl(name: &str) -> Option<u64> {
 pub fn pagemap_scan() -> Result<(), Errno> {
     let file = File::open("/proc/self/pagemap").map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
     probe::pagemap_scan(file.as_raw_fd())
+}
+
+/// Whether processes of one user may be compared.
+pub fn kcmp() -> io::Result<()> {
+    let compared = process::kcmp(own().0, own().0, KCMP_VM, 0, 0);
+    compared.map(drop).map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))
 }
 
 fn peek_offset(family: AddressFamily) -> Answer {
@@ -603,7 +606,7 @@ impl Ground {
             (Some(Ok(())), _) => Answer::Yes(String::new()),
             (Some(Err(Errno(errno))), _) => {
                 let reason = io::Error::from_raw_os_error(errno).to_string();
-                let setting = self.who_forbids().filter(|_| !self.privileged && errno == libc::EPERM);
+                let setting = self.who_forbids().filter(|_| !self.privileged && matches!(errno, libc::EPERM | libc::EACCES));
                 Answer::No(setting.map_or(reason.clone(), |setting| format!("{reason}: {setting}")))
             }
             (None, Some(Err(Errno(errno)))) => {
@@ -623,8 +626,10 @@ impl Ground {
             ("kernel/apparmor_restrict_unprivileged_userns", 1),
         ];
         let set = settings.into_iter().find(|(name, forbidding)| sysctl(name) == Some(*forbidding));
-        set.map(|(name, value)| format!("{} is {value}", name.replace('/', ".")))
-            .or_else(|| (self.namespaces.make == Some(Err(Errno(libc::EPERM)))).then(|| "a container's seccomp profile, a security module or a chroot may forbid it".into()))
+        set.map(|(name, value)| format!("{} is {value}", name.replace('/', "."))).or_else(|| {
+            (self.namespaces.make == Some(Err(Errno(libc::EPERM))))
+                .then(|| "a container's seccomp profile, a security module or a chroot may forbid it".into())
+        })
     }
 }
 
@@ -728,7 +733,8 @@ mod tests {
 
     #[test]
     fn what_is_needed_and_missing_is_named() {
-        let absent = |name: &str| FACILITIES.iter().find(|facility| facility.name == name).map(|row| (row, Answer::No("gone".into())));
+        let absent =
+            |name: &str| FACILITIES.iter().find(|facility| facility.name == name).map(|row| (row, Answer::No("gone".into())));
         let findings = Findings(vec![absent("kcmp").unwrap(), absent("PAGEMAP_SCAN").unwrap()]);
         assert!(!findings.suffices());
         let text = findings.to_string();

@@ -190,7 +190,8 @@ impl VdsoPlan {
         let first_vvar = memory.vmas.iter().find(|vma| vma.backing == Backing::Vvar);
         let vvar = first_vvar.map_or(vdso.start, |vma| vma.start);
         let own = Vdso::own().ok_or_else(|| ProcessError::Vdso("this kernel gives none".to_owned()))?;
-        if !Switch::SameVdso.is_off() && own.bytes == *old && own.start - own.vvar == vdso.start - vvar && vdso.len() == own.bytes.len() as u64 {
+        let same = own.bytes == *old && own.start - own.vvar == vdso.start - vvar && vdso.len() == own.bytes.len() as u64;
+        if same && !Switch::SameVdso.is_off() {
             return Ok(Self::Same { vvar, start: vdso.start, len: vdso.len() });
         }
         if vdso.len() != old.len() as u64 {

@@ -10,9 +10,10 @@ use ckpt_objects::HostPid;
 use ckpt_sys::fork::{Fork, fork};
 use ckpt_sys::raw::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::unistd::ForkResult;
 use rustix::io::{read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, getegid, geteuid, getpid, kill_process, waitpid};
+use rustix::process::{Pid, WaitOptions, getegid, geteuid, getpid, waitpid};
 
 /// The pid that the trial asks for: the first that a namespace does not set aside for itself.
 const CHOSEN: i32 = 300;
@@ -48,9 +49,8 @@ pub fn namespaces(with_user: bool) -> Namespaces {
             tell(map_user(uid, gid).map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO))));
         }
         tell(choose_pid());
-        let try_mount = |what: Option<&str>, at: &str, flags| {
-            mount(what, at, what, flags, None::<&str>).map_err(|errno| Errno(errno as i32))
-        };
+        let try_mount =
+            |what: Option<&str>, at: &str, flags| mount(what, at, what, flags, None::<&str>).map_err(|errno| Errno(errno as i32));
         tell(try_mount(None, "/", MsFlags::MS_REC | MsFlags::MS_SLAVE));
         tell(try_mount(Some("proc"), "/proc", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC));
     });
@@ -59,7 +59,7 @@ pub fn namespaces(with_user: bool) -> Namespaces {
         Err(error) => return Namespaces { make: Some(Err(error)), ..Namespaces::default() },
     };
     drop(results_in);
-    let mut next = || {
+    let next = || {
         let mut number = [0; 4];
         let known = matches!(read(&results, &mut number), Ok(4)).then(|| i32::from_ne_bytes(number));
         known.map(|errno| if errno == 0 { Ok(()) } else { Err(Errno(errno)) })
@@ -100,11 +100,20 @@ fn choose_pid() -> Result<(), Errno> {
 /// Runs `look` with the pid of a child that waits, and shares this process's open files.
 pub fn with_child<T>(look: impl FnOnce(HostPid) -> T) -> Result<T, Errno> {
     let (never, _never_in) = pipe_with(PipeFlags::CLOEXEC).map_err(errno)?;
-    let child = in_child(0, || drop(read(&never, &mut [0])))?;
-    let seen = look(HostPid(child.as_raw_nonzero().get()));
-    let _ = kill_process(child, Signal::KILL);
-    let _ = waitpid(Some(child), WaitOptions::empty());
-    Ok(seen)
+    // By the C library's fork: a container may forbid clone3, which a checkpoint does not need.
+    // SAFETY: the caller of a trial has one thread; the child reads, and ends.
+    match unsafe { nix::unistd::fork() }.map_err(|errno| Errno(errno as i32))? {
+        ForkResult::Child => {
+            let _ = read(&never, &mut [0]);
+            exit(0)
+        }
+        ForkResult::Parent { child } => {
+            let seen = look(HostPid(child.as_raw()));
+            let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(child, None);
+            Ok(seen)
+        }
+    }
 }
 
 /// Runs `act` in a child with these namespaces of its own (`CLONE_NEW*`), which then ends.
