@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use ckpt_sys::blocked;
 use ckpt_sys::sigframe::{SigContext, UContext};
 use ckpt_sys::syscall;
-use ckpt_wire::BlockedCall;
+use ckpt_wire::{BlockedCall, PAGE_SIZE};
 use linux_raw_sys::general as nr;
 
 use crate::call::nr_errno;
@@ -86,8 +86,7 @@ pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> 
     let (number, elapsed) = if call.valid == 1 && call.pc == context.rip && call.sp == context.rsp {
         (call.number, elapsed_ns(call, tid))
     } else {
-        // The thread entered the call between the look and the signal: the number is in the instruction before, as compilers
-        // and libraries write it (`mov eax, NR; syscall`).
+        // The thread entered the call between the look and the signal: the number is in the code before.
         (number_from_code(context.rip)?, 0)
     };
     // The kernel leaves an interrupted connection being made, and an interrupted close closed: to call again would be wrong.
@@ -102,13 +101,45 @@ pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> 
     Some(saved)
 }
 
+/// Bytes of code before a system call in which its number is looked for.
+const CODE_BEFORE: usize = 32;
+
+/// The number that the nearest `mov eax, NUMBER` before a system call loads, if it is one of a call that can end with `EINTR` for any signal. Compilers put
+/// other moves between the two, so any place shortly before is looked at, and only such numbers are believed.
 fn number_from_code(rip: u64) -> Option<u32> {
-    // SAFETY: a system call has just returned to `rip`, so the code before it is mapped and readable.
-    let code = unsafe { core::ptr::read_unaligned((rip - 7) as *const [u8; 7]) };
-    match code {
-        [0xb8, a, b, c, d, x, y] if [x, y] == SYSCALL_INSTRUCTION => Some(u32::from_le_bytes([a, b, c, d])),
-        _ => None,
+    let mut code = [0u8; CODE_BEFORE];
+    let first = rip.wrapping_sub(CODE_BEFORE as u64);
+    // A system call has just returned to `rip`, so the code before it is there; what lies before the start of its page need not be.
+    let skip = if first / PAGE_SIZE as u64 == (rip - 2) / PAGE_SIZE as u64 { 0 } else { CODE_BEFORE - (rip % PAGE_SIZE as u64) as usize };
+    let skip = skip.min(CODE_BEFORE);
+    // SAFETY: from the start of the page that holds the system call instruction, or from 32 bytes before its end, the code is mapped.
+    unsafe {
+        core::ptr::copy_nonoverlapping((first + skip as u64) as *const u8, code.as_mut_ptr().add(skip), CODE_BEFORE - skip);
     }
+    if code.get(CODE_BEFORE - 2..)? != SYSCALL_INSTRUCTION {
+        return None;
+    }
+    code.windows(5).rev().find_map(|window| match window {
+        [0xb8, a, b, c, d] => Some(u32::from_le_bytes([*a, *b, *c, *d])).filter(|number| ends_for_any_signal(*number)),
+        _ => None,
+    })
+}
+
+/// Whether a call ends with `EINTR` when a handler runs, whatever `SA_RESTART` says (signal(7)).
+fn ends_for_any_signal(number: u32) -> bool {
+    blocked::has_relative_timeout(number)
+        || matches!(
+            number,
+            nr::__NR_select
+                | nr::__NR_pselect6
+                | nr::__NR_ppoll
+                | nr::__NR_pause
+                | nr::__NR_rt_sigsuspend
+                | nr::__NR_msgrcv
+                | nr::__NR_msgsnd
+                | nr::__NR_semop
+                | nr::__NR_recvmmsg
+        )
 }
 
 /// Takes the time that has passed off a relative time-out.

@@ -10,3 +10,30 @@ pub struct IntervalTimer {
     /// Time left; 0: not armed.
     pub value_us: u64,
 }
+
+impl IntervalTimer {
+    /// Whether it is to fire at all, or again.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.interval_us != 0 || self.value_us != 0
+    }
+
+    /// The time that a restart arms it with. One whose signal is still pending is armed again only when that is delivered
+    /// (`dequeue_signal`, kernel/signal.c), and reads 0 until then: it fires at once, into the signal that is pending already.
+    #[must_use]
+    pub fn time_left_us(&self) -> u64 {
+        self.value_us.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_periodic_timer_whose_signal_is_pending_goes_on() {
+        let pending = IntervalTimer { interval_us: 10_000, value_us: 0 };
+        assert!(pending.is_set() && pending.time_left_us() > 0);
+        assert!(!IntervalTimer::default().is_set());
+    }
+}

@@ -493,9 +493,9 @@ impl Builder<'_> {
             // Nothing but 0 and 1 can be set; what the kernel itself set for a set-uid program counts as 0.
             let dumpable = u64::from(self.live.settings.dumpable == 1);
             list.call(Step::Dumpable, Check::Any, nr::__NR_prctl, &[PR_SET_DUMPABLE, dumpable]);
-            for (which, timer) in (0u64..).zip(&self.live.interval_timers).filter(|(_, timer)| timer.value_us != 0) {
+            for (which, timer) in (0u64..).zip(&self.live.interval_timers).filter(|(_, timer)| timer.is_set()) {
                 let parts = |us: u64| [us / 1_000_000, us % 1_000_000];
-                let value = region.put_words(&[parts(timer.interval_us), parts(timer.value_us)].concat())?;
+                let value = region.put_words(&[parts(timer.interval_us), parts(timer.time_left_us())].concat())?;
                 list.call(Step::Timer, Check::Any, nr::__NR_setitimer, &[which, value, 0]);
             }
             list.arrive(local);
