@@ -320,7 +320,8 @@ impl Freezer<'_> {
             return Err(FreezeError::Empty);
         }
         for process in &mut processes {
-            if let Ok(status) = Status::of(process.pid) {
+            // Of a leader that has ended little is told; ids and credentials are the same for all threads.
+            if let Ok(status) = Status::of_thread(process.pid, process.live) {
                 process.status = status;
             }
         }
