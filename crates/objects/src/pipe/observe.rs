@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, tee};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::PipeState;
 use crate::descriptor::SeenDescriptor;
+use crate::event;
 use crate::observe::proc_path;
 
 /// The pipe that a descriptor of a frozen process is an end of, with all that is in it. `by_packets`: it is in packet mode (`O_DIRECT`).
@@ -71,9 +71,7 @@ fn read_end(descriptor: &SeenDescriptor) -> io::Result<Option<OwnedFd>> {
     if descriptor.flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
         return Ok(None);
     }
-    let Some(pid) = Pid::from_raw(descriptor.pid.0) else { return Ok(None) };
-    let process = pidfd_open(pid, PidfdFlags::empty())?;
-    Ok(Some(pidfd_getfd(process, descriptor.fd, PidfdGetfdFlags::empty())?))
+    event::duplicate(descriptor).map(Some)
 }
 
 #[cfg(test)]
