@@ -1,4 +1,5 @@
-//! What is looked at before anything is done: whether this machine can be the job's, and whether its files are there. Nothing is changed.
+//! What is looked at before anything is done: whether this machine can be the job's, and whether its files are there. Nothing is
+//! changed.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -106,9 +107,7 @@ pub fn memory(reader: &ImageReader) -> Result<(), RestoreError> {
 pub fn moved_directory(job: &JobState, paths: &mut PathMap) -> Option<String> {
     let old = job.info.launch_dir.as_path();
     let here = std::env::current_dir().ok()?;
-    let lost = living(job).any(|(_, live)| {
-        live.cwd.as_path().starts_with(old) && !paths.resolve(&live.cwd).exists()
-    });
+    let lost = living(job).any(|(_, live)| live.cwd.as_path().starts_with(old) && !paths.resolve(&live.cwd).exists());
     if !lost || paths.resolve(&job.info.launch_dir).exists() {
         return None;
     }

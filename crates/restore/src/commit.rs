@@ -17,8 +17,8 @@ use crate::error::RestoreError;
 use crate::memory;
 use crate::paths::PathMap;
 
-/// Cuts off what the job wrote after the checkpoint, so that its output is neither doubled nor lost, and writes back files that it has mapped
-/// shared.
+/// Cuts off what the job wrote after the checkpoint, so that its output is neither doubled nor lost, and writes back files that
+/// it has mapped shared.
 pub fn commit(job: &JobState, reader: &ImageReader, paths: &PathMap) -> Result<(), RestoreError> {
     for object in &job.shared_memory {
         if let SharedMemoryKind::Named { path, .. } = &object.kind {

@@ -99,8 +99,7 @@ mod tests {
 
     /// In a forked child: opens pipes so that `from` numbers hold recognisable bytes, arranges, and checks every target.
     fn check(pairs: &[(RawFd, RawFd)]) {
-        let moves: Vec<Move> =
-            pairs.iter().map(|&(from, to)| Move { from, to, close_on_exec: to % 2 == 0 }).collect();
+        let moves: Vec<Move> = pairs.iter().map(|&(from, to)| Move { from, to, close_on_exec: to % 2 == 0 }).collect();
         // SAFETY: the child makes system calls and simple allocations, and ends.
         let child = unsafe { libc::fork() };
         if child == 0 {

@@ -23,7 +23,9 @@ pub enum RestoreError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// This processor lacks something.
-    #[error("this machine's processor lacks {missing}, which the job's programs may use (it ran on {host}); restart it on a like machine")]
+    #[error(
+        "this machine's processor lacks {missing}, which the job's programs may use (it ran on {host}); restart it on a like machine"
+    )]
     Processor {
         /// What it lacks.
         missing: String,

@@ -208,7 +208,8 @@ fn end_like(status: i32) -> ! {
         exit(libc::WEXITSTATUS(status));
     }
     let signal = libc::WTERMSIG(status);
-    // SAFETY: sets a limit, a default action and a signal mask of this process, which then ends; all pointers live over the calls.
+    // SAFETY: sets a limit, a default action and a signal mask of this process, which then ends; all pointers live over the
+    // calls.
     unsafe {
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);

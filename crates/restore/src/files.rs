@@ -1,5 +1,5 @@
-//! Every open file description of the whole job, made once, in one process, before the tree grows: all others inherit them, and each
-//! takes what is its own ([`crate::descriptors`]). No descriptor is ever passed.
+//! Every open file description of the whole job, made once, in one process, before the tree grows: all others inherit them, and
+//! each takes what is its own ([`crate::descriptors`]). No descriptor is ever passed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -59,7 +59,8 @@ impl Builder<'_> {
             };
             let is_new = path.as_ref().is_none_or(|path| !path.exists());
             let fd = shared_memory::rebuild(object, path.as_deref())?;
-            // A file that has a name gets its contents back last of all: until then the restart may fail, and must not have touched it.
+            // A file that has a name gets its contents back last of all: until then the restart may fail, and must not have
+            // touched it.
             if is_new || !matches!(object.kind, SharedMemoryKind::Named { .. }) {
                 self.fill(object.space, &fd, object.size)?;
             }
@@ -249,7 +250,8 @@ fn pidfd_of_the_dead(flags: u32) -> Result<OwnedFd, ProcessError> {
     Ok(fd?)
 }
 
-/// Sets timers and watches that [`build`] made: everything is there, and the job goes on at once. `fd` is the one of `files.unset`.
+/// Sets timers and watches that [`build`] made: everything is there, and the job goes on at once. `fd` is the one of
+/// `files.unset`.
 pub fn set(restart: &Restart<'_>, files: &Files, fd: BorrowedFd<'_>, index: usize) -> Result<(), RebuildError> {
     let OpenFile { flags, kind, .. } = &restart.job.open_files[index];
     match kind {
@@ -295,7 +297,8 @@ pub fn lift(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<RawFd, ProcessError> {
         .map_err(ProcessError::call("hold all files of the job open at once (raise the hard limit on open files, ulimit -Hn)"))
 }
 
-/// Raises the limit on descriptors as far as it goes; gives the first number above all of the job's, if the job's leave enough room.
+/// Raises the limit on descriptors as far as it goes; gives the first number above all of the job's, if the job's leave enough
+/// room.
 fn raise_limit(restart: &Restart<'_>) -> RawFd {
     let mut limit = rustix::process::getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -1,10 +1,12 @@
-//! Bringing a job back from its image: the plan of a restart, and the few hundred bytes of code that swap one address space for another.
+//! Bringing a job back from its image: the plan of a restart, and the few hundred bytes of code that swap one address space for
+//! another.
 //!
 //! The order of things (`docs/restart.md` tells why):
 //!
 //! 1. [`checks`]: can this machine be the job's, are its files there? Nothing is changed.
 //! 2. [`tree`]: who forks whom. [`namespaces`]: new ones are made, and their first process.
-//! 3. [`files`]: one process, the [`standin`] for the launcher, makes every open file description of the job, and joins its [`epolls`].
+//! 3. [`files`]: one process, the [`standin`] for the launcher, makes every open file description of the job, and joins its
+//!    [`epolls`].
 //! 4. [`family`]: the process tree grows; everybody takes its place in sessions and groups.
 //! 5. [`process`]: each maps and fills its [`memory`], arranges its [`descriptors`], and enters the [`restorer`].
 //! 6. When every thread waits at the gate: [`commit`], the only step that changes files; then the gate opens for all at once.
@@ -153,7 +155,8 @@ fn thread_count(job: &JobState) -> usize {
 fn with_signals_blocked<T>(act: impl FnOnce() -> T) -> T {
     let (all, mut before) = (u64::MAX, 0u64);
     let set = |new: *const u64, old: *mut u64| {
-        // SAFETY: both are null or signal sets of 8 bytes that live over the call. By a raw call, since libc keeps two signals out.
+        // SAFETY: both are null or signal sets of 8 bytes that live over the call. By a raw call, since libc keeps two signals
+        // out.
         let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, libc::SIG_SETMASK, new, old, size_of::<u64>()) };
     };
     set(&raw const all, &raw mut before);

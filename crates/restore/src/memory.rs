@@ -1,8 +1,8 @@
 //! The job's memory: mapped and filled in ordinary Rust, beside the restart's own, before the restorer swaps one for the other.
 //!
-//! A mapping is made at its final address where that is free now. Where the restart's own memory is in the way it waits elsewhere, in a
-//! hole of both address spaces, at the same offset within two mebibytes, so that the kernel moves whole page tables. Empty
-//! anonymous mappings in the way (reservations of terabytes among them) are left to the restorer.
+//! A mapping is made at its final address where that is free now. Where the restart's own memory is in the way it waits
+//! elsewhere, in a hole of both address spaces, at the same offset within two mebibytes, so that the kernel moves whole page
+//! tables. Empty anonymous mappings in the way (reservations of terabytes among them) are left to the restorer.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -51,7 +51,9 @@ pub enum MemoryError {
         source: io::Error,
     },
     /// The image has pages for addresses where nothing is mapped.
-    #[error("the image holds pages at {0:#x}, where the job has no memory of its own; it contradicts itself, use another generation")]
+    #[error(
+        "the image holds pages at {0:#x}, where the job has no memory of its own; it contradicts itself, use another generation"
+    )]
     Stray(u64),
     /// A call failed.
     #[error("cannot {what} memory at {start:#x}: {source}")]
@@ -106,11 +108,7 @@ pub struct Sources<'a> {
 
 impl<'a> Layout<'a> {
     /// Maps everything that can be mapped now. `has_pages` tells whether the image holds pages in a range.
-    pub fn map(
-        vmas: &'a [Vma],
-        sources: &Sources<'_>,
-        has_pages: impl Fn(u64, u64) -> bool,
-    ) -> Result<Self, MemoryError> {
+    pub fn map(vmas: &'a [Vma], sources: &Sources<'_>, has_pages: impl Fn(u64, u64) -> bool) -> Result<Self, MemoryError> {
         let vmas: Vec<&Vma> = vmas.iter().filter(|vma| is_restored(vma)).collect();
         let own = own_memory()?;
         let mut layout = Self { placed: Vec::new(), deferred: Vec::new(), vmas, taken: own.clone() };
@@ -153,12 +151,7 @@ impl<'a> Layout<'a> {
     }
 
     /// Finds a hole of both address spaces that `map` can use. The error is the kernel's, or nothing where there is no hole.
-    fn in_hole(
-        &mut self,
-        len: u64,
-        like: u64,
-        map: impl Fn(u64) -> Result<(), Errno>,
-    ) -> Result<u64, Option<Errno>> {
+    fn in_hole(&mut self, len: u64, like: u64, map: impl Fn(u64) -> Result<(), Errno>) -> Result<u64, Option<Errno>> {
         loop {
             let at = self.taken.find(len, like).ok_or(None)?;
             // A failed attempt is noted too: Rust's own allocations may have come there meanwhile.
@@ -173,7 +166,8 @@ impl<'a> Layout<'a> {
 
     /// A range of `len` bytes, readable, writable and zero, that is free before the swap and after it.
     pub fn set_aside(&mut self, len: u64) -> Result<u64, MemoryError> {
-        let map = |at| mmap(at, len, nr::PROT_READ | nr::PROT_WRITE, nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE, None);
+        let map =
+            |at| mmap(at, len, nr::PROT_READ | nr::PROT_WRITE, nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE, None);
         self.in_hole(len, 0, map).map_err(|error| match error {
             None => MemoryError::NoRoom(len),
             Some(Errno(errno)) => {
@@ -196,17 +190,10 @@ impl<'a> Layout<'a> {
         for placed in &self.placed {
             let Some(name) = self.vma_at(placed.start).and_then(|vma| vma.name.as_ref()) else { continue };
             let Ok(name) = std::ffi::CString::new(name.0.clone()) else { continue };
-            // A kernel without names for memory (CONFIG_ANON_VMA_NAME) does as well: they are for people who read `/proc/PID/maps`.
-            // SAFETY: the name is a string that ends with a zero byte; only a label is set.
+            // A kernel without names for memory (CONFIG_ANON_VMA_NAME) does as well: they are for people who read
+            // `/proc/PID/maps`. SAFETY: the name is a string that ends with a zero byte; only a label is set.
             let _ = unsafe {
-                syscall!(
-                    nr::__NR_prctl,
-                    PR_SET_VMA,
-                    PR_SET_VMA_ANON_NAME,
-                    placed.at,
-                    placed.end - placed.start,
-                    name.as_ptr()
-                )
+                syscall!(nr::__NR_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, placed.at, placed.end - placed.start, name.as_ptr())
             };
         }
     }
@@ -319,8 +306,8 @@ fn call_error(what: &'static str, start: u64) -> impl FnOnce(Errno) -> MemoryErr
 /// `MAP_DROPPABLE` (include/uapi/linux/mman.h, Linux 6.11).
 const MAP_DROPPABLE: u32 = 8;
 
-/// Where this kernel has no memory that it may drop, makes it ordinary memory that is wiped in children, as that would be: the other
-/// flags of such a mapping say so already. It begins empty in any case.
+/// Where this kernel has no memory that it may drop, makes it ordinary memory that is wiped in children, as that would be: the
+/// other flags of such a mapping say so already. It begins empty in any case.
 pub fn replace_droppable(vmas: &mut [Vma]) {
     let is_droppable = |vma: &&mut Vma| vma.flags.contains(VmaFlags::DROPPABLE);
     let mut droppable = vmas.iter_mut().filter(is_droppable).peekable();
@@ -356,12 +343,7 @@ struct Source {
 }
 
 impl Source {
-    fn of(
-        vma: &Vma,
-        sources: &Sources<'_>,
-        opened: &mut BTreeMap<u32, File>,
-        has_pages: bool,
-    ) -> Result<Self, MemoryError> {
+    fn of(vma: &Vma, sources: &Sources<'_>, opened: &mut BTreeMap<u32, File>, has_pages: bool) -> Result<Self, MemoryError> {
         let mut file = |index: u32| -> Result<Option<RawFd>, MemoryError> {
             let Some(Some(path)) = sources.files.get(index as usize) else { return Ok(None) };
             if let Some(file) = opened.get(&index) {
@@ -452,15 +434,9 @@ fn own_memory() -> Result<Ranges, MemoryError> {
     Ok(ranges)
 }
 
-/// Fills targets, which are sorted by their final address, with what the image has under `space`. Uses up to `threads` threads, which
-/// have all ended when it returns.
-fn fill(
-    reader: &ImageReader,
-    space: u32,
-    targets: &[Placed],
-    threads: usize,
-    filled: &AtomicU64,
-) -> Result<(), MemoryError> {
+/// Fills targets, which are sorted by their final address, with what the image has under `space`. Uses up to `threads` threads,
+/// which have all ended when it returns.
+fn fill(reader: &ImageReader, space: u32, targets: &[Placed], threads: usize, filled: &AtomicU64) -> Result<(), MemoryError> {
     let mut by_chunk: BTreeMap<u32, Vec<&PlacedExtent>> = BTreeMap::new();
     for placed in reader.extents_of(space) {
         by_chunk.entry(placed.chunk).or_default().push(placed);
@@ -487,8 +463,8 @@ fn fill(
         let helpers: Vec<_> =
             (1..threads.min(work.len())).filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, run).ok()).collect();
         run();
-        // The end of a scope waits for what its threads do, not for the threads: one that is still on its way out would run on when
-        // the address space is taken away. A join waits until the kernel is done with it.
+        // The end of a scope waits for what its threads do, not for the threads: one that is still on its way out would run on
+        // when the address space is taken away. A join waits until the kernel is done with it.
         for helper in helpers {
             let _ = helper.join();
         }

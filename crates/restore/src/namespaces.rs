@@ -1,5 +1,5 @@
-//! The namespaces that a restarted job lives in: pids, so that every process has its number again; mounts, for a `/proc` of its own; and, for
-//! an ordinary user, a user namespace with that one user, in which the rest is allowed.
+//! The namespaces that a restarted job lives in: pids, so that every process has its number again; mounts, for a `/proc` of its
+//! own; and, for an ordinary user, a user namespace with that one user, in which the rest is allowed.
 
 use std::io;
 use std::path::Path;
@@ -93,7 +93,12 @@ fn write(path: &str, text: &str) -> Result<(), ProcessError> {
     std::fs::write(Path::new(path), text).map_err(ProcessError::call(format!("write {path}")))
 }
 
-fn mount(source: Option<&std::ffi::CStr>, target: &std::ffi::CStr, kind: Option<&std::ffi::CStr>, flags: u64) -> Result<(), Errno> {
+fn mount(
+    source: Option<&std::ffi::CStr>,
+    target: &std::ffi::CStr,
+    kind: Option<&std::ffi::CStr>,
+    flags: u64,
+) -> Result<(), Errno> {
     let text = |text: Option<&std::ffi::CStr>| text.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
     // SAFETY: strings that end with a zero byte, or null where the call allows it.
     unsafe { syscall!(nr::__NR_mount, text(source), target.as_ptr(), text(kind), flags, 0) }.map(|_| ())
@@ -103,22 +108,24 @@ fn mount_error(what: &str, Errno(errno): Errno) -> ProcessError {
     ProcessError::Call { what: format!("{what} ({})", remedy(errno)), source: io::Error::from_raw_os_error(errno) }
 }
 
-/// Ends the use of the alternate signal stack that Rust gave its main thread. The signal frame of a thread that never had one does not
-/// say so in a way that the kernel heeds, and it would keep this one.
+/// Ends the use of the alternate signal stack that Rust gave its main thread. The signal frame of a thread that never had one
+/// does not say so in a way that the kernel heeds, and it would keep this one.
 fn give_up_alternate_stack() -> Result<(), ProcessError> {
     let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
     // SAFETY: `none` lives over the call; Rust's handlers do without such a stack, and all signals are blocked.
-    unsafe { syscall!(nr::__NR_sigaltstack, &raw const none, 0) }.map_err(ProcessError::raw("give up the alternate signal stack"))?;
+    unsafe { syscall!(nr::__NR_sigaltstack, &raw const none, 0) }
+        .map_err(ProcessError::raw("give up the alternate signal stack"))?;
     Ok(())
 }
 
-/// Ends the C library's registration of restartable sequences of this thread: its memory will be gone, and all processes of the job come
-/// from this one. The library then asks the kernel where it would have looked there.
+/// Ends the C library's registration of restartable sequences of this thread: its memory will be gone, and all processes of the
+/// job come from this one. The library then asks the kernel where it would have looked there.
 fn unregister_rseq() {
     /// `RSEQ_SIG` of x86 (glibc, sysdeps/unix/sysv/linux/x86/bits/rseq.h).
     const SIGNATURE: u32 = 0x5305_3053;
     const UNREGISTER: u32 = 1;
-    // SAFETY: dlsym looks a name up; glibc documents both symbols (`__rseq_offset` is a ptrdiff_t, `__rseq_size` an unsigned int).
+    // SAFETY: dlsym looks a name up; glibc documents both symbols (`__rseq_offset` is a ptrdiff_t, `__rseq_size` an unsigned
+    // int).
     let (offset, size) = unsafe {
         let offset = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()).cast::<isize>();
         let size = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()).cast::<u32>();

@@ -1,10 +1,10 @@
 //! The restorer: the code that runs while one address space is swapped for another, and the program that it executes.
 //!
 //! Between the moment when the restart's own memory is unmapped and the moment when the job's is complete, no Rust can run: no
-//! stack, no thread-local storage, no libc. So all policy is worked out beforehand, as a list of *operations* of fixed size, most of
-//! them system calls with all arguments known. What remains is an interpreter of 200 bytes, position independent and without a
-//! stack, which executes the list. It lives with its operations and their data in one *region*, at addresses that are free before the
-//! swap and after it:
+//! stack, no thread-local storage, no libc. So all policy is worked out beforehand, as a list of *operations* of fixed size, most
+//! of them system calls with all arguments known. What remains is an interpreter of 200 bytes, position independent and without a
+//! stack, which executes the list. It lives with its operations and their data in one *region*, at addresses that are free before
+//! the swap and after it:
 //!
 //! ```text
 //! base         +-----------------------------------------+
@@ -14,8 +14,9 @@
 //!              +-----------------------------------------+
 //! ```
 //!
-//! Every thread of the process has its own list; `clone3` is an operation that names the list of the thread it makes. The last operation,
-//! [`Operations::leave`], jumps into the agent's code in the job's own memory, which unmaps the region: see `ckpt_agent::leave`.
+//! Every thread of the process has its own list; `clone3` is an operation that names the list of the thread it makes. The last
+//! operation, [`Operations::leave`], jumps into the agent's code in the job's own memory, which unmaps the region: see
+//! `ckpt_agent::leave`.
 
 use std::arch::global_asm;
 use std::mem::offset_of;
@@ -71,6 +72,12 @@ pub struct Operation {
     tid: i32,
     /// Keeps the layout plain.
     reserved: u32,
+}
+
+impl Operation {
+    /// What the operations below are made from.
+    const BLANK: Self =
+        Self { kind: Kind::Call, check: Check::Any, nr: 0, step: 0, args: [0; 6], expected: 0, child: 0, tid: 0, reserved: 0 };
 }
 
 /// Bytes of an operation.
@@ -200,6 +207,7 @@ pub enum Step {
     Map,
     Protect,
     Advise,
+    Guard,
     Name,
     Vdso,
     MmFields,
@@ -235,12 +243,13 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 37] = [
+    const ALL: [(Self, &'static str); 38] = [
         (Self::Unmap, "unmapping its memory before the job's takes its place"),
         (Self::Move, "moving memory to its address"),
         (Self::Map, "mapping memory"),
         (Self::Protect, "setting the protection of memory"),
         (Self::Advise, "setting the properties of memory"),
+        (Self::Guard, "setting guard pages"),
         (Self::Name, "naming memory"),
         (Self::Vdso, "mapping the vDSO"),
         (Self::MmFields, "setting the bounds of program, heap and stack"),
@@ -355,45 +364,47 @@ impl Operations {
         self.list.extend(other.list);
     }
 
-    fn push(&mut self, kind: Kind, step: u32, check: Check, nr: u32, arguments: &[u64], expected: u64, child: u64) {
+    fn push(&mut self, operation: Operation, arguments: &[u64]) {
         let mut args = [0; 6];
         for (to, from) in args.iter_mut().zip(arguments) {
             *to = *from;
         }
-        self.list.push(Operation { kind, check, nr, step, args, expected, child, tid: self.tid, reserved: 0 });
+        self.list.push(Operation { args, tid: self.tid, ..operation });
     }
 
     /// A system call.
     pub fn call(&mut self, step: Step, check: Check, nr: u32, args: &[u64]) {
-        self.push(Kind::Call, step as u32, check, nr, args, 0, 0);
+        self.push(Operation { check, nr, step: step as u32, ..Operation::BLANK }, args);
     }
 
     /// A system call that must return `expected`.
     pub fn call_expecting(&mut self, step: Step, nr: u32, args: &[u64], expected: u64) {
-        self.push(Kind::Call, step as u32, Check::Exactly, nr, args, expected, 0);
+        self.push(Operation { check: Check::Exactly, nr, step: step as u32, expected, ..Operation::BLANK }, args);
     }
 
     /// A `clone3` that makes thread `tid`, which executes the operations at `list`.
     pub fn clone_thread(&mut self, tid: i32, clone_args: u64, clone_args_len: u64, list: u64) {
-        let args = [clone_args, clone_args_len];
-        self.push(Kind::Call, Step::Thread as u32, Check::Exactly, nr::__NR_clone3, &args, u64::from(tid.cast_unsigned()), list);
+        let (check, expected) = (Check::Exactly, u64::from(tid.cast_unsigned()));
+        let step = Step::Thread as u32;
+        let clone = Operation { check, nr: nr::__NR_clone3, step, expected, child: list, ..Operation::BLANK };
+        self.push(clone, &[clone_args, clone_args_len]);
     }
 
     /// Waits until the word at `address` is at least `value`.
     pub fn wait(&mut self, address: u64, value: u32) {
-        self.push(Kind::Wait, 0, Check::Any, 0, &[address, u64::from(value)], 0, 0);
+        self.push(Operation { kind: Kind::Wait, ..Operation::BLANK }, &[address, u64::from(value)]);
     }
 
     /// Adds one to the word at `address`, and wakes all who wait on it.
     pub fn arrive(&mut self, address: u64) {
-        self.push(Kind::Arrive, 0, Check::Any, 0, &[address], 0, 0);
+        self.push(Operation { kind: Kind::Arrive, ..Operation::BLANK }, &[address]);
         let everybody = i32::MAX as u64;
         self.call(Step::Wake, Check::Success, nr::__NR_futex, &[address, u64::from(nr::FUTEX_WAKE), everybody]);
     }
 
     /// Leaves for the job: jumps to `to` with `args` in `rdi`, `rsi`, `rdx`, `rcx`.
     pub fn leave(&mut self, to: u64, args: [u64; 4]) {
-        self.push(Kind::Leave, 0, Check::Any, 0, &[args[0], args[1], args[2], args[3], to], 0, 0);
+        self.push(Operation { kind: Kind::Leave, ..Operation::BLANK }, &[args[0], args[1], args[2], args[3], to]);
     }
 }
 
@@ -507,7 +518,8 @@ mod tests {
 
     fn map(len: u64, flags: u32) -> u64 {
         // SAFETY: the kernel chooses where.
-        unsafe { syscall!(nr::__NR_mmap, 0, len, nr::PROT_READ | nr::PROT_WRITE, flags | nr::MAP_ANONYMOUS, u64::MAX, 0) }.unwrap()
+        unsafe { syscall!(nr::__NR_mmap, 0, len, nr::PROT_READ | nr::PROT_WRITE, flags | nr::MAP_ANONYMOUS, u64::MAX, 0) }
+            .unwrap()
     }
 
     /// Runs a list in a forked child; gives its wait status and what it reported.
@@ -579,7 +591,8 @@ mod tests {
             // CLONE_VM | CLONE_SIGHAND | CLONE_THREAD, no stack: neither uses one.
             let flags = u64::from(nr::CLONE_VM | nr::CLONE_SIGHAND | nr::CLONE_THREAD);
             let args = region.put_words(&[flags, 0, 0, 0, 0, 0, 0, 0]).unwrap();
-            operations.push(Kind::Call, Step::Thread as u32, Check::Success, nr::__NR_clone3, &[args, 64], 0, list);
+            let clone = Operation { check: Check::Success, nr: nr::__NR_clone3, child: list, ..Operation::BLANK };
+            operations.push(clone, &[args, 64]);
             operations.wait(region.gate(), 1);
             operations.call(Step::Exit, Check::Any, nr::__NR_exit_group, &[4]);
         });

@@ -4,13 +4,14 @@
 //!
 //! The rules that the kernel gives:
 //!
-//! 1. A process is in its parent's session until it calls `setsid`, which only makes it the leader of its own. So a child of a session
-//!    leader that is in another session was forked before its parent became a leader: it is an *early* child.
-//! 2. A process whose parent has ended becomes the child of the nearest living ancestor that is a subreaper: here, of the stand-in. So an
-//!    orphan is forked by a temporary process that is in the right session, and ends. Where the session's leader is alive, that is a
-//!    child of the leader's; where it is dead, a process with its number that calls `setsid` again.
+//! 1. A process is in its parent's session until it calls `setsid`, which only makes it the leader of its own. So a child of a
+//!    session leader that is in another session was forked before its parent became a leader: it is an *early* child.
+//! 2. A process whose parent has ended becomes the child of the nearest living ancestor that is a subreaper: here, of the
+//!    stand-in. So an orphan is forked by a temporary process that is in the right session, and ends. Where the session's leader
+//!    is alive, that is a child of the leader's; where it is dead, a process with its number that calls `setsid` again.
 //! 3. A group exists as long as it has members. A group whose founder is dead is founded by a temporary process with its number.
-//! 4. The numbers of dead leaders and founders stay in use as long as somebody is in their session or group, so nobody else has them.
+//! 4. The numbers of dead leaders and founders stay in use as long as somebody is in their session or group, so nobody else has
+//!    them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

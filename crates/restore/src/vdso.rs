@@ -1,7 +1,7 @@
 //! The vDSO: the kernel's own code in every process, at an address that programs keep.
 //!
-//! The same kernel maps it again where it was. Another kernel's vDSO has its functions elsewhere: then the old image is put back as
-//! ordinary memory, and each of its functions is made to jump to its namesake in the new one, which is mapped somewhere else.
+//! The same kernel maps it again where it was. Another kernel's vDSO has its functions elsewhere: then the old image is put back
+//! as ordinary memory, and each of its functions is made to jump to its namesake in the new one, which is mapped somewhere else.
 
 use std::collections::BTreeMap;
 

@@ -130,7 +130,8 @@ fn announce(job: &JobState, restored: &RestoredJob, reporter: Reporter) {
     let s = |count: &usize| if *count == 1 { "" } else { "s" };
     let es = if *processes == 1 { "" } else { "es" };
     let generation = job.info.generation;
-    reporter.event(format_args!("restarted from checkpoint {generation} ({processes} process{es}, {threads} thread{})", s(threads)));
+    reporter
+        .event(format_args!("restarted from checkpoint {generation} ({processes} process{es}, {threads} thread{})", s(threads)));
 }
 
 /// The settings of the launch, changed by what the user says now.
