@@ -11,3 +11,4 @@ program_survives!(terabytes_reserved);
 program_survives!(dlopen_after);
 program_survives!(clocks);
 program_survives!(droppable_memory);
+program_survives!(guard_pages);

@@ -312,6 +312,15 @@ const FACILITIES: &[Facility] = &[
         probe: |_| Answer::of_raw(probe::map_droppable()),
     },
     Facility {
+        name: "MADV_GUARD_INSTALL",
+        since: "Linux 6.13, seen from 6.15 on",
+        need: Need::Better,
+        purpose: "guards pages within mappings again, such as those of thread stacks",
+        without: "memory without access stands in",
+        switch: Some(Switch::Guards),
+        probe: |_| Answer::of_raw(probe::guard_install()),
+    },
+    Facility {
         name: "names of memory",
         since: "Linux 5.17, CONFIG_ANON_VMA_NAME",
         need: Need::Better,
@@ -355,15 +364,6 @@ const FACILITIES: &[Facility] = &[
         without: "timers are made and thrown away until the id is right",
         switch: None,
         probe: |_| Answer::of_raw(probe::timer_create_restore_ids()),
-    },
-    Facility {
-        name: "MADV_GUARD_INSTALL",
-        since: "Linux 6.13",
-        need: Need::Later,
-        purpose: "puts back guard pages within mappings",
-        without: "memory without access stands in",
-        switch: None,
-        probe: |_| Answer::of_raw(probe::guard_install()),
     },
     Facility {
         name: "time namespace",

@@ -10,7 +10,7 @@ use std::path::Path;
 use ckpt_objects::descriptor::{Descriptions, FdEntry, SeenDescriptor, descriptors, is_own};
 use ckpt_objects::file::{DeletedFile, FileIdentity, OpenFile, OpenFileKind, Piece, RegularFile, contents, identify, split_deleted};
 use ckpt_objects::job::{JobInfo, Machine};
-use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, mappings, mm_fields};
+use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
 use ckpt_objects::pipe::{self, PipeState};
 use ckpt_objects::process::{
@@ -312,7 +312,7 @@ impl<'a> Surveyor<'a> {
             _ => None,
         });
         fields.exe = mapped.unwrap_or_else(|| self.mapped_file(&exe, 0));
-        Ok(AddressSpace { space, vmas, fields })
+        Ok(AddressSpace { space, vmas, guards: guards(process.live)?, fields })
     }
 
     fn backing(&mut self, process: &FrozenProcess, mapping: &Mapping) -> Result<Backing, ObserveError> {

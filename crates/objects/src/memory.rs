@@ -8,7 +8,7 @@ use crate::FilePath;
 
 mod observe;
 
-pub use observe::{Mapping, mappings, mm_fields};
+pub use observe::{Mapping, guards, mappings, mm_fields};
 
 /// The memory of one process, but for the contents of its pages.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub struct AddressSpace {
     pub space: u32,
     /// Its mappings, by ascending address.
     pub vmas: Vec<Vma>,
+    /// Guard pages within mappings (`MADV_GUARD_INSTALL`): first address, and first after them. Whoever touches one gets SIGSEGV.
+    pub guards: Vec<(u64, u64)>,
     /// The kernel's notes of where things are.
     pub fields: MmFields,
 }

@@ -24,11 +24,13 @@ pub enum Switch {
     MountProc,
     /// `MAP_DROPPABLE`; without: memory that is wiped in children.
     Droppable,
+    /// `MADV_GUARD_INSTALL`; without: memory without access.
+    Guards,
 }
 
 impl Switch {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::PagemapScan,
         Self::SchedulerNotes,
         Self::BlockedCall,
@@ -36,6 +38,7 @@ impl Switch {
         Self::SameVdso,
         Self::MountProc,
         Self::Droppable,
+        Self::Guards,
     ];
 
     /// Its name in `CKPT_WITHOUT`.
@@ -49,6 +52,7 @@ impl Switch {
             Self::SameVdso => "same_vdso",
             Self::MountProc => "mount_proc",
             Self::Droppable => "map_droppable",
+            Self::Guards => "guard_install",
         }
     }
 

@@ -107,7 +107,8 @@ pub fn become_process(
     // Failures from here on must find the pipe by its new number.
     let restart = &Restart { reports, ..*restart };
     let builder = Builder { restart, process, live, layout: &layout, vmas: &vmas, vdso: &vdso, own, exe, reports, tiles };
-    let first = builder.build(&mut region).unwrap_or_else(|error| family::fail(restart, &format!("process {}", process.pid), &error));
+    let first =
+        builder.build(&mut region).unwrap_or_else(|error| family::fail(restart, &format!("process {}", process.pid), &error));
     // SAFETY: the operations replace this program by the job's: nothing of it is used any more.
     unsafe { region.enter(first, reports) }
 }
@@ -120,12 +121,7 @@ fn forget_signals() {
     while unsafe { syscall!(nr::__NR_rt_sigtimedwait, &raw const all, 0, no_wait.as_ptr(), size_of::<u64>()) }.is_ok() {}
 }
 
-fn map_memory<'a>(
-    restart: &Restart<'_>,
-    live: &LiveProcess,
-    vmas: &'a [Vma],
-    files: &Files,
-) -> Result<Layout<'a>, ProcessError> {
+fn map_memory<'a>(restart: &Restart<'_>, live: &LiveProcess, vmas: &'a [Vma], files: &Files) -> Result<Layout<'a>, ProcessError> {
     let space = live.memory.space;
     let sources = Sources { files: restart.mapped, shared: &files.shared };
     let layout = Layout::map(vmas, &sources, |start, end| {
@@ -169,18 +165,9 @@ enum VdsoPlan {
     /// It had none.
     None,
     /// This kernel's, at the old place of its data.
-    Same {
-        vvar: u64,
-        start: u64,
-        len: u64,
-    },
+    Same { vvar: u64, start: u64, len: u64 },
     /// The old one's image, with this kernel's elsewhere.
-    Bridge {
-        start: u64,
-        old: Vec<u8>,
-        own: Vdso,
-        at: u64,
-    },
+    Bridge { start: u64, old: Vec<u8>, own: Vdso, at: u64 },
 }
 
 impl VdsoPlan {
@@ -226,7 +213,8 @@ impl VdsoPlan {
 fn region_len(live: &LiveProcess, vmas: &[Vma]) -> u64 {
     let pending = |signals: &Vec<Siginfo>| signals.len() as u64;
     let signals = pending(&live.signals.pending) + live.threads.iter().map(|thread| pending(&thread.pending)).sum::<u64>();
-    let items = (1 << 20) + vmas.len() as u64 * 4096 + live.threads.len() as u64 * (32 << 10) + signals * 512;
+    let ranges = (vmas.len() + live.memory.guards.len()) as u64;
+    let items = (1 << 20) + ranges * 4096 + live.threads.len() as u64 * (32 << 10) + signals * 512;
     items.next_multiple_of(PAGE)
 }
 
@@ -376,6 +364,7 @@ impl Builder<'_> {
                 list.call(Step::Name, Check::Any, nr::__NR_prctl, &args);
             }
         }
+        self.set_guards(list);
         self.set_mm_fields(region, list)?;
         for vma in self.vmas.iter().filter(|vma| !matches!(vma.backing, Backing::Vvar | Backing::Vdso)) {
             if vma.flags.contains(VmaFlags::LOCKED) {
@@ -389,6 +378,20 @@ impl Builder<'_> {
             list.call(Step::TileRegisters, Check::Success, nr::__NR_arch_prctl, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA]);
         }
         Ok(())
+    }
+
+    /// Guards what was guarded. A kernel that cannot do so within a mapping gives no access to it instead.
+    fn set_guards(&self, list: &mut Operations) {
+        let guards = &self.live.memory.guards;
+        if guards.is_empty() {
+            return;
+        }
+        let can_guard = !Switch::Guards.is_off() && ckpt_sys::probe::guard_install().is_ok();
+        for &(start, end) in guards {
+            let (call, argument) =
+                if can_guard { (nr::__NR_madvise, nr::MADV_GUARD_INSTALL) } else { (nr::__NR_mprotect, nr::PROT_NONE) };
+            list.call(Step::Guard, Check::Success, call, &[start, end - start, argument.into()]);
+        }
     }
 
     fn map_vdso(&self, list: &mut Operations) {
@@ -442,13 +445,7 @@ impl Builder<'_> {
     }
 
     /// What a thread does from its beginning until it leaves.
-    fn thread(
-        &self,
-        region: &mut Region,
-        thread: &ThreadState,
-        finishes: bool,
-        local: u64,
-    ) -> Result<Operations, ProcessError> {
+    fn thread(&self, region: &mut Region, thread: &ThreadState, finishes: bool, local: u64) -> Result<Operations, ProcessError> {
         let mut list = Operations::new(thread.tid.0);
         let name = region.put(&[&thread.comm.0[..], &[0]].concat())?;
         list.call(Step::ThreadName, Check::Success, nr::__NR_prctl, &[PR_SET_NAME, name]);

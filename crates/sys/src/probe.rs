@@ -5,10 +5,8 @@
 use linux_raw_sys::{general as nr, ioctl, net, prctl};
 
 use crate::raw::Errno;
-use crate::syscall;
+use crate::{pagemap, syscall};
 
-/// `_IOWR('f', 16, struct pm_scan_arg)` (include/uapi/linux/fs.h).
-const PAGEMAP_SCAN: u32 = 0xc060_6610;
 /// arch/x86/include/uapi/asm/prctl.h.
 const ARCH_MAP_VDSO_64: u32 = 0x2003;
 const EEXIST: i32 = 17;
@@ -17,22 +15,7 @@ const PAGE: u64 = 4096;
 
 /// `PAGEMAP_SCAN` on a `/proc/PID/pagemap` that is open, of no page at all.
 pub fn pagemap_scan(pagemap: i32) -> Result<(), Errno> {
-    let mut arg = nr::pm_scan_arg {
-        size: size_of::<nr::pm_scan_arg>() as u64,
-        flags: 0,
-        start: 0,
-        end: 0,
-        walk_end: 0,
-        vec: 0,
-        vec_len: 0,
-        max_pages: 0,
-        category_inverted: 0,
-        category_mask: 0,
-        category_anyof_mask: 0,
-        return_mask: 0,
-    };
-    // SAFETY: the argument is writable, with its true size, and names no vector.
-    unsafe { syscall!(nr::__NR_ioctl, pagemap, PAGEMAP_SCAN, &raw mut arg) }.map(|_| ())
+    pagemap::scan(pagemap, 0, 0, 0, &mut []).map(|_| ())
 }
 
 /// `PR_SET_MM_MAP`: asks for the size of its argument.

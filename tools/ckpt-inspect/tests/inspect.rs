@@ -47,7 +47,7 @@ fn process(pid: i32, ppid: i32, comm: &str, life: Life) -> ProcessState {
 fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
     let descriptors = files.iter().enumerate().map(|(fd, &file)| FdEntry { fd: fd as i32, file, close_on_exec: false });
     Life::Alive(Box::new(LiveProcess {
-        memory: AddressSpace { space, vmas: Vec::new(), fields: MmFields::default() },
+        memory: AddressSpace { space, vmas: Vec::new(), guards: Vec::new(), fields: MmFields::default() },
         threads: threads.map(thread).collect(),
         descriptors: descriptors.collect(),
         signals: SignalState::default(),

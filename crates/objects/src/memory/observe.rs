@@ -1,8 +1,19 @@
 //! Observing an address space: `/proc/PID/smaps` for the mappings, `/proc/PID/stat` and `auxv` for the fields of its `mm`.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use ckpt_sys::pagemap::{Pages, scan};
+use ckpt_sys::raw::Errno;
+
 use crate::memory::{MmFields, VmaFlags};
-use crate::observe::{ObserveError, parse_error, read_proc};
+use crate::observe::{ObserveError, parse_error, proc_path, read_proc};
+use crate::older::Switch;
 use crate::{FilePath, HostPid};
+
+/// include/uapi/linux/fs.h, Linux 6.15.
+const PAGE_IS_GUARD: u32 = 1 << 8;
 
 /// `PROT_READ`, `PROT_WRITE`, `PROT_EXEC`.
 const PROTECTION: [(usize, u8, u32); 3] = [(0, b'r', 1), (1, b'w', 2), (2, b'x', 4)];
@@ -170,6 +181,36 @@ pub fn mm_fields(pid: HostPid) -> Result<MmFields, ObserveError> {
         auxv: read_proc(pid, "auxv")?,
         exe: 0,
     })
+}
+
+/// The guard pages of a process, by ascending address. Linux 6.15 and later tell; on 6.13 and 6.14, which have them, they cannot be seen.
+pub fn guards(pid: HostPid) -> Result<Vec<(u64, u64)>, ObserveError> {
+    /// The end of what x86-64 programs can have, with four levels of page tables.
+    const END: u64 = 0x7fff_ffff_f000;
+    let mut guards = Vec::new();
+    if Switch::PagemapScan.is_off() {
+        return Ok(guards);
+    }
+    let path = proc_path(pid, "pagemap");
+    let pagemap = File::open(&path).map_err(|source| ObserveError::Read { pid, path: path.clone(), source })?;
+    let mut found = [Pages::default(); 256];
+    let mut at = 0;
+    while at < END {
+        match scan(pagemap.as_raw_fd(), at, END, PAGE_IS_GUARD, &mut found) {
+            Ok((count, next)) => {
+                guards.extend(found.iter().take(count).map(|pages| (pages.start, pages.end)));
+                if next <= at {
+                    break;
+                }
+                at = next;
+            }
+            Err(Errno(libc::EINVAL | libc::ENOTTY)) => break,
+            Err(Errno(errno)) => {
+                return Err(ObserveError::Read { pid, path, source: io::Error::from_raw_os_error(errno) });
+            }
+        }
+    }
+    Ok(guards)
 }
 
 #[cfg(test)]
