@@ -1,7 +1,7 @@
 //! What a job pays for being under `ckpt-launch` while no checkpoint is made: nothing, if all is well.
 //!
-//! Each kind of work runs plainly and under `ckpt-launch` in turns, and the ratio is taken pair by pair. `CKPT_BENCH_REPS`
-//! (default 9) changes the number of pairs.
+//! Each kind of work runs plainly and under `ckpt-launch` in turns, and the ratio is taken pair by pair, of the time and of
+//! the processor time. `CKPT_BENCH_REPS` (default 9) changes the number of pairs.
 #![forbid(unsafe_code)]
 
 use std::env;
@@ -10,10 +10,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ckpt_benches::figures::{Figure, table};
 use ckpt_benches::machine;
 use ckpt_benches::subjects::compile;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use xtask::processes::{adopt_orphans, kill_descendants, run_well};
 use xtask::tools::{Profile, Tools, target_dir};
 
@@ -25,6 +27,13 @@ struct Work<'a> {
     name: &'static str,
     words: Vec<&'a str>,
     timed: Timed,
+}
+
+/// What is measured of one side, in seconds.
+#[derive(Default)]
+struct Measured {
+    time: Figure,
+    processor: Figure,
 }
 
 /// Whose clock counts.
@@ -60,30 +69,32 @@ fn compare(tools: &Tools, dir: &Path, pairs: usize) -> Result<()> {
     let mut rows = Vec::new();
     for work in &works {
         eprintln!("{} pairs of {}", pairs, work.name);
-        let (mut plain, mut launched) = (Figure::default(), Figure::default());
+        let (mut plain, mut launched) = (Measured::default(), Measured::default());
         for pair in 0..pairs {
             // Whatever the first of a pair has from being first falls on both sides in turns.
             let order = if pair % 2 == 0 { [false, true] } else { [true, false] };
             for under in order {
-                let seconds = seconds_of(work, under.then_some(tools), dir)?;
-                if under { &mut launched } else { &mut plain }.0.push(seconds);
+                let (time, processor) = run_once(work, under.then_some(tools), dir)?;
+                let measured = if under { &mut launched } else { &mut plain };
+                measured.time.0.push(time);
+                measured.processor.0.push(processor);
             }
         }
         rows.push(vec![
             work.name.to_owned(),
-            plain.shown(1e3, 1, " ms"),
-            launched.shown(1e3, 1, " ms"),
-            launched.per(&plain).shown(1.0, 3, ""),
-            format!("{:.3}", launched.least() / plain.least()),
+            plain.time.shown(1e3, 1, " ms"),
+            launched.time.shown(1e3, 1, " ms"),
+            launched.time.per(&plain.time).shown(1.0, 3, ""),
+            launched.processor.per(&plain.processor).shown(1.0, 3, ""),
         ]);
     }
     println!("\nMedians of {pairs} pairs (least–greatest); {}.\n", machine::described(dir));
-    println!("{}", table(&["work", "plain", "under `ckpt-launch`", "ratio", "least ÷ least"], &rows));
+    println!("{}", table(&["work", "plain", "under `ckpt-launch`", "ratio", "of processor time"], &rows));
     Ok(())
 }
 
-/// Runs the work once, plainly or under the launcher of `tools`.
-fn seconds_of(work: &Work<'_>, tools: Option<&Tools>, dir: &Path) -> Result<f64> {
+/// Runs the work once, plainly or under the launcher of `tools`. Gives the seconds of time and of processor time that it took.
+fn run_once(work: &Work<'_>, tools: Option<&Tools>, dir: &Path) -> Result<(f64, f64)> {
     let mut command = match tools {
         Some(tools) => {
             let mut command = Command::new(tools.program("ckpt-launch"));
@@ -98,15 +109,24 @@ fn seconds_of(work: &Work<'_>, tools: Option<&Tools>, dir: &Path) -> Result<f64>
     };
     let output = dir.join("output");
     command.current_dir(dir).stdout(File::create(&output).map(Stdio::from).context("failed to make a file")?);
-    let start = Instant::now();
+    let (start, processor) = (Instant::now(), processor_seconds()?);
     run_well(&mut command, RUN_LIMIT)?;
-    let elapsed = start.elapsed().as_secs_f64();
     match work.timed {
-        Timed::Outside => Ok(elapsed),
+        Timed::Outside => Ok((start.elapsed().as_secs_f64(), processor_seconds()? - processor)),
         Timed::Inside => {
             let text = fs::read_to_string(&output).context("failed to read a file")?;
-            let nanoseconds: f64 = text.trim().parse().with_context(|| format!("{} wrote {text:?}", work.name))?;
-            Ok(nanoseconds / 1e9)
+            let mut nanoseconds = text.split_whitespace().map(str::parse::<f64>);
+            match (nanoseconds.next(), nanoseconds.next()) {
+                (Some(Ok(time)), Some(Ok(processor))) => Ok((time / 1e9, processor / 1e9)),
+                _ => bail!("{} wrote {text:?}", work.name),
+            }
         }
     }
+}
+
+/// Processor seconds of all descendants that have been waited for.
+fn processor_seconds() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("failed to ask for processor times")?;
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }

@@ -16,12 +16,6 @@ impl Figure {
         }
     }
 
-    /// The least value: what else the machine did disturbed it least. Not a number where nothing was measured.
-    #[must_use]
-    pub fn least(&self) -> f64 {
-        self.0.iter().copied().fold(f64::NAN, f64::min)
-    }
-
     /// The ratio to `other`, repetition by repetition: what made both slow at the time cancels out.
     #[must_use]
     pub fn per(&self, other: &Self) -> Self {
@@ -62,12 +56,6 @@ mod tests {
         assert!(Figure(vec![3.0, 1.0, 100.0]).median() == 3.0);
         assert!(Figure(vec![4.0, 1.0, 2.0, 100.0]).median() == 3.0);
         assert!(Figure::default().median().is_nan());
-    }
-
-    #[test]
-    fn the_least_of_nothing_is_no_number() {
-        assert!(Figure(vec![3.0, 1.0, 2.0]).least() == 1.0);
-        assert!(Figure::default().least().is_nan());
     }
 
     #[test]

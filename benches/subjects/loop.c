@@ -2,7 +2,8 @@
  * Loops of what a resident agent could make slower: system calls, the allocator, uncontended mutexes. glibc has faster
  * paths for each of them in a process with a single thread.
  *
- * loop calls|malloc|mutex  runs one of them and writes the nanoseconds that it took to standard output
+ * loop calls|malloc|mutex  runs one of them and writes to standard output the nanoseconds that it took, of time and of the
+ *                          processor
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -47,10 +48,10 @@ static int mutexes(void)
 	return 0;
 }
 
-static int64_t now(void)
+static int64_t now(clockid_t clock)
 {
 	struct timespec time;
-	clock_gettime(CLOCK_MONOTONIC, &time);
+	clock_gettime(clock, &time);
 	return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
@@ -64,9 +65,11 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc == 2 && i < sizeof loops / sizeof *loops; i++) {
 		if (strcmp(argv[1], loops[i].name))
 			continue;
-		int64_t start = now();
+		int64_t time = now(CLOCK_MONOTONIC), processor = now(CLOCK_PROCESS_CPUTIME_ID);
 		int failed = loops[i].run();
-		printf("%lld\n", (long long)(now() - start));
+		time = now(CLOCK_MONOTONIC) - time;
+		processor = now(CLOCK_PROCESS_CPUTIME_ID) - processor;
+		printf("%lld %lld\n", (long long)time, (long long)processor);
 		return failed;
 	}
 	return 2;

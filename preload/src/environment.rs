@@ -56,7 +56,8 @@ fn parse_signal(text: &[u8]) -> Option<i32> {
 /// The agent must be configured.
 unsafe fn install(signal: i32) {
     // The kernel's struct sigaction: handler, flags, restorer, mask. Every signal is blocked while it runs.
-    let action = [on_checkpoint_signal as *const () as u64, SA_SIGINFO | SA_RESTORER | SA_RESTART, restorer as *const () as u64, u64::MAX];
+    let action =
+        [on_checkpoint_signal as *const () as u64, SA_SIGINFO | SA_RESTORER | SA_RESTART, restorer as *const () as u64, u64::MAX];
     let set = 1u64 << (signal - 1);
     // SAFETY: action and set live over the calls; the handler has the signature that SA_SIGINFO asks for.
     unsafe {

@@ -335,8 +335,7 @@ struct SpawnAttributes {
     rest: [u64; 9],
 }
 
-type Spawn =
-    unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const SpawnAttributes, Strings, Strings) -> c_int;
+type Spawn = unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const SpawnAttributes, Strings, Strings) -> c_int;
 
 /// # Safety
 /// As for posix_spawn(3).

@@ -3,7 +3,9 @@
 use core::sync::atomic::Ordering::{Acquire, Release};
 
 use ckpt_sys::syscall;
-use ckpt_wire::{Feature, PAGE_SIZE, PlanEntry, PlanFlag, Report, ReportKind, Run, SLOT_DATA, SLOT_RUNS, Slot, SlotState, Start, Step};
+use ckpt_wire::{
+    Feature, PAGE_SIZE, PlanEntry, PlanFlag, Report, ReportKind, Run, SLOT_DATA, SLOT_RUNS, Slot, SlotState, Start, Step,
+};
 use linux_raw_sys::general as nr;
 
 use crate::call::{self, Fd};

@@ -5,7 +5,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use ckpt_sys::sigframe::UContext;
 use ckpt_sys::syscall;
 use ckpt_wire::{
-    BlockedCall, Control, Feature, PendingSignal, PlanEntry, Report, ReportKind, Slot, Start, Step, ThreadOrder, ThreadRecord, ThreadStatus,
+    BlockedCall, Control, Feature, PendingSignal, PlanEntry, Report, ReportKind, Slot, Start, Step, ThreadOrder, ThreadRecord,
+    ThreadStatus,
 };
 use linux_raw_sys::general as nr;
 

@@ -1,7 +1,7 @@
 //! The checkpoint signal's handler, and the leader's conversation with the coordinator.
 
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use core::sync::atomic::Ordering;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use ckpt_sys::sigframe::UContext;
 use ckpt_sys::syscall;

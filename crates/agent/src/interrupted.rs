@@ -16,8 +16,8 @@ use ckpt_wire::{BlockedCall, PAGE_SIZE};
 use linux_raw_sys::general as nr;
 
 use crate::call::nr_errno;
-use crate::state::{TIMEOUT_SLOTS, TIMEOUTS};
 use crate::procfs;
+use crate::state::{TIMEOUT_SLOTS, TIMEOUTS};
 
 /// `TIMER_ABSTIME`.
 const TIMER_ABSTIME: u64 = 1;
@@ -110,7 +110,11 @@ fn number_from_code(rip: u64) -> Option<u32> {
     let mut code = [0u8; CODE_BEFORE];
     let first = rip.wrapping_sub(CODE_BEFORE as u64);
     // A system call has just returned to `rip`, so the code before it is there; what lies before the start of its page need not be.
-    let skip = if first / PAGE_SIZE as u64 == (rip - 2) / PAGE_SIZE as u64 { 0 } else { CODE_BEFORE - (rip % PAGE_SIZE as u64) as usize };
+    let skip = if first / PAGE_SIZE as u64 == (rip - 2) / PAGE_SIZE as u64 {
+        0
+    } else {
+        CODE_BEFORE - (rip % PAGE_SIZE as u64) as usize
+    };
     let skip = skip.min(CODE_BEFORE);
     // SAFETY: from the start of the page that holds the system call instruction, or from 32 bytes before its end, the code is mapped.
     unsafe {
@@ -193,9 +197,9 @@ unsafe fn fewer(timeout: u64, elapsed_ns: u64, tid: i32) -> u64 {
     let time = unsafe { core::ptr::read_unaligned(timeout as *const nr::__kernel_timespec) };
     let left = (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64).saturating_sub(elapsed_ns);
     let first = tid as usize % TIMEOUT_SLOTS;
-    let own = (0..8).map(|i| &TIMEOUTS[(first + i) % TIMEOUT_SLOTS]).find(|slot| {
-        slot.owner.load(Relaxed) == tid || slot.owner.compare_exchange(0, tid, AcqRel, Acquire).is_ok()
-    });
+    let own = (0..8)
+        .map(|i| &TIMEOUTS[(first + i) % TIMEOUT_SLOTS])
+        .find(|slot| slot.owner.load(Relaxed) == tid || slot.owner.compare_exchange(0, tid, AcqRel, Acquire).is_ok());
     // Eight threads have these slots already, perhaps long ended: theirs is taken.
     let slot = own.unwrap_or(&TIMEOUTS[first]);
     slot.owner.store(tid, Relaxed);

@@ -132,9 +132,8 @@ pub fn capture_pending(shared: &Shared, tid: i32, whole_process: bool) -> bool {
             let mut signal = PendingSignal { tid: owner, reserved: 0, info: [0; 16] };
             let no_wait = nr::__kernel_timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: `set` is a signal set of 8 bytes, `info` has the 128 bytes of a siginfo.
-            let taken = unsafe {
-                syscall!(nr::__NR_rt_sigtimedwait, &raw const set, signal.info.as_mut_ptr(), &raw const no_wait, 8)
-            };
+            let taken =
+                unsafe { syscall!(nr::__NR_rt_sigtimedwait, &raw const set, signal.info.as_mut_ptr(), &raw const no_wait, 8) };
             if taken.is_err() {
                 break;
             }

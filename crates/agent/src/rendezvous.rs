@@ -89,8 +89,8 @@ impl Connection {
             }
         };
         // struct cmsghdr: len (8), level (4), type (4), then the descriptor.
-        let fd = (header[5] >= 20 && control[1] == u64::from(SOL_SOCKET) | (SCM_RIGHTS as u64) << 32)
-            .then(|| Fd(control[2] as i32));
+        let fd =
+            (header[5] >= 20 && control[1] == u64::from(SOL_SOCKET) | (SCM_RIGHTS as u64) << 32).then(|| Fd(control[2] as i32));
         (n as usize == size_of::<T>()).then_some((message, fd))
     }
 }

@@ -123,11 +123,7 @@ unsafe extern "C" fn fork_twin(arguments: *mut u8) {
 }
 
 fn run_twin(arguments: &ForkArguments) -> ! {
-    let _ = arguments.connection.send(&Report {
-        kind: ReportKind::TwinReady as u32,
-        errno: 0,
-        value: i64::from(call::getpid()),
-    });
+    let _ = arguments.connection.send(&Report { kind: ReportKind::TwinReady as u32, errno: 0, value: i64::from(call::getpid()) });
     // Out of the job's process group and session: a stop of the group must not stop the dump.
     // SAFETY: takes no argument.
     let _ = unsafe { syscall!(nr::__NR_setsid) };

@@ -51,8 +51,15 @@ impl ConfigCell {
 }
 
 /// See [`Config`].
-pub static CONFIG: ConfigCell =
-    ConfigCell(core::cell::UnsafeCell::new(Config { job: [0; 32], job_len: 0, signal: 0, rseq_offset: 0, rseq_size: 0, kept: [0; KEPT_SIZE], kept_len: 0 }));
+pub static CONFIG: ConfigCell = ConfigCell(core::cell::UnsafeCell::new(Config {
+    job: [0; 32],
+    job_len: 0,
+    signal: 0,
+    rseq_offset: 0,
+    rseq_size: 0,
+    kept: [0; KEPT_SIZE],
+    kept_len: 0,
+}));
 
 /// No checkpoint is going on in this process.
 pub const IDLE: u32 = 0;
@@ -104,9 +111,9 @@ pub struct TimeoutSlot {
 pub const TIMEOUT_SLOTS: usize = 512;
 
 /// See [`TimeoutSlot`].
-pub static TIMEOUTS: [TimeoutSlot; TIMEOUT_SLOTS] = [const {
-    TimeoutSlot { owner: AtomicI32::new(0), seconds: AtomicU64::new(0), nanoseconds: AtomicU64::new(0) }
-}; TIMEOUT_SLOTS];
+pub static TIMEOUTS: [TimeoutSlot; TIMEOUT_SLOTS] =
+    [const { TimeoutSlot { owner: AtomicI32::new(0), seconds: AtomicU64::new(0), nanoseconds: AtomicU64::new(0) } };
+        TIMEOUT_SLOTS];
 
 /// Where a restored thread leaves the restorer for its own code.
 ///

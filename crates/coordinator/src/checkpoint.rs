@@ -64,7 +64,9 @@ pub enum CheckpointError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// Processes may not be compared.
-    #[error("the system call kcmp is refused: {0}; it tells which descriptors share a file, so allow it in the container's seccomp profile")]
+    #[error(
+        "the system call kcmp is refused: {0}; it tells which descriptors share a file, so allow it in the container's seccomp profile"
+    )]
     Compare(io::Error),
     /// The directory could not be read.
     #[error("failed to look for earlier images in {}: {source}; give another directory with --dir", dir.display())]

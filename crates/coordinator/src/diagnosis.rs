@@ -30,12 +30,14 @@ pub fn why_no_agent(member: &Member, signal: i32) -> String {
             return "is a 32-bit program, which cannot be checkpointed; use a 64-bit build of it".to_owned();
         }
         Kind::Static => {
-            return "is statically linked, so the agent cannot be loaded into it; use a dynamically linked build of it".to_owned();
+            return "is statically linked, so the agent cannot be loaded into it; use a dynamically linked build of it"
+                .to_owned();
         }
         Kind::Dynamic | Kind::Unknown => (),
     }
     if is_secure(member) || head.is_empty() {
-        return "is a set-user-id program or one with file capabilities, into which the agent is not loaded; run it without them".to_owned();
+        return "is a set-user-id program or one with file capabilities, into which the agent is not loaded; run it without them"
+            .to_owned();
     }
     "runs without the agent: it was started with an environment of its own, or has put signal handling back; start it through libc's exec".to_owned()
 }

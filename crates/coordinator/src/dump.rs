@@ -22,7 +22,9 @@ pub enum DumpError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// Whoever dumped ended before it was done.
-    #[error("the copy of process {pid} ({name}) that was being written ended early, perhaps for lack of memory; the next checkpoint may succeed")]
+    #[error(
+        "the copy of process {pid} ({name}) that was being written ended early, perhaps for lack of memory; the next checkpoint may succeed"
+    )]
     Ended {
         /// Whose copy it was.
         pid: ckpt_objects::NsPid,
@@ -54,9 +56,14 @@ struct Dump<'a> {
 }
 
 /// Takes everything that these processes hand over.
-pub fn collect(processes: &[FrozenProcess], writer: &ImageWriter, codec: Codec, workers: usize, cancelled: &AtomicBool) -> Result<(), DumpError> {
-    let rings =
-        processes.iter().map(|process| Ring { process, memory: &process.memory, next: Mutex::new(0) }).collect();
+pub fn collect(
+    processes: &[FrozenProcess],
+    writer: &ImageWriter,
+    codec: Codec,
+    workers: usize,
+    cancelled: &AtomicBool,
+) -> Result<(), DumpError> {
+    let rings = processes.iter().map(|process| Ring { process, memory: &process.memory, next: Mutex::new(0) }).collect();
     let dump = Dump { rings, writer, codec, failed: AtomicBool::new(false), cancelled, error: Mutex::new(None) };
     std::thread::scope(|scope| {
         for first in 0..workers.max(1) {
@@ -180,12 +187,7 @@ pub fn append_pieces(writer: &ImageWriter, codec: Codec, space: u32, pieces: Vec
         let mut bytes = piece.bytes;
         bytes.resize(bytes.len().next_multiple_of(PAGE_SIZE), 0);
         for (i, chunk) in bytes.chunks(CHUNK_SIZE).enumerate() {
-            let extent = Extent {
-                space,
-                address: piece.offset + (i * CHUNK_SIZE) as u64,
-                len: chunk.len() as u32,
-                offset: 0,
-            };
+            let extent = Extent { space, address: piece.offset + (i * CHUNK_SIZE) as u64, len: chunk.len() as u32, offset: 0 };
             writer.append(&encode(codec, chunk), &[extent])?;
         }
     }

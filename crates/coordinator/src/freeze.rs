@@ -69,7 +69,9 @@ pub enum FreezeError {
         what: String,
     },
     /// An agent of another version of this program.
-    #[error("process {pid} has the agent of another version of ckpt (protocol {theirs}, here {PROTOCOL}); restart the job with one version")]
+    #[error(
+        "process {pid} has the agent of another version of ckpt (protocol {theirs}, here {PROTOCOL}); restart the job with one version"
+    )]
     Protocol {
         /// Its pid.
         pid: HostPid,
@@ -162,15 +164,15 @@ struct Freezer<'a> {
 /// Freezes every process of the job.
 pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
     wait_for_agents(anchor, settings.signal)?;
-    let mut freezer =
-        Freezer { listener, settings, stages: HashMap::new(), strangers: Vec::new(), since: Instant::now() };
+    let mut freezer = Freezer { listener, settings, stages: HashMap::new(), strangers: Vec::new(), since: Instant::now() };
     loop {
         let members = anchor.scan();
         let fresh = freezer.visit(&members)?;
         if freezer.all_frozen() && !fresh {
             return freezer.finish(members);
         }
-        let without_agent = freezer.stages.values().any(|stage| matches!(stage, Stage::Seen { since } if since.elapsed() > EXEC_GRACE));
+        let without_agent =
+            freezer.stages.values().any(|stage| matches!(stage, Stage::Seen { since } if since.elapsed() > EXEC_GRACE));
         if without_agent || freezer.since.elapsed() > GRACE {
             return Err(freezer.blame(&members));
         }
@@ -270,8 +272,12 @@ impl Freezer<'_> {
         let vmas = fs::read(proc_path(tid, "maps")).unwrap_or_default();
         let lines = u32::try_from(vmas.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u32::MAX);
         let threads = u32::try_from(status.number("Threads")).unwrap_or(u32::MAX);
-        let memory = HandOver::new(threads.saturating_mul(2).saturating_add(64), lines.saturating_mul(2).saturating_add(64), self.settings.slots)
-            .map_err(FreezeError::Memory)?;
+        let memory = HandOver::new(
+            threads.saturating_mul(2).saturating_add(64),
+            lines.saturating_mul(2).saturating_add(64),
+            self.settings.slots,
+        )
+        .map_err(FreezeError::Memory)?;
         let (vdso_start, vdso_end) = vdso_range(&vmas).unwrap_or((0, 0));
         let start = Start {
             go: 1,
@@ -286,7 +292,8 @@ impl Freezer<'_> {
         if connection.send(&start, Some(memory.memory())).is_err() {
             return Ok(());
         }
-        let process = FrozenProcess { pid, live: tid, ns_pid: NsPid(hello.pid), status, connection, memory, agent_socket: hello.socket };
+        let process =
+            FrozenProcess { pid, live: tid, ns_pid: NsPid(hello.pid), status, connection, memory, agent_socket: hello.socket };
         self.stages.insert(pid, Stage::Freezing(Box::new(process)));
         Ok(())
     }
@@ -336,11 +343,15 @@ impl Freezer<'_> {
             let (pid, name) = (member.status.ns_pid(), member.status.name());
             match self.stages.get(&member.pid) {
                 Some(Stage::Frozen(_)) => (),
-                Some(Stage::Seen { .. }) => return FreezeError::NoAgent { pid, name, reason: why_no_agent(member, self.settings.signal) },
+                Some(Stage::Seen { .. }) => {
+                    return FreezeError::NoAgent { pid, name, reason: why_no_agent(member, self.settings.signal) };
+                }
                 _ => {
                     let reason = match member.status.state() {
                         'D' => "it waits for a device or a file system; try again when that answers".to_owned(),
-                        'T' | 't' => "it is stopped; let it go on with `kill -CONT`, or end the debugger that holds it".to_owned(),
+                        'T' | 't' => {
+                            "it is stopped; let it go on with `kill -CONT`, or end the debugger that holds it".to_owned()
+                        }
                         'S' => "its threads block every signal".to_owned(),
                         state => format!("it is in state {state}; the next checkpoint will be tried as planned"),
                     };

@@ -7,8 +7,8 @@
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::time::Duration;
 
 use ckpt_wire::{
@@ -188,9 +188,7 @@ impl HandOver {
     pub fn total_slots(&self) -> Option<u64> {
         let finished = self.control_field(offset_of!(Control, finished)).load(Acquire) != 0;
         // SAFETY: within the object, aligned; written before `finished`.
-        finished.then(|| unsafe {
-            (*self.at::<std::sync::atomic::AtomicU64>(offset_of!(Control, total_slots))).load(Acquire)
-        })
+        finished.then(|| unsafe { (*self.at::<std::sync::atomic::AtomicU64>(offset_of!(Control, total_slots))).load(Acquire) })
     }
 
     fn slot(&self, number: u64) -> *mut Slot {
@@ -244,7 +242,6 @@ struct Layout {
     ring: usize,
     slots: u32,
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -145,7 +145,9 @@ impl Reactions {
     pub fn from_settings(kept: &[(i32, String)], said: &[On]) -> Self {
         let mut all: Vec<On> = kept
             .iter()
-            .filter_map(|(signal, action)| Some(On { signal: parse_signal(&signal.to_string()).ok()?, action: action.parse().ok()? }))
+            .filter_map(|(signal, action)| {
+                Some(On { signal: parse_signal(&signal.to_string()).ok()?, action: action.parse().ok()? })
+            })
             .collect();
         all.extend_from_slice(said);
         Self::new(&all)
@@ -174,7 +176,9 @@ mod tests {
 
     #[test]
     fn times_are_read_as_users_write_them() {
-        for (text, ms) in [("300", 300_000), ("0.5", 500), ("5m", 300_000), ("1h", 3_600_000), ("250ms", 250), ("1.5h", 5_400_000)] {
+        for (text, ms) in
+            [("300", 300_000), ("0.5", 500), ("5m", 300_000), ("1h", 3_600_000), ("250ms", 250), ("1.5h", 5_400_000)]
+        {
             assert_eq!(text.parse(), Ok(Time(Duration::from_millis(ms))), "{text}");
         }
         for text in ["", "0", "-1", "5x", "h", "1e400"] {

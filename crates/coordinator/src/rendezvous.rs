@@ -9,8 +9,8 @@ use bytemuck::Pod;
 use ckpt_objects::HostPid;
 use ckpt_wire::SOCKET_PREFIX;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
 };
 
 /// The abstract socket of a job.
@@ -93,7 +93,8 @@ impl Connection {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let bytes = bytemuck::bytes_of_mut(&mut message);
         let len = bytes.len();
-        let result = recvmsg(&self.socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC);
+        let result =
+            recvmsg(&self.socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC);
         let mut sender = self.peer;
         for ancillary in control.drain() {
             if let RecvAncillaryMessage::ScmCredentials(credentials) = ancillary {

@@ -113,10 +113,15 @@ enum Watch {
 pub fn find_agent() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let dir = program.parent()?;
-    [dir.join(AGENT_FILE), dir.join("../lib").join(AGENT_FILE), dir.join("deps").join(AGENT_FILE), dir.join("..").join(AGENT_FILE)]
-        .into_iter()
-        .find(|path| path.is_file())
-        .and_then(|path| path.canonicalize().ok())
+    [
+        dir.join(AGENT_FILE),
+        dir.join("../lib").join(AGENT_FILE),
+        dir.join("deps").join(AGENT_FILE),
+        dir.join("..").join(AGENT_FILE),
+    ]
+    .into_iter()
+    .find(|path| path.is_file())
+    .and_then(|path| path.canonicalize().ok())
 }
 
 /// The inode number of a process's pid namespace.
@@ -142,7 +147,8 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
 
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
-    let listener = Listener::bind(&id, pid_namespace(own_pid()).map_err(system("read /proc"))?).map_err(system("open a socket"))?;
+    let listener =
+        Listener::bind(&id, pid_namespace(own_pid()).map_err(system("read /proc"))?).map_err(system("open a socket"))?;
     let signals = Signals::catch(&Reactions::from_settings(&launch.settings.on, &[]))?;
     let program = PathBuf::from(&launch.command[0]);
     let mut command = Command::new(&program);
@@ -287,7 +293,8 @@ impl Coordinator {
         signals: Signals,
         reporter: Reporter,
     ) -> Result<Self, LaunchError> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| system("make an eventfd")(errno.into()))?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| system("make an eventfd")(errno.into()))?;
         let checkpointer = Checkpointer {
             anchor: Arc::new(Anchor::new(reaper)),
             listener,
@@ -546,7 +553,8 @@ impl Coordinator {
         let left = if self.all_ended { 0 } else { self.checkpointer.anchor.scan().len() };
         if left > 0 {
             let what = if left == 1 { "process that it left goes" } else { "processes that it left go" };
-            self.reporter.event(format_args!("{} ended; {left} {what} on without checkpoints (--wait-all stays)", self.info.name));
+            self.reporter
+                .event(format_args!("{} ended; {left} {what} on without checkpoints (--wait-all stays)", self.info.name));
         }
         let status = ExitStatus::from_raw(self.first_status.unwrap_or(0));
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);

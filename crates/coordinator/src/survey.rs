@@ -8,7 +8,9 @@ use std::io;
 use std::path::Path;
 
 use ckpt_objects::descriptor::{Descriptions, FdEntry, SeenDescriptor, descriptors, is_own};
-use ckpt_objects::file::{DeletedFile, FileIdentity, OpenFile, OpenFileKind, Piece, RegularFile, contents, identify, split_deleted};
+use ckpt_objects::file::{
+    DeletedFile, FileIdentity, OpenFile, OpenFileKind, Piece, RegularFile, contents, identify, split_deleted,
+};
 use ckpt_objects::job::{JobInfo, Machine};
 use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
@@ -422,7 +424,9 @@ impl<'a> Surveyor<'a> {
         let len = mapping.end - mapping.start;
         match backing {
             Backing::Anonymous if mapping.own == 0 => (),
-            Backing::Anonymous => plan.push(PlanEntry { start: mapping.start, len, source: 0, address: mapping.start, space, flags }),
+            Backing::Anonymous => {
+                plan.push(PlanEntry { start: mapping.start, len, source: 0, address: mapping.start, space, flags })
+            }
             Backing::PrivateFile { stored: true, .. } => {
                 flags = flags & !PlanFlag::COPY_FIRST | PlanFlag::ALL | PlanFlag::KEEP_ZERO;
                 plan.push(PlanEntry { start: mapping.start, len, source: 0, address: mapping.start, space, flags });

@@ -14,10 +14,18 @@ pub fn features() -> [u32; 8] {
         (__cpuid_count(0x8000_0000, 0), __cpuid_count(0x8000_0000, 0))
     };
     let ext = if __cpuid(0x8000_0000).eax >= 0x8000_0001 { __cpuid(0x8000_0001) } else { __cpuid(0) };
-    let (b7, c7, d7, a71) =
-        if max >= 7 { (seven.ebx, seven.ecx, seven.edx, seven_one.eax) } else { (0, 0, 0, 0) };
+    let (b7, c7, d7, a71) = if max >= 7 { (seven.ebx, seven.ecx, seven.edx, seven_one.eax) } else { (0, 0, 0, 0) };
     // SSE3 to AVX, F16C, RDRAND; nothing of the hypervisor, VMX or OSXSAVE bits.
-    [one.ecx & 0x7bd8_3203, one.edx & 0x0780_8100, b7 & 0xf1af_0f2a, c7 & 0x4f46, d7 & 0x03c0_010c, a71 & 0x0080_0070, ext.ecx & 0x0121_0160, 0]
+    [
+        one.ecx & 0x7bd8_3203,
+        one.edx & 0x0780_8100,
+        b7 & 0xf1af_0f2a,
+        c7 & 0x4f46,
+        d7 & 0x03c0_010c,
+        a71 & 0x0080_0070,
+        ext.ecx & 0x0121_0160,
+        0,
+    ]
 }
 
 /// State components that the kernel has enabled for programs (`XCR0`); 0 without XSAVE.

@@ -73,7 +73,8 @@ fn main() -> ExitCode {
         return if found.is_empty() { fail(USAGE, &"no job of yours runs here") } else { ExitCode::SUCCESS };
     }
     let [(target, _)] = found.as_slice() else {
-        let list: Vec<String> = found.iter().map(|(running, status)| format!("{} (pid {}, {})", running.job, running.pid, status.name)).collect();
+        let list: Vec<String> =
+            found.iter().map(|(running, status)| format!("{} (pid {}, {})", running.job, running.pid, status.name)).collect();
         let message = if list.is_empty() {
             "no such job of yours runs here".to_owned()
         } else {
@@ -98,7 +99,8 @@ fn find(which: &Which) -> Result<Vec<(Running, Status)>, String> {
     let all = running().map_err(|error| format!("cannot read /proc/net/unix: {error}"))?;
     let mut found = Vec::new();
     for candidate in all {
-        let named = which.pid.is_none_or(|pid| pid == candidate.pid) && which.job.as_ref().is_none_or(|job| *job == candidate.job);
+        let named =
+            which.pid.is_none_or(|pid| pid == candidate.pid) && which.job.as_ref().is_none_or(|job| *job == candidate.job);
         if !named {
             continue;
         }

@@ -46,10 +46,8 @@ pub struct SeenDescriptor {
 pub fn descriptors(pid: HostPid, hidden: i32) -> Result<Vec<SeenDescriptor>, ObserveError> {
     let path = proc_path(pid, "fd");
     let list = fs::read_dir(&path).map_err(|source| ObserveError::Read { pid, path, source })?;
-    let mut numbers: Vec<i32> = list
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|fd| *fd != hidden)
-        .collect();
+    let mut numbers: Vec<i32> =
+        list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter(|fd| *fd != hidden).collect();
     numbers.sort_unstable();
     numbers.into_iter().map(|fd| see(pid, fd)).collect()
 }

@@ -64,7 +64,8 @@ pub fn build_id(path: &FilePath) -> Option<Vec<u8>> {
     head.truncate(read);
     let header = Elf::parse_header(&head).ok()?;
     let context = goblin::container::Ctx::new(header.container().ok()?, header.endianness().ok()?);
-    let headers = ProgramHeader::parse(&head, usize::try_from(header.e_phoff).ok()?, usize::from(header.e_phnum), context).ok()?;
+    let headers =
+        ProgramHeader::parse(&head, usize::try_from(header.e_phoff).ok()?, usize::from(header.e_phnum), context).ok()?;
     headers.iter().filter(|header| header.p_type == PT_NOTE && header.p_filesz < 65536).find_map(|header| {
         let mut notes = vec![0; usize::try_from(header.p_filesz).ok()?];
         file.read_exact_at(&mut notes, header.p_offset).ok()?;

@@ -51,11 +51,7 @@ pub fn observe(descriptor: &SeenDescriptor, by_packets: bool) -> io::Result<Pipe
             return Err(io::Error::other(format!("only {copied} of {waiting} bytes in flight could be copied")));
         }
     }
-    Ok(PipeState {
-        path,
-        capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
-        packets,
-    })
+    Ok(PipeState { path, capacity: u32::try_from(capacity).unwrap_or(u32::MAX), packets })
 }
 
 /// An end of the pipe to read from; nothing where the job has no such end and may not open one: a pipe that somebody else made, and passed on

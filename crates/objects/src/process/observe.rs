@@ -176,7 +176,10 @@ pub fn limits(pid: HostPid) -> Result<Vec<Limit>, ObserveError> {
                 Some(number) => number.parse().ok(),
                 None => None,
             };
-            limit(26).zip(limit(47)).map(|(soft, hard)| Limit { soft, hard }).ok_or_else(|| parse_error(pid, "limits", line.as_bytes()))
+            limit(26)
+                .zip(limit(47))
+                .map(|(soft, hard)| Limit { soft, hard })
+                .ok_or_else(|| parse_error(pid, "limits", line.as_bytes()))
         })
         .collect()
 }
