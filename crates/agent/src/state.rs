@@ -120,6 +120,9 @@ pub static TIMEOUTS: [TimeoutSlot; TIMEOUT_SLOTS] =
 /// In: `rdi`, `rsi` address and length of the restorer's memory; `rdx` the thread's `ucontext`; `rcx` the count of threads that have yet to
 /// leave ([`Transient::leaving`]). The thread that brings the count to zero unmaps the restorer: nobody runs in it any more. It
 /// must lie here, since no code can unmap itself and go on. Uses no stack.
+///
+/// # Safety
+/// Only the restorer jumps here, with the registers as above, when the frame is in place and nothing of the restorer is needed any more.
 #[unsafe(naked)]
 pub unsafe extern "C" fn leave() -> ! {
     core::arch::naked_asm!(

@@ -137,7 +137,7 @@ impl HandOver {
                 // SAFETY: within the object; parked threads do not write their records.
                 let record = unsafe { &*self.at::<ThreadRecord>(layout.threads + i * size_of::<ThreadRecord>()) };
                 let tid = record.tid.load(Acquire);
-                (tid != 0).then(|| SeenThread {
+                (tid != 0).then_some(SeenThread {
                     tid: tid as i32,
                     exited: record.exited != 0,
                     frame: record.frame,

@@ -27,7 +27,7 @@ impl FromStr for Time {
             _ => return Err(format!("{unit:?} is no unit of time; use s, m, h or d")),
         };
         let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
-        if !(number > 0.0) {
+        if number.is_nan() || number <= 0.0 {
             return Err("a time must be more than 0".into());
         }
         Duration::try_from_secs_f64(number * seconds).map(Self).map_err(|error| error.to_string())

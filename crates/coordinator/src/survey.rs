@@ -620,7 +620,7 @@ fn anonymous_name(mapping: &Mapping, backing: &Backing) -> Option<FilePath> {
 fn named_kind(path: FilePath) -> SharedMemoryKind {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path.as_path()).map_or(0o600, |meta| meta.permissions().mode() & 0o7777);
-    let in_memory = rustix::fs::statfs(path.as_path()).is_ok_and(|stat| stat.f_type as i64 == TMPFS_MAGIC);
+    let in_memory = rustix::fs::statfs(path.as_path()).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
     SharedMemoryKind::Named { path, mode, in_memory }
 }
 

@@ -486,6 +486,9 @@ fn fill_from(
         && let Some((at, len @ 1..)) = piece(targets, only.extent.address, u64::from(chunk_len))
         && len == u64::from(chunk_len)
     {
+        // All its pages at once cost half of what a fault for each does. A kernel before 5.14 has them fault one by one.
+        // SAFETY: the range is inside a writable mapping of the job's; this changes no contents.
+        let _ = unsafe { syscall!(nr::__NR_madvise, at, len, nr::MADV_POPULATE_WRITE) };
         // SAFETY: the range is inside a writable mapping of the job's, in which there is no Rust object; pages of an image
         // do not overlap, so no other thread writes there.
         let target = unsafe { std::slice::from_raw_parts_mut(at as *mut u8, chunk_len as usize) };

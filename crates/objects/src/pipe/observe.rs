@@ -82,7 +82,7 @@ mod tests {
         let descriptor = crate::event::seen(&reader);
         for _ in 0..2 {
             let state = observe(&descriptor, false).unwrap();
-            assert_eq!(state.packets, [sent.clone()]);
+            assert_eq!(state.packets, std::slice::from_ref(&sent));
             assert!(state.path.is_none() && state.capacity >= 65536);
         }
         let mut back = vec![0; sent.len()];
