@@ -1,8 +1,9 @@
 //! The constructor: it reads the environment, installs the checkpoint signal's handler, and is done.
 
 use core::ffi::{CStr, c_char};
+use core::sync::atomic::Ordering::Relaxed;
 
-use ckpt_agent::{CONFIG, Config, on_checkpoint_signal};
+use ckpt_agent::{CONFIG, Config, OWNER, on_checkpoint_signal};
 use ckpt_sys::syscall;
 use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SIGNAL};
 use linux_raw_sys::general as nr;
@@ -37,6 +38,7 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
     // SAFETY: as above.
     unsafe {
         keep(environment, config);
+        OWNER.store(syscall!(nr::__NR_getpid).unwrap_or(0) as i32, Relaxed);
         install(config.signal);
     }
 }

@@ -21,6 +21,12 @@ pub fn getpid() -> i32 {
     unsafe { syscall!(nr::__NR_getpid) }.unwrap_or(0) as i32
 }
 
+/// `getppid`: 0 for a parent in another pid namespace.
+pub fn getppid() -> i32 {
+    // SAFETY: takes no argument and cannot fail.
+    unsafe { syscall!(nr::__NR_getppid) }.unwrap_or(0) as i32
+}
+
 /// `gettid`.
 pub fn gettid() -> i32 {
     // SAFETY: takes no argument and cannot fail.

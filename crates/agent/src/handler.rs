@@ -41,8 +41,12 @@ fn memory_is_our_own() -> bool {
     if owner == pid {
         return true;
     }
-    // SAFETY: takes no pointer.
-    if owner != 0 && unsafe { syscall!(nr::__NR_kcmp, pid, owner, KCMP_VM, 0, 0) } == Ok(0) {
+    // The memory of a child of vfork is its parent's. The owner is asked too: the child's parent may have ended.
+    let shares_memory_with = |other: i32| {
+        // SAFETY: takes no pointer.
+        other != 0 && unsafe { syscall!(nr::__NR_kcmp, pid, other, KCMP_VM, 0, 0) } == Ok(0)
+    };
+    if shares_memory_with(owner) || shares_memory_with(call::getppid()) {
         return false;
     }
     // A child of fork has a copy of its parent's memory, perhaps taken in the midst of a checkpoint. Threads of this process cannot

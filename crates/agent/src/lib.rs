@@ -21,4 +21,4 @@ mod stack;
 mod state;
 
 pub use handler::on_checkpoint_signal;
-pub use state::{CONFIG, Config, leave};
+pub use state::{CONFIG, Config, OWNER, leave};

@@ -90,7 +90,7 @@ pub static TRANSIENT: Transient = Transient {
     control: AtomicPtr::new(core::ptr::null_mut()),
 };
 
-/// The process that this copy of the agent's memory belongs to; 0 before the first checkpoint.
+/// The process that this copy of the agent's memory belongs to, set by the constructor; in a child of `fork`, its parent until its first checkpoint.
 pub static OWNER: AtomicI32 = AtomicI32::new(0);
 
 /// Time-outs of system calls that are made again with less time than before: one per thread that needs it.

@@ -96,7 +96,8 @@ pub struct Restarted {
     pub reaper: HostPid,
     /// The inode number of the job's pid namespace.
     pub pid_namespace: u64,
-    /// The stand-in's pipe: four bytes, a wait status, when the job's first process has ended; its end when no process is left.
+    /// The stand-in's pipe, of numbers in four bytes: a wait status when the job's first process has ended, a negative number for
+    /// a signal that the job sent to its launcher. It ends when no process is left.
     pub report: OwnedFd,
 }
 
@@ -403,7 +404,18 @@ impl Coordinator {
             if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0) {
                 let mut status = [0u8; 4];
                 match rustix::io::read(report, &mut status) {
-                    Ok(4) => self.first_status = Some(i32::from_le_bytes(status)),
+                    Ok(4) => match i32::from_le_bytes(status) {
+                        signal @ ..0 => {
+                            // As if it had been sent here, as it was before the restart.
+                            if let Some(signal) = Signal::from_named_raw(-signal) {
+                                let _ = kill_process(rustix::process::getpid(), signal);
+                            }
+                        }
+                        status => {
+                            self.first_status = Some(status);
+                            self.info.first_status = Some(status);
+                        }
+                    },
                     _ => self.all_ended = true,
                 }
             }

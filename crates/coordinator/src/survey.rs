@@ -13,7 +13,7 @@ use ckpt_objects::file::{
 };
 use ckpt_objects::job::{JobInfo, Machine};
 use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
-use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
+use ckpt_objects::observe::{ObserveError, proc_path, read_proc, read_proc_link};
 use ckpt_objects::pipe::{self, PipeState};
 use ckpt_objects::process::{
     AgentPlace, Life, LiveProcess, ProcessSettings, ProcessState, Status, limits, oom_score_adj, scheduling, wait_status,
@@ -198,6 +198,14 @@ impl<'a> Surveyor<'a> {
         let pid = process.live;
         let record = process.memory.process();
         let space = self.frozen.processes.iter().position(|other| other.pid == process.pid).unwrap_or(0) as u32;
+        // Not kept yet; a timer that never fires again would leave a job waiting for ever.
+        if read_proc(pid, "timers").is_ok_and(|timers| !timers.is_empty()) {
+            return Err(refuse(
+                process,
+                "has a timer of timer_create(2)".into(),
+                "delete it before a checkpoint, or use setitimer or timerfd",
+            ));
+        }
         let mut plan = Vec::new();
         let memory = self.memory(process, &record, space, &mut plan)?;
         let descriptors = self.descriptors(process)?;

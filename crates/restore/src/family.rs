@@ -33,7 +33,7 @@ pub struct Restart<'a> {
     pub control: &'static Control,
     /// Where reports go.
     pub reports: RawFd,
-    /// Where the stand-in tells how the job's first process ended.
+    /// Where the stand-in tells how the job's first process ended, and what signals came from the job.
     pub ends: RawFd,
     /// How many threads each process may use to fill its memory.
     pub fill_threads: usize,

@@ -71,7 +71,8 @@ pub struct RestoredJob {
     pub stand_in: HostPid,
     /// The inode number of the pid namespace.
     pub pid_namespace: u64,
-    /// A pipe: four bytes, a wait status, when the job's first process has ended; its end when no process is left.
+    /// A pipe of numbers in four bytes: a wait status when the first process has ended, a negative number for a signal that the job
+    /// sent to its launcher. It ends when no process is left.
     pub ends: OwnedFd,
     /// Living processes.
     pub processes: usize,

@@ -39,13 +39,16 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => {
                 if pid.as_raw_nonzero().get() == restart.job.info.first.0 {
-                    // SAFETY: kept open as long as this process lives.
-                    let ends = unsafe { BorrowedFd::borrow_raw(restart.ends) };
-                    // The restart may have been killed: then nobody wants to know. SIGPIPE is blocked.
-                    let _ = rustix::io::write(ends, &status.as_raw().to_ne_bytes());
+                    tell(restart, status.as_raw());
                 }
             }
-            Ok(None) => wait_for_signal(),
+            Ok(None) => {
+                if let Some(signal) = wait_for_signal()
+                    && node.role == Role::StandIn
+                {
+                    tell(restart, -signal);
+                }
+            }
             // SAFETY: nobody is left: this process ends, without running what the restart registered for its own end.
             Err(_) => unsafe { libc::_exit(0) },
         }
@@ -84,9 +87,24 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
     Ok(())
 }
 
-/// Waits for any signal; all are blocked, so that none ends this process.
-fn wait_for_signal() {
+/// Tells the coordinator a wait status, or a signal as a negative number.
+fn tell(restart: &Restart<'_>, number: i32) {
+    // SAFETY: kept open as long as this process lives.
+    let ends = unsafe { BorrowedFd::borrow_raw(restart.ends) };
+    // The coordinator may have been killed: then nobody wants to know. SIGPIPE is blocked.
+    let _ = rustix::io::write(ends, &number.to_le_bytes());
+}
+
+/// Waits for any signal; all are blocked, so that none ends this process. Gives one that the job sent to its launcher.
+fn wait_for_signal() -> Option<i32> {
     let all = u64::MAX;
-    // SAFETY: the set lives over the call, and no siginfo is wanted.
-    let _ = unsafe { syscall!(nr::__NR_rt_sigtimedwait, &raw const all, 0, 0, size_of::<u64>()) };
+    // SAFETY: a siginfo of zeroes is one; the call fills it in, and lives no longer than the set.
+    let (signal, info) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        (syscall!(nr::__NR_rt_sigtimedwait, &raw const all, &raw mut info, 0, size_of::<u64>()), info)
+    };
+    let signal = i32::try_from(signal.ok()?).ok().filter(|&signal| signal != libc::SIGCHLD)?;
+    // SAFETY: a signal with such a code was sent by a process, and tells which; one outside the namespace has no number here. What
+    // comes from outside comes to the coordinator too, if it is meant for it.
+    (info.si_code <= 0 && unsafe { info.si_pid() } > 0).then_some(signal)
 }
