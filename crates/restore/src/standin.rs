@@ -1,7 +1,8 @@
 //! The processes of a restarted job's namespace that are not the job's: init, and the stand-in for the launcher.
 //!
 //! The stand-in has the launcher's pid, is the parent of the job's first process, adopts its orphans, and reports how the first
-//! one ended. Both outlive the restart, if that is killed: the job goes on, and its children are reaped.
+//! one ended, and what signals the job sent to its launcher. Both outlive the restart, if that is killed: the job goes on, and its
+//! children are reaped.
 
 use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
