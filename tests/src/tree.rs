@@ -37,9 +37,9 @@ fn members(all: &[Stat], root: i32) -> Vec<&Stat> {
     found
 }
 
-/// Whether it has ended.
+/// Whether it has ended, and not only its first thread.
 fn dead(stat: &Stat) -> bool {
-    matches!(stat.state, 'Z' | 'X')
+    matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1
 }
 
 /// Ends a process and all its descendants at one instant: they are stopped first, so that none sees another's death.
