@@ -103,7 +103,9 @@ pub fn reopen(fd: impl AsFd, flags: u32) -> Result<OwnedFd, RebuildError> {
         .map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo)
         .map_err(RebuildError::file("examine", &path))?;
     let first = if pipe { flags & !packets } else { flags };
-    let new = rustix::fs::open(&path, open_flags(first), Mode::empty()).map_err(RebuildError::open(&path))?;
+    // What is opened is behind a link, which a recorded O_NOFOLLOW would forbid.
+    let flags_now = open_flags(first) & !OFlags::NOFOLLOW;
+    let new = rustix::fs::open(&path, flags_now, Mode::empty()).map_err(RebuildError::open(&path))?;
     if first != flags {
         rustix::fs::fcntl_getfl(&new)
             .and_then(|have| rustix::fs::fcntl_setfl(&new, have | OFlags::DIRECT))
