@@ -37,13 +37,11 @@ pub struct Files {
 
 /// Makes them all.
 pub fn build(restart: &Restart<'_>) -> Result<Files, ProcessError> {
-    Builder { restart, lowest: raise_limit(restart), unnamed: HashMap::new(), files: Files::default() }.build()
+    Builder { restart, unnamed: HashMap::new(), files: Files::default() }.build()
 }
 
 struct Builder<'a> {
     restart: &'a Restart<'a>,
-    /// Numbers from here on are used by nobody in the job, as far as the limit allows.
-    lowest: RawFd,
     /// Files without a name, by device and inode number.
     unnamed: HashMap<(u64, u64), OwnedFd>,
     files: Files,
@@ -102,7 +100,7 @@ impl Builder<'_> {
 
     /// Moves a descriptor out of the way of the job's numbers.
     fn lift(&self, fd: OwnedFd) -> Result<RawFd, ProcessError> {
-        lift(fd.as_fd(), self.lowest)
+        lift(fd.as_fd(), self.restart.lowest)
     }
 
     fn build_pipes(&mut self, open: &mut [Option<RawFd>]) -> Result<(), ProcessError> {
@@ -299,7 +297,7 @@ pub fn lift(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<RawFd, ProcessError> {
 
 /// Raises the limit on descriptors as far as it goes; gives the first number above all of the job's, if the job's leave enough
 /// room.
-fn raise_limit(restart: &Restart<'_>) -> RawFd {
+pub fn raise_limit(restart: &Restart<'_>) -> RawFd {
     let mut limit = rustix::process::getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = rustix::process::setrlimit(Resource::Nofile, limit);

@@ -118,6 +118,7 @@ pub fn restore(reader: &ImageReader, job: &JobState, options: &Options) -> Resul
         control,
         reports: reports_in.as_raw_fd(),
         ends: ends_in.as_raw_fd(),
+        lowest: 3,
         fill_threads: (processors / living.max(1)).max(1),
         user_namespace: !privileged,
         uid,

@@ -546,3 +546,136 @@ pub fn write_back(reader: &ImageReader, space: u32, file: &File, path: &Path, si
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ckpt_image::{Codec, Extent, ImageName, ImageWriter, encode};
+    use ckpt_objects::FilePath;
+
+    use crate::holes::TABLE;
+
+    const READ_WRITE: u32 = nr::PROT_READ | nr::PROT_WRITE;
+
+    /// An image whose space 1 has these pages: first address and contents, each in a chunk with one more page that is nobody's.
+    fn image(pages: &[(u64, &[u8])]) -> (tempfile::TempDir, ImageReader) {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = ImageWriter::create(dir.path(), &ImageName::new("test", "0123456789abcdef", 1).unwrap()).unwrap();
+        for (address, contents) in pages {
+            let chunk = [&vec![0xee; PAGE as usize], *contents].concat();
+            let extent = Extent { space: 1, address: *address, len: contents.len() as u32, offset: PAGE as u32 };
+            writer.append(&encode(Codec::Lz4, &chunk), &[extent]).unwrap();
+        }
+        let path = writer.commit(b"").unwrap().path;
+        let reader = ImageReader::open(&path).unwrap();
+        (dir, reader)
+    }
+
+    fn vma(start: u64, pages: u64, prot: u32) -> Vma {
+        let (backing, flags) = (Backing::Anonymous, VmaFlags::default());
+        Vma { start, end: start + pages * PAGE, prot, backing, flags, name: None }
+    }
+
+    fn map(vmas: &[Vma], reader: &ImageReader) -> Layout<'static> {
+        // A few of them are no loss: nor is what they describe ever unmapped.
+        let vmas: &'static [Vma] = Vec::leak(vmas.to_vec());
+        Layout::map(vmas, &Sources { files: &[], shared: &[] }, |start, end| has_pages(reader, 1, start, end)).unwrap()
+    }
+
+    /// Addresses that nothing uses.
+    fn free(len: u64) -> u64 {
+        own_memory().unwrap().find(len, 0x5000).unwrap()
+    }
+
+    fn at(address: u64) -> &'static [u8] {
+        // SAFETY: called with addresses that have just been mapped readable, and stay so.
+        unsafe { std::slice::from_raw_parts(address as *const u8, PAGE as usize) }
+    }
+
+    #[test]
+    fn memory_is_filled_where_it_will_be_when_that_is_free() {
+        let start = free(8 * PAGE);
+        let pages: Vec<u8> = (0..3 * PAGE).map(|i| (i / 7) as u8).collect();
+        // The second and third page of one mapping and the first of the next, in one run.
+        let (_dir, reader) = image(&[(start + PAGE, &pages)]);
+        let layout = map(&[vma(start, 3, READ_WRITE), vma(start + 3 * PAGE, 2, nr::PROT_READ)], &reader);
+        assert!(layout.placed.iter().all(|placed| placed.at == placed.start));
+        let filled = AtomicU64::new(0);
+        layout.fill(&reader, 1, 2, &filled).unwrap();
+        assert_eq!(filled.into_inner(), 3 * PAGE);
+        layout.write(start + 3 * PAGE + 8, b"changed").unwrap();
+        assert_eq!(layout.read(start + 3 * PAGE + 8, 7).unwrap(), b"changed");
+        layout.finish().unwrap();
+        assert_eq!(at(start), [0; PAGE as usize]);
+        assert_eq!(at(start + PAGE), &pages[..PAGE as usize]);
+        assert_eq!(at(start + 2 * PAGE), &pages[PAGE as usize..2 * PAGE as usize]);
+        assert_eq!(at(start + 3 * PAGE)[..8], pages[2 * PAGE as usize..][..8]);
+        // Reading into memory that cannot be written fails with EFAULT.
+        let file = File::open("/dev/zero").unwrap();
+        // SAFETY: the kernel checks whether it may write there; it may not.
+        let read = unsafe { syscall!(nr::__NR_read, file.as_raw_fd(), start + 3 * PAGE, 1) };
+        assert_eq!(read, Err(Errno(libc::EFAULT)));
+    }
+
+    #[test]
+    fn memory_whose_place_is_taken_waits_elsewhere() {
+        let start = free(4 * PAGE);
+        // The restart's own memory is in the way of all three.
+        mmap(start, 4 * PAGE, READ_WRITE, nr::MAP_PRIVATE | nr::MAP_ANONYMOUS, None).unwrap();
+        let (_dir, reader) = image(&[(start + PAGE, &[5; PAGE as usize])]);
+        let vmas = [vma(start, 1, READ_WRITE), vma(start + PAGE, 1, READ_WRITE), vma(start + 2 * PAGE, 1 << 30, 0)];
+        let layout = map(&vmas, &reader);
+        let [placed] = layout.placed[..] else { panic!("{:?}", layout.placed) };
+        assert_eq!((placed.start, placed.at % TABLE), (start + PAGE, (start + PAGE) % TABLE));
+        assert!(placed.at + PAGE <= start || placed.at >= start + (2 + (1 << 30)) * PAGE);
+        layout.fill(&reader, 1, 1, &AtomicU64::new(0)).unwrap();
+        assert_eq!(at(placed.at), [5; PAGE as usize]);
+        let deferred: Vec<u64> = layout.deferred.iter().map(|vma| vma.start).collect();
+        assert_eq!(deferred, [start, start + 2 * PAGE]);
+    }
+
+    #[test]
+    fn pages_without_memory_are_refused() {
+        let start = free(4 * PAGE);
+        let (_dir, reader) = image(&[(start + PAGE, &[5; 2 * PAGE as usize])]);
+        let layout = map(&[vma(start, 2, READ_WRITE)], &reader);
+        let result = layout.fill(&reader, 1, 1, &AtomicU64::new(0));
+        assert!(matches!(result, Err(MemoryError::Stray(address)) if address == start + 2 * PAGE), "{result:?}");
+        assert!(matches!(layout.write(start + 8 * PAGE, b"x"), Err(MemoryError::Stray(_))));
+        assert!(matches!(layout.write(start + 2 * PAGE - 1, b"xy"), Err(MemoryError::Stray(_))));
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_replaced_by_the_pages_that_the_image_holds() {
+        let start = free(4 * PAGE);
+        let (_dir, reader) = image(&[(start, &[9; PAGE as usize])]);
+        let mut vma = vma(start, 1, nr::PROT_READ);
+        vma.backing = Backing::PrivateFile { file: 0, offset: 0, stored: true };
+        vma.name = Some(FilePath(b"a name".to_vec()));
+        let layout = map(&[vma], &reader);
+        layout.fill(&reader, 1, 1, &AtomicU64::new(0)).unwrap();
+        layout.finish().unwrap();
+        assert_eq!(at(start), [9; PAGE as usize]);
+    }
+
+    #[test]
+    fn an_object_is_filled_at_its_offsets() {
+        let (_dir, reader) = image(&[(PAGE, &[3; PAGE as usize])]);
+        let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&fd, PAGE + 10).unwrap();
+        fill_object(&reader, 1, &fd, PAGE + 10, 2, &AtomicU64::new(0)).unwrap();
+        let mut bytes = [0; 20];
+        assert_eq!(rustix::io::pread(&fd, &mut bytes, PAGE - 2).unwrap(), 12);
+        assert_eq!(bytes[..12], [0, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]);
+    }
+
+    #[test]
+    fn a_mapped_file_is_not_made_longer_by_its_last_page() {
+        let (dir, reader) = image(&[(0, &[4; PAGE as usize])]);
+        let path = dir.path().join("file");
+        std::fs::write(&path, [1; 100]).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        write_back(&reader, 1, &file, &path, 100).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), [4; 100]);
+    }
+}

@@ -2,6 +2,7 @@
 //! own; and, for an ordinary user, a user namespace with that one user, in which the rest is allowed.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use ckpt_objects::older::Switch;
@@ -13,6 +14,7 @@ use linux_raw_sys::general as nr;
 use crate::control::Report;
 use crate::error::{ProcessError, RestoreError};
 use crate::family::{self, Restart};
+use crate::files;
 
 /// Whether this process may make pid and mount namespaces without a user namespace: it has `CAP_SYS_ADMIN`.
 #[must_use]
@@ -33,8 +35,8 @@ pub fn make_init(restart: &Restart<'_>) -> Result<i32, RestoreError> {
     // SAFETY: the caller of a restart has one thread at this point; the child works on its copy of all memory, and never returns.
     match unsafe { fork(u64::from(nr::CLONE_NEWPID | nr::CLONE_NEWNS | user), None) } {
         Ok(Fork::Parent(pid)) => Ok(pid),
-        Ok(Fork::Child) => match furnish(restart) {
-            Ok(()) => family::grow(restart, 0, None),
+        Ok(Fork::Child) => match furnish(restart).and_then(|()| out_of_the_way(restart)) {
+            Ok(restart) => family::grow(&restart, 0, None),
             Err(error) => family::fail(restart, "the new namespaces", &error),
         },
         Err(Errno(errno)) => Err(RestoreError::Namespaces {
@@ -87,6 +89,14 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     let _ = std::fs::write("/proc/sys/kernel/ns_last_pid", (restart.tree.free_from - 1).to_string());
     unregister_rseq();
     give_up_alternate_stack()
+}
+
+/// Moves the pipes out of the way of the job's descriptors: what is reported must never end in a file of the job.
+fn out_of_the_way<'a>(restart: &Restart<'a>) -> Result<Restart<'a>, ProcessError> {
+    let lowest = files::raise_limit(restart);
+    // SAFETY: both are open, and borrowed for these calls only.
+    let lift = |fd| files::lift(unsafe { BorrowedFd::borrow_raw(fd) }, lowest);
+    Ok(Restart { lowest, reports: lift(restart.reports)?, ends: lift(restart.ends)?, ..*restart })
 }
 
 fn write(path: &str, text: &str) -> Result<(), ProcessError> {
