@@ -140,7 +140,7 @@ survives!(
     Job::script(
         "bash",
         r#"
-awk 'BEGIN { srand(7); for (i = 0; i < 400000; i++) print int(rand() * 1e9), i }' > unsorted
+awk 'BEGIN { srand(7); for (i = 0; i < 1500000; i++) print int(rand() * 1e9), i }' > unsorted
 sort -n -S 2M -T . unsorted | tee sorted | cksum
 sort -c -n sorted && echo "in order"
 sort -k2 -n -S 1M --parallel=2 sorted | cmp - unsorted && echo "and back"
