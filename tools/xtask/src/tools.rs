@@ -1,7 +1,7 @@
 //! Building the tools and the agent, and where they lie then.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -69,11 +69,12 @@ impl Tools {
     }
 }
 
-/// The repository.
+/// The repository: the workspace of the package that cargo runs now, which may have been built where another checkout was.
 #[must_use]
-pub fn root() -> &'static Path {
-    // This file's package lies two folders below it.
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/"))
+pub fn root() -> PathBuf {
+    let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let package = PathBuf::from(package);
+    package.ancestors().find(|dir| dir.join("Cargo.lock").exists()).unwrap_or(&package).to_path_buf()
 }
 
 /// Cargo, in the repository: the one that runs this program, if one does.
@@ -88,5 +89,5 @@ pub fn cargo() -> Command {
 pub fn target_dir() -> Result<PathBuf> {
     let program = env::current_exe().context("failed to find this program's own file")?;
     let marked = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
-    marked.map(Path::to_path_buf).with_context(|| format!("{} is not in a build folder of cargo's", program.display()))
+    marked.map(Into::into).with_context(|| format!("{} is not in a build folder of cargo's", program.display()))
 }
