@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use xtask::processes::{adopt_orphans, descendants, kill_descendants, run, spawn};
+use xtask::say;
 use xtask::tools::{Profile, Tools};
 
 const JOB: &str = include_str!("job.sh");
@@ -25,14 +26,14 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Runs the demo; `seed` decides when the job is killed. Fails when the outputs differ.
 pub fn demo(seed: Option<u64>) -> Result<ExitCode> {
     adopt_orphans()?;
-    println!("building the tools …");
+    say!("building the tools …");
     let tools = Tools::build(Profile::Dev)?;
     let folder = tempfile::Builder::new().prefix("ckpt-demo-").tempdir().context("failed to make a temporary folder")?;
     let shown = play(&tools, folder.path(), seed.unwrap_or_else(|| fastrand::u64(1..1_000_000)));
     // Whatever went wrong, nothing of the job stays behind.
     let ended = kill_descendants();
     if shown.is_err() {
-        println!("what it left is in {}", folder.keep().display());
+        say!("what it left is in {}", folder.keep().display());
     }
     shown.and(ended.map(|_| ExitCode::SUCCESS))
 }
@@ -51,7 +52,7 @@ fn play(tools: &Tools, dir: &Path, seed: u64) -> Result<()> {
     if !expected_status.success() {
         bail!("the plain run failed: {expected_status}");
     }
-    println!("  {} lines, {} bytes", expected.split(|&byte| byte == b'\n').count() - 1, expected.len());
+    say!("  {} lines, {} bytes", expected.split(|&byte| byte == b'\n').count() - 1, expected.len());
 
     heading("the same job with a checkpoint every 2 s");
     let job_dir = dir.join("job");
@@ -61,7 +62,7 @@ fn play(tools: &Tools, dir: &Path, seed: u64) -> Result<()> {
     let after = Duration::from_millis(fastrand::Rng::with_seed(seed).u64(0..KILL_SPAN_MS));
     match watch.until(&mut job, || has_image(&job_dir))? {
         Some(status) => bail!("the job ended before its first checkpoint: {status}"),
-        None => println!("  the first image is there; seed {seed}: SIGKILL to all in {} ms", after.as_millis()),
+        None => say!("  the first image is there; seed {seed}: SIGKILL to all in {} ms", after.as_millis()),
     }
     let moment = Instant::now() + after;
     if let Some(status) = watch.until(&mut job, || Instant::now() >= moment)? {
@@ -70,13 +71,13 @@ fn play(tools: &Tools, dir: &Path, seed: u64) -> Result<()> {
     let alive = descendants().len();
     kill_descendants()?;
     watch.look()?;
-    println!("  killed {alive} processes; the output has {} of {} bytes", watch.position, expected.len());
+    say!("  killed {alive} processes; the output has {} of {} bytes", watch.position, expected.len());
 
     heading("back from the newest image");
     let mut job = spawn(&mut typed(tools, &job_dir, "ckpt-restart ckpt_*.img >> out")?)?;
     let status = watch.until(&mut job, || false)?.context("the restarted job was not waited for")?;
     watch.look()?;
-    println!("  the job ended: {status}");
+    say!("  the job ended: {status}");
 
     let output = fs::read(job_dir.join("out")).context("failed to read the output")?;
     if status != expected_status {
@@ -90,13 +91,13 @@ fn play(tools: &Tools, dir: &Path, seed: u64) -> Result<()> {
 }
 
 fn heading(text: &str) {
-    println!("\n== {text}");
+    say!("\n== {text}");
 }
 
 /// A line as a user types it, run by a shell in `dir`; it is shown. The shell is gone when its last command runs, so
 /// that the process waited for is that command.
 fn typed(tools: &Tools, dir: &Path, line: &str) -> Result<Command> {
-    println!("$ {line}");
+    say!("$ {line}");
     let mut command = Command::new("sh");
     command.args(["-c", &format!("exec {line}")]).current_dir(dir);
     tools.on_path_of(&mut command)?;
@@ -148,7 +149,7 @@ impl Watch {
     fn look(&mut self) -> Result<()> {
         let size = self.file.metadata().context("failed to look at the output")?.len();
         if size < self.position {
-            println!("  (cut back from {} bytes to the {size} of the checkpoint)", self.position);
+            say!("  (cut back from {} bytes to the {size} of the checkpoint)", self.position);
             self.position = size;
         }
         self.file.seek(SeekFrom::Start(self.position)).context("failed to read the output")?;

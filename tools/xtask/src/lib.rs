@@ -4,3 +4,11 @@
 
 pub mod processes;
 pub mod tools;
+
+/// Writes a line to standard output. Whoever read it may have seen enough: that is no reason to leave things half done.
+#[macro_export]
+macro_rules! say {
+    ($($line:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($line)*)));
+    }};
+}

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use xtask::processes::{adopt_orphans, run_well};
+use xtask::say;
 use xtask::tools::{Profile, Tools, cargo};
 
 const USAGE: &str = "\
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         ["test", filter] => test::test(Some(filter)),
         ["bench"] => bench(),
         ["help" | "--help" | "-h"] => {
-            println!("{USAGE}");
+            say!("{USAGE}");
             Ok(ExitCode::SUCCESS)
         }
         _ => {
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
 
 fn build(profile: Profile) -> Result<ExitCode> {
     adopt_orphans()?;
-    println!("the tools and the agent are in {}", Tools::build(profile)?.dir.display());
+    say!("the tools and the agent are in {}", Tools::build(profile)?.dir.display());
     Ok(ExitCode::SUCCESS)
 }
 

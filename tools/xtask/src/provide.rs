@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use xtask::processes::{run, run_well};
+use xtask::say;
 use xtask::tools::{cargo, root, target_dir};
 
 /// How long one installer may take.
@@ -45,10 +46,10 @@ pub fn packages() -> Result<()> {
     }
     let names = missing.join(" ");
     if !rustix::process::geteuid().is_root() {
-        println!("not root, so these packages stay missing (apt-get install {names}); the tests that need them will say so");
+        say!("not root, so these packages stay missing (apt-get install {names}); the tests that need them will say so");
         return Ok(());
     }
-    println!("installing {names} …");
+    say!("installing {names} …");
     let mut install = apt_get(&["install", "--yes", "--no-install-recommends"]);
     install.args(&missing);
     run_well(&mut apt_get(&["update"]), INSTALL_LIMIT)
@@ -64,7 +65,7 @@ pub fn python() -> Result<Option<OsString>> {
     let venv = target_dir()?.join("test-venv");
     let mark = venv.join("installed.txt");
     if fs::read_to_string(&mark).ok().as_ref() != Some(&wanted) {
-        println!("installing Python packages into {} …", venv.display());
+        say!("installing Python packages into {} …", venv.display());
         run_well(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv), INSTALL_LIMIT)?;
         let mut install = Command::new(venv.join("bin/pip"));
         install.args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&list);

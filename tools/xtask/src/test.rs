@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use xtask::processes::{adopt_orphans, run, run_well, shown};
+use xtask::say;
 use xtask::tools::{Profile, Tools, cargo};
 
 use crate::provide;
@@ -33,13 +34,13 @@ pub fn test(filter: Option<&str>) -> Result<ExitCode> {
     if provide::has_nextest() {
         tests.args(["nextest", "run", "--workspace"]).args(filter);
     } else {
-        println!("cargo-nextest is not installed: cargo test stands in, without a time limit for each test");
+        say!("cargo-nextest is not installed: cargo test stands in, without a time limit for each test");
         tests.args(["test", "--workspace", "--no-fail-fast"]).args(filter).args(["--", "--test-threads", "2"]);
     }
     if let Some(path) = path {
         tests.env("PATH", path);
     }
-    println!("$ {}", shown(&tests));
+    say!("$ {}", shown(&tests));
     // The runner has the last word, also when tests fail.
     let status = run(&mut tests, TEST_LIMIT)?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -47,6 +48,6 @@ pub fn test(filter: Option<&str>) -> Result<ExitCode> {
 
 /// Runs one step, and says which it is.
 fn step(command: &mut Command, limit: Duration) -> Result<()> {
-    println!("$ {}", shown(command));
+    say!("$ {}", shown(command));
     run_well(command, limit)
 }
