@@ -67,7 +67,45 @@ macro_rules! as_either {
 as_either! {
     image_copied_elsewhere two_restarts_of_one_image_at_once restart_from_another_directory directory_that_moved
     directory_that_moved_with_map self_contained_image_needs_no_files the_generation_before_serves
-    a_restart_names_what_it_restarts
+    a_restart_names_what_it_restarts every_address_taken_by_the_restart_itself a_job_outlives_its_restart
+    a_signal_to_the_launcher
+}
+
+/// Without randomisation the restart's own program, libraries and stack lie where the job's are to be.
+fn every_address_taken_by_the_restart_itself(identity: Identity) {
+    let job = Job::new(["setarch", "-R", "bash", "-c", COUNTING]).leaves("log");
+    let plain = job.run_plain(identity);
+    let sandbox = job.sandbox(identity);
+    let images = job.killed(&sandbox);
+    let mut command = sandbox.command("setarch");
+    command.arg("-R").arg(tool("ckpt-restart")).args(&images);
+    let code = sandbox.start(command, "out", true, "err.1").wait(BOUND);
+    job.compare(&plain, &job.output(&sandbox, code, 2));
+}
+
+/// When `ckpt-restart` alone is killed, the job runs to its end.
+fn a_job_outlives_its_restart(identity: Identity) {
+    let script = "for i in {1..60}; do (echo \"$i\"); sleep 0.05; done > log; mv log done";
+    let job = Job::script("bash", script);
+    let sandbox = job.sandbox(identity);
+    let images = job.killed(&sandbox);
+    let mut running = job.restart(&sandbox, &images, 1);
+    running.until_says("restarted from");
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(running.wait(BOUND), 128 + 9);
+    running.until("the job's end", BOUND, |_| sandbox.join("done").exists().then_some(()));
+    let lines: String = (1..=60).map(|i| format!("{i}\n")).collect();
+    assert_eq!(sandbox.read_text("done"), lines);
+}
+
+/// The job's launcher has its number after a restart, and what is sent there does what it did before.
+fn a_signal_to_the_launcher(identity: Identity) {
+    let job = Job::script("bash", "for i in {1..40}; do sleep 0.05; done; kill -USR2 $PPID; sleep 60; echo too late");
+    let sandbox = job.sandbox(identity);
+    let images = job.killed(&sandbox);
+    let mut running = job.restart(&sandbox, &images, 1);
+    assert_eq!(running.wait(BOUND), 85, "stopped after a checkpoint\n{}", running.stderr());
+    assert_eq!(sandbox.read_text("out"), "");
 }
 
 fn image_copied_elsewhere(identity: Identity) {
