@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use ckpt_tests::job::{IMAGES, await_image};
 use ckpt_tests::sandbox::BOUND;
@@ -68,7 +69,29 @@ as_either! {
     image_copied_elsewhere two_restarts_of_one_image_at_once restart_from_another_directory directory_that_moved
     directory_that_moved_with_map self_contained_image_needs_no_files the_generation_before_serves
     a_restart_names_what_it_restarts every_address_taken_by_the_restart_itself a_job_outlives_its_restart
-    a_signal_to_the_launcher
+    a_signal_to_the_launcher group_and_session_from_outside_the_pid_namespace
+}
+
+/// In a container the launcher's group and session have often been made outside, and have no number inside.
+fn group_and_session_from_outside_the_pid_namespace(identity: Identity) {
+    let job = counting();
+    let plain = job.run_plain(identity);
+    let sandbox = job.sandbox(identity);
+    let inside = |launch: &Command| {
+        let mut command = sandbox.command("unshare");
+        command.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.arg(launch.get_program()).args(launch.get_args());
+        command
+    };
+    let mut running = sandbox.start(inside(&job.launch_command(&sandbox, "0.3")), "out", false, "err.0");
+    await_image(&sandbox, &mut running, None);
+    running.kill();
+    let mut restart = Command::new(tool("ckpt-restart"));
+    restart.args(sandbox.images(IMAGES));
+    let code = sandbox.start(inside(&restart), "out", true, "err.1").wait(BOUND);
+    let output = job.output(&sandbox, code, 2);
+    job.compare(&plain, &output);
+    assert_eq!(output.restarts, 1, "{}", output.told());
 }
 
 /// Without randomisation the restart's own program, libraries and stack lie where the job's are to be.

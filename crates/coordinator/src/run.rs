@@ -158,7 +158,8 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     start_with_mask(&mut command, signals.before);
     let child = command.spawn().map_err(|source| LaunchError::Command { command: program.clone(), source })?;
     let first = Pid::from_child(&child);
-    let (group, session) = (rustix::process::getpgrp(), rustix::process::getsid(None).ok());
+    // Not by rustix, which expects no 0: a group or session that was made outside of this pid namespace.
+    let (group, session) = (nix::unistd::getpgrp(), nix::unistd::getsid(None));
     let info = JobInfo {
         id,
         name: program.file_name().map_or_else(|| "job".into(), |name| name.to_string_lossy().into_owned()),
@@ -167,8 +168,8 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         generation: 1,
         taken_at_ns: 0,
         launcher: NsPid(own_pid().0),
-        launcher_pgid: NsPid(group.as_raw_nonzero().get()),
-        launcher_sid: NsPid(session.map_or(0, |session| session.as_raw_nonzero().get())),
+        launcher_pgid: NsPid(group.as_raw()),
+        launcher_sid: NsPid(session.map_or(0, nix::unistd::Pid::as_raw)),
         first: NsPid(first.as_raw_nonzero().get()),
         first_status: None,
         uid: rustix::process::getuid().as_raw(),
@@ -465,8 +466,10 @@ impl Coordinator {
                 let Some(first) = members.iter().find(|member| member.status.ns_pid() == self.info.first) else { return };
                 let Some(pid) = Pid::from_raw(first.pid.0) else { return };
                 let by_terminal = matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH);
-                match rustix::process::getpgid(Some(pid)) {
-                    Ok(group) if by_terminal => drop(kill_process_group(group, signal)),
+                let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(first.pid.0)));
+                // A group that was made outside of this pid namespace has no number here.
+                match group.ok().and_then(|group| Pid::from_raw(group.as_raw())) {
+                    Some(group) if by_terminal => drop(kill_process_group(group, signal)),
                     _ => drop(kill_process(pid, signal)),
                 }
             }
