@@ -141,6 +141,11 @@ impl Job {
         command
     }
 
+    /// The environment that switches off what [`Job::without`] named.
+    pub fn facilities_switched_off(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.without.iter().map(|facilities| ("CKPT_WITHOUT", facilities.as_str()))
+    }
+
     /// Starts `ckpt-launch` of this job: standard output to the file `out`, standard error to `err.0`.
     #[must_use]
     pub fn launch(&self, sandbox: &Sandbox) -> Running {

@@ -19,4 +19,8 @@ survives!(with_another_vdso, close_look("same_vdso"));
 survives!(without_a_proc_of_its_own, Job::program("barrier_and_tls", 300, &[]).without("mount_proc"));
 survives!(without_droppable_memory, Job::program("droppable_memory", 300, &[]).without("map_droppable"));
 survives!(without_guard_pages, Job::program("guard_pages", 300, &["kept"]).without("guard_install"));
-survives!(without_any_newer_facility, close_look("pagemap_scan,sched,syscall,twin,same_vdso,map_droppable,guard_install"));
+survives!(without_a_time_namespace, close_look("time_namespace"));
+survives!(
+    without_any_newer_facility,
+    close_look("pagemap_scan,sched,syscall,twin,same_vdso,map_droppable,guard_install,time_namespace")
+);

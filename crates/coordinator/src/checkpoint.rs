@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ckpt_image::{Codec, ImageName, ImageWriter, WriteError, generations};
+use ckpt_objects::clocks::{self, Clocks};
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::observe::ObserveError;
 use ckpt_objects::older::Switch;
@@ -179,7 +180,8 @@ impl Checkpointer {
         let settings = Settings { signal: info.signal, features: self.features, slots: 2 * self.workers as u32 + 2 };
         let frozen = freeze(&self.anchor, &self.listener, &settings)?;
         let context = Context { reaper: self.anchor.reaper, info, agent: self.agent.clone() };
-        let mut survey = survey(&frozen, context, machine::observe())?;
+        let clocks = frozen.processes.first().map_or_else(Clocks::own, |process| clocks::observe(process.live));
+        let mut survey = survey(&frozen, context, machine::observe(clocks))?;
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };
         let all_have_twins = self.snapshot(&frozen, &survey, &mut twins)?;
         // A process without a twin is dumped as it stands, and the others wait for it: they may share memory.

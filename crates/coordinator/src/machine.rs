@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use ckpt_objects::HostPid;
+use ckpt_objects::clocks::Clocks;
 use ckpt_objects::job::Machine;
 use ckpt_objects::memory::mappings;
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -17,8 +18,8 @@ pub fn realtime_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
 }
 
-/// This machine, now.
-pub fn observe() -> Machine {
+/// This machine, now, with what its clocks show to the job.
+pub fn observe(clocks: Clocks) -> Machine {
     let name = rustix::system::uname();
     Machine {
         host: name.nodename().to_string_lossy().into_owned(),
@@ -26,8 +27,7 @@ pub fn observe() -> Machine {
         xcr0: ckpt_sys::cpu::xcr0(),
         cpu_features: ckpt_sys::cpu::features().to_vec(),
         xsave_size: ckpt_sys::cpu::xsave_size(),
-        monotonic_ns: nanoseconds(clock_gettime(ClockId::Monotonic)),
-        boottime_ns: nanoseconds(clock_gettime(ClockId::Boottime)),
+        clocks,
         boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
         vdso: vdso().unwrap_or_default(),
     }

@@ -339,6 +339,15 @@ const FACILITIES: &[Facility] = &[
         probe: |_| Answer::of_raw(probe::seal_memory()),
     },
     Facility {
+        name: "time namespace",
+        since: "Linux 5.6, CONFIG_TIME_NS",
+        need: Need::Better,
+        purpose: "lets the clocks that count from a machine's start go on where the checkpoint left them",
+        without: "they jump where a job is restarted later or on another machine; where they would go back it is reported",
+        switch: Some(Switch::TimeNamespace),
+        probe: |_| Answer::of(fs::metadata("/proc/self/timens_offsets").map(drop)),
+    },
+    Facility {
         name: "SO_PEEK_OFF of UNIX sockets",
         since: "Linux 3.4",
         need: Need::Later,
@@ -364,15 +373,6 @@ const FACILITIES: &[Facility] = &[
         without: "timers are made and thrown away until the id is right",
         switch: None,
         probe: |_| Answer::of_raw(probe::timer_create_restore_ids()),
-    },
-    Facility {
-        name: "time namespace",
-        since: "Linux 5.6, CONFIG_TIME_NS",
-        need: Need::Later,
-        purpose: "lets a monotonic clock go on after a reboot",
-        without: "a monotonic clock jumps where a job is restarted on a machine with another uptime",
-        switch: None,
-        probe: |_| Answer::of(fs::metadata("/proc/self/ns/time").map(drop)),
     },
     Facility {
         name: "userfaultfd with WP_ASYNC",

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::clocks::Clocks;
 use crate::file::{FileIdentity, OpenFile};
 use crate::pipe::PipeState;
 use crate::process::ProcessState;
@@ -97,10 +98,8 @@ pub struct Machine {
     pub cpu_features: Vec<u32>,
     /// Bytes of the signal frame's XSAVE area.
     pub xsave_size: u32,
-    /// `CLOCK_MONOTONIC` at the freeze, in nanoseconds.
-    pub monotonic_ns: u64,
-    /// `CLOCK_BOOTTIME` at the freeze, in nanoseconds.
-    pub boottime_ns: u64,
+    /// What the clocks showed to the job at the freeze.
+    pub clocks: Clocks,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
     /// The vDSO's bytes, so that a restart can tell whether it has the same one.

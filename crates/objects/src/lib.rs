@@ -6,6 +6,7 @@
 //!
 //! All process ids in a state are those the job itself sees ([`NsPid`]): they do not change over a restart.
 
+pub mod clocks;
 pub mod descriptor;
 pub mod epoll;
 pub mod event;

@@ -26,11 +26,13 @@ pub enum Switch {
     Droppable,
     /// `MADV_GUARD_INSTALL`; without: memory without access.
     Guards,
+    /// A time namespace; without: the job's clocks jump to those of the machine.
+    TimeNamespace,
 }
 
 impl Switch {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PagemapScan,
         Self::SchedulerNotes,
         Self::BlockedCall,
@@ -39,6 +41,7 @@ impl Switch {
         Self::MountProc,
         Self::Droppable,
         Self::Guards,
+        Self::TimeNamespace,
     ];
 
     /// Its name in `CKPT_WITHOUT`.
@@ -53,6 +56,7 @@ impl Switch {
             Self::MountProc => "mount_proc",
             Self::Droppable => "map_droppable",
             Self::Guards => "guard_install",
+            Self::TimeNamespace => "time_namespace",
         }
     }
 

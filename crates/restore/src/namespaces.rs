@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use ckpt_objects::clocks;
 use ckpt_objects::older::Switch;
 use ckpt_sys::fork::{Fork, fork};
 use ckpt_sys::raw::Errno;
@@ -83,6 +84,13 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
         restart.report(&Report::Note(format!(
             "cannot mount /proc ({}): the job sees the processes of the machine there, with other numbers than its own",
             io::Error::from_raw_os_error(error.0)
+        )));
+    }
+    if let Err(error) = clocks::rebuild(restart.job.machine.clocks)
+        && clocks::behind(restart.job.machine.clocks)
+    {
+        restart.report(&Report::Note(format!(
+            "the job's clocks go back to those of this machine, which was started later ({error}): a program that measures time may wait too long"
         )));
     }
     // Numbers that are not asked for by name are to come after the job's. Where that is not allowed they are low ones.

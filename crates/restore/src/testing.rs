@@ -1,5 +1,6 @@
 //! Jobs made up for the tests of this crate.
 
+use ckpt_objects::clocks::Clocks;
 use ckpt_objects::job::{JobInfo, Machine, Settings};
 use ckpt_objects::memory::{AddressSpace, MmFields};
 use ckpt_objects::process::{Credentials, Life, LiveProcess, ProcessSettings, ProcessState};
@@ -31,8 +32,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
             xcr0: 0,
             cpu_features: Vec::new(),
             xsave_size: 0,
-            monotonic_ns: 0,
-            boottime_ns: 0,
+            clocks: Clocks::default(),
             boot_id: String::new(),
             vdso: Vec::new(),
         },

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use ckpt_image::{Codec, Extent, ImageName, ImageWriter, encode};
+use ckpt_objects::clocks::Clocks;
 use ckpt_objects::descriptor::FdEntry;
 use ckpt_objects::file::{FileIdentity, OpenFile, OpenFileKind, RegularFile};
 use ckpt_objects::job::{JobInfo, Machine, Settings};
@@ -96,8 +97,7 @@ fn state(generation: u64) -> JobState {
             xcr0: 7,
             cpu_features: vec![1, 2],
             xsave_size: 832,
-            monotonic_ns: 1,
-            boottime_ns: 2,
+            clocks: Clocks { monotonic_ns: 1, boottime_ns: 2 },
             boot_id: "b".to_owned(),
             vdso: vec![0x7f; 32],
         },
