@@ -6,13 +6,13 @@ use ckpt_sys::sigframe::UContext;
 use ckpt_sys::syscall;
 use ckpt_wire::{
     BlockedCall, Control, Feature, PendingSignal, PlanEntry, Report, ReportKind, Slot, Start, Step, ThreadOrder, ThreadRecord,
-    ThreadStatus,
+    ThreadStatus, TimerRecord,
 };
 use linux_raw_sys::general as nr;
 
 use crate::interrupted::{self, Saved};
 use crate::state::{CONFIG, TRANSIENT};
-use crate::{call, handler, observe, procfs};
+use crate::{call, handler, observe, procfs, timers};
 
 /// The shared memory object, mapped. Its layout is the coordinator's word; both are one program.
 #[derive(Clone, Copy)]
@@ -70,6 +70,15 @@ impl Shared {
     pub fn pending(&self, i: u32) -> PendingSignal {
         // SAFETY: it was written by push_pending.
         unsafe { self.base.add(self.control().pending_off as usize).cast::<PendingSignal>().add(i as usize).read() }
+    }
+
+    /// The timers.
+    #[allow(clippy::mut_from_ref, reason = "the object is shared memory; one thread at a time looks at the timers")]
+    pub fn timers(&self) -> &mut [TimerRecord] {
+        let control = self.control();
+        let len = control.timers.load(Acquire).min(control.max_timers) as usize;
+        // SAFETY: the coordinator wrote this many before it gave the order.
+        unsafe { core::slice::from_raw_parts_mut(self.base.add(control.timers_off as usize).cast(), len) }
     }
 
     /// The plan.
@@ -285,6 +294,7 @@ unsafe fn park_with(shared: &Shared, frame: *mut UContext) {
             ThreadOrder::STAY => call::futex_wait(word, ThreadOrder::STAY, -1, false),
             ThreadOrder::CAPTURE => {
                 observe::capture_pending(shared, tid, false);
+                timers::find_own(shared, tid);
                 word.store(ThreadOrder::STAY, Release);
                 tell_leader();
             }
@@ -322,13 +332,13 @@ fn wait_for_status(record: *mut ThreadRecord, status: u32) {
     }
 }
 
-/// Has every thread but the leader record the signals pending for it.
+/// Has every thread but the leader record the signals pending for it, and find the timers that measure its processor time.
 pub fn capture_pending_of_threads(shared: &Shared) {
     for i in 1..shared.threads_len() {
         let record = shared.thread(i);
         // SAFETY: the record exists.
         let (tid, exited) = unsafe { ((*record).tid.load(Relaxed), (*record).exited) };
-        if tid == 0 || exited != 0 || !observe::has_private_pending(tid as i32) {
+        if tid == 0 || exited != 0 || !(observe::has_private_pending(tid as i32) || timers::any_without_thread(shared)) {
             continue;
         }
         order(record, ThreadOrder::CAPTURE);

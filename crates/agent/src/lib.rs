@@ -19,6 +19,7 @@ mod rendezvous;
 mod snapshot;
 mod stack;
 mod state;
+mod timers;
 
 pub use handler::on_checkpoint_signal;
 pub use state::{CONFIG, Config, OWNER, leave};

@@ -10,7 +10,7 @@ use linux_raw_sys::general as nr;
 
 use crate::freeze::Shared;
 use crate::state::{CONFIG, TRANSIENT, Transient, leave};
-use crate::{call, procfs};
+use crate::{call, procfs, timers};
 
 const ARCH_GET_FS: u32 = 0x1003;
 const ARCH_GET_GS: u32 = 0x1004;
@@ -107,6 +107,12 @@ pub fn has_private_pending(tid: i32) -> bool {
     pending_set(tid, b"SigPnd:") != 0
 }
 
+/// Whether a signal is pending for this thread or the process.
+pub fn is_pending(tid: i32, signal: i32) -> bool {
+    let both = pending_set(tid, b"SigPnd:") | pending_set(tid, b"ShdPnd:");
+    (1..=64).contains(&signal) && both & 1 << (signal - 1) != 0
+}
+
 fn pending_set(tid: i32, key: &[u8]) -> u64 {
     let mut buffer = [0u8; 2048];
     procfs::read_task(tid, b"/status", &mut buffer)
@@ -139,6 +145,10 @@ pub fn capture_pending(shared: &Shared, tid: i32, whole_process: bool) -> bool {
             }
             // One of ours that came twice means nothing to the job.
             if signal.info[0] as i32 == CONFIG.get().signal {
+                continue;
+            }
+            // The signal of a timer comes from the timer again.
+            if timers::note_pending(shared, &signal.info) {
                 continue;
             }
             if !shared.push_pending(signal) {

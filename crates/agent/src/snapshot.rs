@@ -11,7 +11,7 @@ use crate::freeze::{self, Shared};
 use crate::handler::failed;
 use crate::pages::{self, PageMap};
 use crate::rendezvous::Connection;
-use crate::{call, dump, observe, stack};
+use crate::{call, dump, observe, stack, timers};
 
 /// `__WALL`: wait for children of any exit signal.
 const WALL: u32 = 0x4000_0000;
@@ -35,10 +35,15 @@ impl Copies {
 /// Records what is pending, and copies what `fork` does not keep.
 pub fn prepare(shared: &Shared, start: &Start) -> Result<Copies, Report> {
     shared.control().pending.store(0, Relaxed);
-    freeze::capture_pending_of_threads(shared);
     let tid = call::gettid();
+    timers::record(shared);
+    // The leader first: while others look for theirs, it may run too.
+    timers::find_own(shared, tid);
+    freeze::capture_pending_of_threads(shared);
     // Only a process's first thread may queue signals for the process that claim to come from the kernel.
-    if !observe::capture_pending(shared, tid, tid == call::getpid()) {
+    let complete = observe::capture_pending(shared, tid, tid == call::getpid());
+    timers::fire_again(shared);
+    if !complete {
         return Err(failed(Step::Pending, 0));
     }
     copy_first(shared, start).map_err(|errno| failed(Step::MapCopies, errno.0))

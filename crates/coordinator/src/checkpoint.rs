@@ -195,7 +195,7 @@ impl Checkpointer {
             pause = frozen.since.elapsed();
         }
         // A process that dumped as it stood has captured them only now.
-        survey.add_pending(&frozen);
+        survey.add_pending(&frozen)?;
         for (space, pieces) in std::mem::take(&mut survey.contents) {
             dump::append_pieces(&writer, self.codec, space, pieces)?;
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ckpt_wire::{
     Control, PAGE_SIZE, PendingSignal, PlanEntry, ProcessRecord, Run, SLOT_DATA, SLOT_RUNS, Slot, SlotState, ThreadRecord,
+    TimerRecord,
 };
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -20,6 +21,9 @@ use rustix::thread::futex;
 
 /// Most signals that can be pending in one process and be kept.
 const MAX_PENDING: u32 = 8192;
+
+/// Most timers that one process can have and be kept.
+pub const MAX_TIMERS: u32 = 65536;
 
 /// What the agent found out about one thread, copied out of the shared memory.
 #[derive(Clone, Debug)]
@@ -62,7 +66,8 @@ impl HandOver {
         let pages = |bytes: usize| bytes.next_multiple_of(PAGE_SIZE);
         let threads_off = pages(size_of::<Control>());
         let pending_off = threads_off + pages(threads as usize * size_of::<ThreadRecord>());
-        let plan_off = pending_off + pages(MAX_PENDING as usize * size_of::<PendingSignal>());
+        let timers_off = pending_off + pages(MAX_PENDING as usize * size_of::<PendingSignal>());
+        let plan_off = timers_off + pages(MAX_TIMERS as usize * size_of::<TimerRecord>());
         let ring_off = plan_off + pages(plan as usize * size_of::<PlanEntry>());
         let len = ring_off + slots as usize * size_of::<Slot>();
         let memory = memfd_create("ckpt", MemfdFlags::CLOEXEC)?;
@@ -73,6 +78,8 @@ impl HandOver {
             max_threads: threads,
             pending_off: pending_off as u64,
             max_pending: MAX_PENDING,
+            timers_off: timers_off as u64,
+            max_timers: MAX_TIMERS,
             plan_off: plan_off as u64,
             max_plan: plan,
             ring_off: ring_off as u64,
@@ -114,6 +121,7 @@ impl HandOver {
                 threads: (*control).threads_off as usize,
                 max_threads: (*control).max_threads,
                 pending: (*control).pending_off as usize,
+                timers: (*control).timers_off as usize,
                 plan: (*control).plan_off as usize,
                 max_plan: (*control).max_plan,
                 ring: (*control).ring_off as usize,
@@ -162,6 +170,30 @@ impl HandOver {
         (0..count as usize)
             // SAFETY: within the object; the agent has reported that it is done.
             .map(|i| unsafe { self.at::<PendingSignal>(layout.pending + i * size_of::<PendingSignal>()).read() })
+            .collect()
+    }
+
+    /// Says which timers the process has; false when there are more than there is room for.
+    pub fn set_timers(&self, timers: &[TimerRecord]) -> bool {
+        if timers.len() > MAX_TIMERS as usize {
+            return false;
+        }
+        let layout = self.layout();
+        for (i, timer) in timers.iter().enumerate() {
+            // SAFETY: within the object; the agent does not look before it is ordered to.
+            unsafe { self.at::<TimerRecord>(layout.timers + i * size_of::<TimerRecord>()).write(*timer) };
+        }
+        self.control_field(offset_of!(Control, timers)).store(timers.len() as u32, Release);
+        true
+    }
+
+    /// The timers, once the agent has looked at them.
+    pub fn timers(&self) -> Vec<TimerRecord> {
+        let layout = self.layout();
+        let count = self.control_field(offset_of!(Control, timers)).load(Acquire).min(MAX_TIMERS);
+        (0..count as usize)
+            // SAFETY: within the object; the agent has reported that it is done.
+            .map(|i| unsafe { self.at::<TimerRecord>(layout.timers + i * size_of::<TimerRecord>()).read() })
             .collect()
     }
 
@@ -237,6 +269,7 @@ struct Layout {
     threads: usize,
     max_threads: u32,
     pending: usize,
+    timers: usize,
     plan: usize,
     max_plan: u32,
     ring: usize,

@@ -17,6 +17,7 @@ mod report;
 mod run;
 mod signals;
 mod survey;
+mod timers;
 mod tree;
 
 pub use checkpoint::{CheckpointError, Taken};

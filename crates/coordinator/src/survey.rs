@@ -13,7 +13,7 @@ use ckpt_objects::file::{
 };
 use ckpt_objects::job::{JobInfo, Machine};
 use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
-use ckpt_objects::observe::{ObserveError, proc_path, read_proc, read_proc_link};
+use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
 use ckpt_objects::pipe::{self, PipeState};
 use ckpt_objects::process::{
     AgentPlace, Life, LiveProcess, ProcessSettings, ProcessState, Status, limits, oom_score_adj, scheduling, wait_status,
@@ -55,8 +55,8 @@ impl Survey {
         }
     }
 
-    /// Adds the signals that were pending, which agents capture last.
-    pub fn add_pending(&mut self, frozen: &Frozen) {
+    /// Adds the signals that were pending, and how timers stand, which agents look at last.
+    pub fn add_pending(&mut self, frozen: &Frozen) -> Result<(), ObserveError> {
         for process in &frozen.processes {
             let Some(live) = self.state.processes.iter_mut().find(|state| state.pid == process.ns_pid).and_then(live_mut) else {
                 continue;
@@ -69,7 +69,9 @@ impl Survey {
                     thread.pending.push(info);
                 }
             }
+            crate::timers::complete(process, &mut live.posix_timers)?;
         }
+        Ok(())
     }
 }
 
@@ -198,14 +200,6 @@ impl<'a> Surveyor<'a> {
         let pid = process.live;
         let record = process.memory.process();
         let space = self.frozen.processes.iter().position(|other| other.pid == process.pid).unwrap_or(0) as u32;
-        // Not kept yet; a timer that never fires again would leave a job waiting for ever.
-        if read_proc(pid, "timers").is_ok_and(|timers| !timers.is_empty()) {
-            return Err(refuse(
-                process,
-                "has a timer of timer_create(2)".into(),
-                "delete it before a checkpoint, or use setitimer or timerfd",
-            ));
-        }
         let mut plan = Vec::new();
         let memory = self.memory(process, &record, space, &mut plan)?;
         let descriptors = self.descriptors(process)?;
@@ -216,6 +210,7 @@ impl<'a> Surveyor<'a> {
             threads: leader_first(threads, process.ns_pid),
             descriptors,
             signals: SignalState { actions: record.actions.iter().map(signal_action).collect(), pending: Vec::new() },
+            posix_timers: crate::timers::describe(process, &self.pids)?,
             interval_timers: record.interval_timers.map(|[interval_us, value_us]| IntervalTimer { interval_us, value_us }),
             cwd: self.directory(process, "cwd")?,
             root: self.directory(process, "root")?,
@@ -613,7 +608,7 @@ impl<'a> Surveyor<'a> {
     }
 }
 
-fn refuse(process: &FrozenProcess, what: String, remedy: &'static str) -> ObserveError {
+pub(crate) fn refuse(process: &FrozenProcess, what: String, remedy: &'static str) -> ObserveError {
     ObserveError::Refused { pid: process.ns_pid.0, name: process.name(), what, remedy }
 }
 

@@ -20,6 +20,7 @@ pub mod observe;
 pub mod older;
 pub mod pidfd;
 pub mod pipe;
+pub mod posix_timer;
 pub mod process;
 pub mod rebuild;
 pub mod shared_memory;

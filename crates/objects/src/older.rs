@@ -28,11 +28,13 @@ pub enum Switch {
     Guards,
     /// A time namespace; without: the job's clocks jump to those of the machine.
     TimeNamespace,
+    /// `PR_TIMER_CREATE_RESTORE_IDS`; without: timers are made and deleted until the id comes that is wanted.
+    TimerIds,
 }
 
 impl Switch {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::PagemapScan,
         Self::SchedulerNotes,
         Self::BlockedCall,
@@ -42,6 +44,7 @@ impl Switch {
         Self::Droppable,
         Self::Guards,
         Self::TimeNamespace,
+        Self::TimerIds,
     ];
 
     /// Its name in `CKPT_WITHOUT`.
@@ -57,6 +60,7 @@ impl Switch {
             Self::Droppable => "map_droppable",
             Self::Guards => "guard_install",
             Self::TimeNamespace => "time_namespace",
+            Self::TimerIds => "timer_ids",
         }
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::descriptor::FdEntry;
 use crate::memory::AddressSpace;
+use crate::posix_timer::PosixTimer;
 use crate::signal::SignalState;
 use crate::thread::ThreadState;
 use crate::timer::IntervalTimer;
@@ -55,6 +56,8 @@ pub struct LiveProcess {
     pub signals: SignalState,
     /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF` as `getitimer` gave them.
     pub interval_timers: [IntervalTimer; 3],
+    /// Timers of timer_create(2).
+    pub posix_timers: Vec<PosixTimer>,
     /// Its working directory.
     pub cwd: FilePath,
     /// Its root directory.

@@ -30,6 +30,7 @@ mod restorer;
 mod standin;
 #[cfg(test)]
 mod testing;
+mod timers;
 mod tree;
 mod vdso;
 

@@ -33,6 +33,7 @@ use crate::files::Files;
 use crate::holes::{PAGE, Ranges, TASK_SIZE};
 use crate::memory::{self, Layout, PR_SET_VMA, PR_SET_VMA_ANON_NAME, Sources};
 use crate::restorer::{Check, Operations, Region, Step};
+use crate::timers;
 use crate::vdso::{self, Vdso};
 
 const PR_SET_PDEATHSIG: u64 = 1;
@@ -82,6 +83,7 @@ pub fn become_process(
     files: &Files,
 ) -> Result<Infallible, ProcessError> {
     forget_signals();
+    timers::prepare(&live.posix_timers)?;
     if live.settings.thp_disable {
         // SAFETY: takes numbers only.
         unsafe { syscall!(nr::__NR_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0) }.map_err(ProcessError::raw("disable huge pages"))?;
@@ -214,7 +216,8 @@ fn region_len(live: &LiveProcess, vmas: &[Vma]) -> u64 {
     let pending = |signals: &Vec<Siginfo>| signals.len() as u64;
     let signals = pending(&live.signals.pending) + live.threads.iter().map(|thread| pending(&thread.pending)).sum::<u64>();
     let ranges = (vmas.len() + live.memory.guards.len()) as u64;
-    let items = (1 << 20) + ranges * 4096 + live.threads.len() as u64 * (32 << 10) + signals * 512;
+    let items =
+        (1 << 20) + ranges * 4096 + live.threads.len() as u64 * (32 << 10) + signals * 512 + timers::room(&live.posix_timers);
     items.next_multiple_of(PAGE)
 }
 
@@ -330,6 +333,7 @@ impl Builder<'_> {
             clone_thread(region, &mut main, thread.tid.0, list)?;
         }
         queue_pending(region, &mut main, leader.tid.0, None, &self.live.signals.pending)?;
+        timers::make(region, &mut main, &self.live.posix_timers)?;
         main.append(self.thread(region, leader, finisher == Some(leader.tid), local)?);
         Ok(region.put_operations(&main)?)
     }
@@ -495,6 +499,7 @@ impl Builder<'_> {
                 let value = region.put_words(&[parts(timer.interval_us), parts(timer.time_left_us())].concat())?;
                 list.call(Step::Timer, Check::Any, nr::__NR_setitimer, &[which, value, 0]);
             }
+            timers::start(region, &mut list, &self.live.posix_timers, self.process.pid.0)?;
             list.arrive(local);
         } else {
             list.wait(local, 1);

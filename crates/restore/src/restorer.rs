@@ -38,6 +38,8 @@ enum Kind {
     Arrive = 2,
     /// Jumps to `args[4]` with `args[0..4]` in `rdi`, `rsi`, `rdx`, `rcx`.
     Leave = 3,
+    /// Takes `args[1]` seconds and `args[2]` nanoseconds off the time at `args[0]`.
+    Backdate = 4,
 }
 
 /// What the result of a system call must be.
@@ -100,6 +102,8 @@ global_asm!(
     "je 6f",
     "cmp eax, {leave}",
     "je 7f",
+    "cmp eax, {backdate}",
+    "je 10f",
     "mov eax, [r12 + {nr}]",
     "mov rdi, [r12 + {args}]",
     "mov rsi, [r12 + {args} + 8]",
@@ -163,6 +167,16 @@ global_asm!(
     "mov rdx, [r12 + {args} + 16]",
     "mov rcx, [r12 + {args} + 24]",
     "jmp qword ptr [r12 + {args} + 32]",
+    "10:", // Backdate.
+    "mov rdi, [r12 + {args}]",
+    "mov rax, [r12 + {args} + 8]",
+    "mov rcx, [r12 + {args} + 16]",
+    "sub [rdi], rax",
+    "sub [rdi + 8], rcx",
+    "jns 4b",
+    "add qword ptr [rdi + 8], 1000000000",
+    "dec qword ptr [rdi]",
+    "jmp 4b",
     "ckpt_restorer_end:",
     ".popsection",
     kind = const offset_of!(Operation, kind),
@@ -175,6 +189,7 @@ global_asm!(
     wait = const Kind::Wait as u32,
     arrive = const Kind::Arrive as u32,
     leave = const Kind::Leave as u32,
+    backdate = const Kind::Backdate as u32,
     exactly = const Check::Exactly as u32,
     report = const Check::Report as u32,
     write_nr = const nr::__NR_write,
@@ -240,10 +255,11 @@ pub enum Step {
     Exit,
     Dumpable,
     Timer,
+    MakeTimer,
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 38] = [
+    const ALL: [(Self, &'static str); 39] = [
         (Self::Unmap, "unmapping its memory before the job's takes its place"),
         (Self::Move, "moving memory to its address"),
         (Self::Map, "mapping memory"),
@@ -282,6 +298,7 @@ impl Step {
         (Self::Exit, "ending a thread that had ended"),
         (Self::Dumpable, "setting the dumpable flag"),
         (Self::Timer, "arming a timer"),
+        (Self::MakeTimer, "making a timer with its id"),
     ];
 
     fn describe(number: u32) -> &'static str {
@@ -400,6 +417,11 @@ impl Operations {
         self.push(Operation { kind: Kind::Arrive, ..Operation::BLANK }, &[address]);
         let everybody = i32::MAX as u64;
         self.call(Step::Wake, Check::Success, nr::__NR_futex, &[address, u64::from(nr::FUTEX_WAKE), everybody]);
+    }
+
+    /// Takes seconds and nanoseconds off the `struct timespec` at `address`.
+    pub fn backdate(&mut self, address: u64, [seconds, nanoseconds]: [u64; 2]) {
+        self.push(Operation { kind: Kind::Backdate, ..Operation::BLANK }, &[address, seconds, nanoseconds]);
     }
 
     /// Leaves for the job: jumps to `to` with `args` in `rdi`, `rsi`, `rdx`, `rcx`.
@@ -563,6 +585,19 @@ mod tests {
         assert_eq!(libc::WEXITSTATUS(status), 33);
         assert!(report.is_empty());
         assert_eq!(arrived, 1);
+    }
+
+    #[test]
+    fn a_time_is_set_back() {
+        for (by, seconds) in [([2, 1], 3), ([2, 4], 2), ([5, 3], 0)] {
+            let (_, _, left) = run(|region, operations| {
+                // From zero forward to 5 s and 3 ns, and back; nobody waits at the gate here.
+                operations.backdate(region.gate(), [5u64.wrapping_neg(), 3u64.wrapping_neg()]);
+                operations.backdate(region.gate(), by);
+                operations.call(Step::Exit, Check::Any, nr::__NR_exit_group, &[0]);
+            });
+            assert_eq!(left, seconds);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!              | Control: layout, what was observed           |
 //! threads_off  | [ThreadRecord; max_threads]                  |
 //! pending_off  | [PendingSignal; max_pending]                 |
+//! timers_off   | [TimerRecord; max_timers]                    |
 //! plan_off     | [PlanEntry; max_plan]   what is to be dumped  |
 //! ring_off     | [Slot; slots]           pages, handed over    |
 //!              +----------------------------------------------+
@@ -227,6 +228,12 @@ pub struct Control {
     pub max_pending: u32,
     /// How many there are. Written by the agent.
     pub pending: AtomicU32,
+    /// Byte offset of the timers, and how many there can be.
+    pub timers_off: u64,
+    /// See `timers_off`.
+    pub max_timers: u32,
+    /// How many there are. Written by the coordinator, with their ids and clocks, before [`Order::Twin`].
+    pub timers: AtomicU32,
     /// Byte offset of the plan, and how many entries there can be.
     pub plan_off: u64,
     /// See `plan_off`.
@@ -381,6 +388,30 @@ pub struct PendingSignal {
     pub reserved: i32,
     /// Its `siginfo_t`.
     pub info: [u64; 16],
+}
+
+/// A timer of timer_create(2). The coordinator writes `id`, `clock` and `signal`, the agent the rest.
+#[derive(Pod, Zeroable, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TimerRecord {
+    /// Its id.
+    pub id: i32,
+    /// Its clock (`ClockID` of `/proc/PID/timers`).
+    pub clock: i32,
+    /// The thread whose processor time it measures, where the clock says "the thread that made it"; 0: none, or not known.
+    pub thread: i32,
+    /// `timer_getoverrun`.
+    pub overrun: i32,
+    /// The signal that it sends.
+    pub signal: i32,
+    /// Keeps the layout plain.
+    pub reserved: i32,
+    /// Period in nanoseconds; 0: fires once.
+    pub interval_ns: i64,
+    /// Time left in nanoseconds; 0: not armed.
+    pub value_ns: i64,
+    /// How many expirations its pending signal stands for; 0: none is pending.
+    pub pending: i64,
 }
 
 /// A range of memory that is to be dumped.

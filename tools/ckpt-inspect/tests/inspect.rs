@@ -52,6 +52,7 @@ fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
         threads: threads.map(thread).collect(),
         descriptors: descriptors.collect(),
         signals: SignalState::default(),
+        posix_timers: Vec::new(),
         interval_timers: Default::default(),
         cwd: path("/home/u"),
         root: path("/"),

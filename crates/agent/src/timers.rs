@@ -1,0 +1,149 @@
+//! Timers of timer_create(2): the time that is left and the expirations that wait are told only to the process itself.
+//!
+//! The signal of a timer that has expired is a part of the timer: while it waits to be taken, further expirations are counted in it. To record
+//! the count it must be taken out of its queue. It cannot be queued again by hand, since that would be another signal, beside which the timer's own would
+//! come too; so the timer is set back to the moment when it first expired ([`fire_again`]), and sends it again.
+
+use ckpt_sys::syscall;
+use ckpt_wire::TimerRecord;
+use linux_raw_sys::general as nr;
+
+use crate::freeze::Shared;
+use crate::observe;
+
+const TIMER_ABSTIME: u32 = 1;
+/// `si_code` of a timer's signal.
+const SI_TIMER: i32 = -2;
+const SECOND: i64 = 1_000_000_000;
+/// Time after which a timer that is set only to see whose clock it follows would expire: a year.
+const FAR: i64 = 365 * 86_400 * SECOND;
+/// How often a thread looks whether a clock goes on while it runs.
+const LOOKS: u32 = 1000;
+/// Enough to take longer than the longest tick, 10 ms.
+const LOOKS_OVER_A_TICK: u32 = 200_000;
+
+/// `struct itimerspec`.
+#[repr(C)]
+#[derive(Default)]
+struct Setting {
+    interval: [i64; 2],
+    value: [i64; 2],
+}
+
+impl Setting {
+    fn of(interval_ns: i64, value_ns: i64) -> Self {
+        let parts = |ns: i64| [ns / SECOND, ns % SECOND];
+        Self { interval: parts(interval_ns), value: parts(value_ns) }
+    }
+}
+
+fn nanoseconds([seconds, rest]: [i64; 2]) -> i64 {
+    seconds.saturating_mul(SECOND).saturating_add(rest)
+}
+
+/// Period and time left in nanoseconds.
+fn get(id: i32) -> Option<(i64, i64)> {
+    let mut setting = Setting::default();
+    // SAFETY: the setting is writable.
+    unsafe { syscall!(nr::__NR_timer_gettime, id, &raw mut setting) }.ok()?;
+    Some((nanoseconds(setting.interval), nanoseconds(setting.value)))
+}
+
+fn set(id: i32, flags: u32, setting: &Setting) {
+    // SAFETY: the setting lives over the call, which writes nothing back.
+    let _ = unsafe { syscall!(nr::__NR_timer_settime, id, flags, &raw const *setting, 0) };
+}
+
+/// Whether a clock is that of the thread that made the timer, whichever that was (include/linux/posix-timers.h: pid 0, `CPUCLOCK_PERTHREAD`).
+fn is_own_clock(clock: i32) -> bool {
+    (-4..=-2).contains(&clock)
+}
+
+/// Whether there are timers of whom it is not known whose processor time they measure.
+pub fn any_without_thread(shared: &Shared) -> bool {
+    shared.timers().iter().any(|timer| is_own_clock(timer.clock) && timer.thread == 0)
+}
+
+/// Records how each timer stands.
+pub fn record(shared: &Shared) {
+    for timer in shared.timers() {
+        timer.pending = 0;
+        timer.thread = 0;
+        if let Some((interval, value)) = get(timer.id) {
+            (timer.interval_ns, timer.value_ns) = (interval, value);
+        }
+        // SAFETY: takes a number only.
+        timer.overrun = unsafe { syscall!(nr::__NR_timer_getoverrun, timer.id) }.unwrap_or(0) as i32;
+    }
+}
+
+/// Finds the timers that measure the calling thread's own processor time: their time runs down while it runs. All threads that were asked before
+/// have found theirs, and all that will be asked later sleep.
+pub fn find_own(shared: &Shared, tid: i32) {
+    let alone = shared.threads_len() == 1;
+    for timer in shared.timers() {
+        if is_own_clock(timer.clock) && timer.thread == 0 && (alone || follows_us(timer, tid)) {
+            timer.thread = tid;
+        }
+    }
+}
+
+fn follows_us(timer: &TimerRecord, tid: i32) -> bool {
+    let armed = timer.value_ns != 0;
+    if !armed {
+        // To set it would drop a signal of it that waits; whose it is stays unknown then.
+        if observe::is_pending(tid, timer.signal) {
+            return false;
+        }
+        set(timer.id, 0, &Setting::of(0, FAR));
+    }
+    let before = get(timer.id);
+    // One that is about to expire reads 1 until the next tick of its own thread.
+    let looks = if before.is_some_and(|(_, value)| value == 1) { LOOKS_OVER_A_TICK } else { LOOKS };
+    let follows = (0..looks).any(|_| get(timer.id) != before);
+    if !armed {
+        set(timer.id, 0, &Setting::default());
+    }
+    follows
+}
+
+/// Notes a signal that was taken out of its queue, if it is a timer's.
+pub fn note_pending(shared: &Shared, info: &[u64; 16]) -> bool {
+    // siginfo_t: si_signo, si_errno; si_code, padding; si_timerid, si_overrun.
+    let (code, id, overrun) = (info[1] as i32, info[2] as i32, (info[2] >> 32) as i32);
+    if code != SI_TIMER {
+        return false;
+    }
+    let Some(timer) = shared.timers().iter_mut().find(|timer| timer.id == id) else { return false };
+    timer.pending = timer.pending.saturating_add(1).saturating_add(i64::from(overrun.max(0)));
+    if let Some((_, value)) = get(id) {
+        timer.value_ns = value;
+    }
+    true
+}
+
+/// Has the timers whose signals were taken send them again, with as many expirations as before.
+pub fn fire_again(shared: &Shared) {
+    for timer in shared.timers() {
+        if timer.pending > 0 {
+            // Any time that is long past, for one that has no period.
+            let first = first_expiration(timer).unwrap_or(1);
+            set(timer.id, TIMER_ABSTIME, &Setting::of(timer.interval_ns, first));
+        }
+    }
+}
+
+/// When a timer with a period, whose signal waits, expired first, by its clock.
+fn first_expiration(timer: &TimerRecord) -> Option<i64> {
+    if timer.interval_ns == 0 {
+        return None;
+    }
+    // A thread's clock by its number, which any thread of the process may read.
+    let clock = if is_own_clock(timer.clock) && timer.thread != 0 { !timer.thread << 3 | timer.clock & 7 } else { timer.clock };
+    let mut now = [0i64; 2];
+    // SAFETY: the time is writable.
+    unsafe { syscall!(nr::__NR_clock_gettime, clock, now.as_mut_ptr()) }.ok()?;
+    let (_, left) = get(timer.id)?;
+    let since = timer.interval_ns.checked_mul(timer.pending)?;
+    nanoseconds(now).checked_add(left)?.checked_sub(since).filter(|&first| first > 0)
+}
