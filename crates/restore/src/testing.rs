@@ -50,6 +50,7 @@ fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
         threads: Vec::new(),
         descriptors: Vec::new(),
         signals: Default::default(),
+        posix_timers: Vec::new(),
         interval_timers: Default::default(),
         cwd: FilePath(b"/".to_vec()),
         root: FilePath(b"/".to_vec()),

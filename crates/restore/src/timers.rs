@@ -149,6 +149,7 @@ fn clock_here(clock: i32) -> i32 {
     // In a child, whose timers are its own.
     // SAFETY: this process has one thread; the child makes one call, whose pointers live over it, and ends.
     let can = match unsafe { ckpt_sys::fork::fork(0, None) } {
+        // SAFETY: as above.
         Ok(ckpt_sys::fork::Fork::Child) => unsafe {
             let made = syscall!(nr::__NR_timer_create, clock, nobody.as_ptr(), &raw mut id).is_ok();
             libc::_exit(i32::from(!made))
