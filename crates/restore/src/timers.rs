@@ -21,7 +21,7 @@ const SECOND: u64 = 1_000_000_000;
 
 /// How timers get their ids.
 enum Ids {
-    /// By naming them (Linux 6.16).
+    /// By naming them (Linux 6.15).
     Named,
     /// By counting: a process's timers are numbered in the order in which they are made.
     Counted,
@@ -50,7 +50,7 @@ pub fn prepare(timers: &[PosixTimer]) -> Result<(), ProcessError> {
     };
     let last = timers.iter().map(|timer| timer.id).max().unwrap_or(first);
     if !(0..MOST_UNUSED).contains(&first) || u64::from(first.abs_diff(last)) > MOST_BETWEEN {
-        return Err(ProcessError::call(format!("give a timer its id {last} (Linux 6.16 and later can)"))(
+        return Err(ProcessError::call(format!("give a timer its id {last} (Linux 6.15 and later can)"))(
             std::io::Error::from_raw_os_error(libc::ENOTSUP),
         ));
     }
