@@ -153,6 +153,8 @@ pub struct Checkpointer {
     pub codec: Codec,
     /// Worker threads.
     pub workers: usize,
+    /// The settings of the launcher's terminal when it took that over.
+    pub terminal: Option<ckpt_objects::terminal::Settings>,
     /// `PAGEMAP_SCAN` and its like may be used.
     pub features: u32,
     /// Set when a checkpoint that is being written is not wanted any more.
@@ -179,7 +181,7 @@ impl Checkpointer {
 
         let settings = Settings { signal: info.signal, features: self.features, slots: 2 * self.workers as u32 + 2 };
         let frozen = freeze(&self.anchor, &self.listener, &settings)?;
-        let context = Context { reaper: self.anchor.reaper, info, agent: self.agent.clone() };
+        let context = Context { reaper: self.anchor.reaper, info, agent: self.agent.clone(), terminal: self.terminal };
         let clocks = frozen.processes.first().map_or_else(Clocks::own, |process| clocks::observe(process.live));
         let mut survey = survey(&frozen, context, machine::observe(clocks))?;
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };

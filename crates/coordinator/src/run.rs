@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ckpt_image::generations;
 use ckpt_objects::job::{JobInfo, Settings};
+use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{FilePath, HostPid, NsPid};
 use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SIGNAL};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal};
@@ -88,6 +89,16 @@ pub struct Launch {
     pub reporter: Reporter,
 }
 
+/// The terminal of a coordinator.
+struct Terminal {
+    /// As it was before the job had it.
+    own: Option<OwnTerminal>,
+    /// The job is in this process's group: what the terminal sends to that reaches both.
+    shared: bool,
+    /// The job has it again after a restart, with settings of its own.
+    is_new: bool,
+}
+
 /// A restarted job, as `ckpt-restore` hands it over.
 pub struct Restarted {
     /// What the image says of it, with the settings to go on with.
@@ -99,6 +110,10 @@ pub struct Restarted {
     /// The stand-in's pipe, of numbers in four bytes: a wait status when the job's first process has ended, a negative number for
     /// a signal that the job sent to its launcher. It ends when no process is left.
     pub report: OwnedFd,
+    /// The terminal of the restart, as it was before the job had it.
+    pub terminal: Option<OwnTerminal>,
+    /// Processes of the job are in the restart's own session and process group.
+    pub shares_session: bool,
 }
 
 /// How the coordinator learns what becomes of the job.
@@ -151,6 +166,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let listener =
         Listener::bind(&id, pid_namespace(own_pid()).map_err(system("read /proc"))?).map_err(system("open a socket"))?;
     let signals = Signals::catch(&Reactions::from_settings(&launch.settings.on, &[]))?;
+    let terminal = OwnTerminal::find();
     let program = PathBuf::from(&launch.command[0]);
     let mut command = Command::new(&program);
     command.args(&launch.command[1..]).env(ENV_JOB, &id).env(ENV_DIR, &dir).env(ENV_AGENT, &agent);
@@ -177,7 +193,8 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         signal: DEFAULT_SIGNAL,
         settings: launch.settings,
     };
-    Coordinator::new(info, own_pid(), listener, agent, Watch::Child(first), signals, launch.reporter)?.run()
+    let terminal = Terminal { own: terminal, shared: true, is_new: false };
+    Coordinator::new(info, own_pid(), listener, agent, Watch::Child(first), signals, terminal, launch.reporter)?.run()
 }
 
 /// Stays with a restarted job to its end. Gives the exit code.
@@ -186,7 +203,8 @@ pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<
     let listener = Listener::bind(&restarted.info.id, restarted.pid_namespace).map_err(system("open a socket"))?;
     let signals = Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?;
     let watch = Watch::Report(restarted.report);
-    Coordinator::new(restarted.info, restarted.reaper, listener, agent, watch, signals, reporter)?.run()
+    let terminal = Terminal { own: restarted.terminal, shared: restarted.shares_session, is_new: true };
+    Coordinator::new(restarted.info, restarted.reaper, listener, agent, watch, signals, terminal, reporter)?.run()
 }
 
 fn check_directory(dir: &Path) -> io::Result<()> {
@@ -265,6 +283,7 @@ struct Coordinator {
     checkpointer: Arc<Checkpointer>,
     watch: Watch,
     signals: Signals,
+    terminal: Terminal,
     server: Option<Server>,
     reporter: Reporter,
     interval: Option<Duration>,
@@ -286,6 +305,7 @@ struct Coordinator {
 }
 
 impl Coordinator {
+    #[allow(clippy::too_many_arguments)]
     fn new(
         info: JobInfo,
         reaper: HostPid,
@@ -293,6 +313,7 @@ impl Coordinator {
         agent: PathBuf,
         watch: Watch,
         signals: Signals,
+        terminal: Terminal,
         reporter: Reporter,
     ) -> Result<Self, LaunchError> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -303,6 +324,7 @@ impl Coordinator {
             agent: agent.into(),
             codec: info.settings.compress.parse().unwrap_or(ckpt_image::Codec::Zstd(1)),
             workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            terminal: terminal.own.as_ref().map(|own| own.settings),
             features: features(),
             cancelled: AtomicBool::new(false),
         };
@@ -317,6 +339,7 @@ impl Coordinator {
             checkpointer: Arc::new(checkpointer),
             watch,
             signals,
+            terminal,
             server,
             reporter,
             interval,
@@ -333,6 +356,21 @@ impl Coordinator {
     }
 
     fn run(mut self) -> Result<u8, LaunchError> {
+        let code = self.serve_to_the_end()?;
+        self.give_terminal_back(code);
+        Ok(code)
+    }
+
+    /// A program that was ended, or that knows another terminal's settings, leaves some that are not this one's.
+    fn give_terminal_back(&self, code: u8) {
+        let Terminal { own: Some(own), is_new, .. } = &self.terminal else { return };
+        own.take_foreground();
+        if (*is_new || code >= 128 || code == self.info.settings.stop_exit_code) && own.is_in_foreground() {
+            own.set(&own.settings);
+        }
+    }
+
+    fn serve_to_the_end(&mut self) -> Result<u8, LaunchError> {
         loop {
             self.wait();
             self.reap();
@@ -447,7 +485,7 @@ impl Coordinator {
                 }
             }
             // A terminal sends its signals to the whole foreground group, of which a launched job is part.
-            Action::Forward if from_kernel && matches!(self.watch, Watch::Child(_)) => (),
+            Action::Forward if from_kernel && self.terminal.shared => (),
             Action::Forward => self.forward(signal),
         }
     }

@@ -16,10 +16,11 @@ use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, guards
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
 use ckpt_objects::pipe::{self, PipeState};
 use ckpt_objects::process::{
-    AgentPlace, Life, LiveProcess, ProcessSettings, ProcessState, Status, limits, oom_score_adj, scheduling, wait_status,
+    AgentPlace, Life, LiveProcess, ProcessSettings, ProcessState, Status, group_session_and_terminal, limits, oom_score_adj, scheduling, wait_status,
 };
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
+use ckpt_objects::terminal::{self, Group};
 use ckpt_objects::thread::{Rseq, ThreadState};
 use ckpt_objects::timer::IntervalTimer;
 use ckpt_objects::{FilePath, HostPid, JobState, NsPid, epoll, event, eventfd, inotify, pidfd, signalfd, timerfd};
@@ -90,6 +91,8 @@ pub struct Context {
     pub info: JobInfo,
     /// The path of the agent's library: its pages are always kept, so that an image outlives an upgrade.
     pub agent: FilePath,
+    /// The settings of the launcher's terminal when it took that over.
+    pub terminal: Option<terminal::Settings>,
 }
 
 /// Surveys a frozen job.
@@ -106,6 +109,7 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
         processes.push(surveyor.zombie(member)?);
     }
     processes.sort_by_key(|process| process.pid);
+    surveyor.observe_terminals(&mut processes)?;
     let open_files = surveyor.open_files()?;
     surveyor.read_shared_memory(&mut plans)?;
     Ok(Survey {
@@ -115,6 +119,7 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
             processes,
             open_files,
             pipes: surveyor.pipes,
+            terminals: surveyor.terminals.terminals,
             shared_memory: surveyor.objects,
             mapped_files: surveyor.mapped_files,
         },
@@ -130,6 +135,7 @@ struct Surveyor<'a> {
     /// Job pids by host pids, the reaper's included.
     pids: HashMap<HostPid, NsPid>,
     descriptions: Descriptions,
+    terminals: terminal::Observer,
     pipes: Vec<PipeState>,
     pipe_index: HashMap<(u64, u64), u32>,
     objects: Vec<SharedMemory>,
@@ -158,6 +164,7 @@ impl<'a> Surveyor<'a> {
             context,
             pids,
             descriptions: Descriptions::default(),
+            terminals: terminal::Observer::default(),
             pipes: Vec::new(),
             pipe_index: HashMap::new(),
             objects: Vec::new(),
@@ -212,6 +219,7 @@ impl<'a> Surveyor<'a> {
             signals: SignalState { actions: record.actions.iter().map(signal_action).collect(), pending: Vec::new() },
             posix_timers: crate::timers::describe(process, &self.pids)?,
             interval_timers: record.interval_timers.map(|[interval_us, value_us]| IntervalTimer { interval_us, value_us }),
+            has_terminal: false,
             cwd: self.directory(process, "cwd")?,
             root: self.directory(process, "root")?,
             umask: process.status.umask()?,
@@ -462,12 +470,37 @@ impl<'a> Surveyor<'a> {
         }
     }
 
+    /// Terminals, which tell of many descriptions and processes at once.
+    fn observe_terminals(&mut self, states: &mut [ProcessState]) -> Result<(), ObserveError> {
+        let groups = self.frozen.processes.iter().map(|process| {
+            let (group, session, terminal) = group_session_and_terminal(process.live)?;
+            let ids = self.ids(process.ns_pid, &process.status, Life::Zombie { status: 0 });
+            Ok(Group { pid: process.live, host: (session, group), own: (ids.sid, ids.pgid), terminal })
+        });
+        let groups = groups.collect::<Result<Vec<_>, ObserveError>>()?;
+        let before = self.context.terminal.as_ref();
+        self.terminals = terminal::Observer::observe(self.descriptions.all(), &groups, before).map_err(|(at, error)| {
+            let remedy = "end the program that uses it before a checkpoint";
+            match at.map(|at| &self.descriptions.all()[at]) {
+                Some(descriptor) => self.refuse_descriptor(descriptor, &error.to_string()),
+                None => refuse(&self.frozen.processes[0], format!("or another is controlled by {error}"), remedy),
+            }
+        })?;
+        for process in self.frozen.processes.iter().filter(|process| self.terminals.controlled.contains(&process.live)) {
+            if let Some(live) = states.iter_mut().find(|state| state.pid == process.ns_pid).and_then(live_mut) {
+                live.has_terminal = true;
+            }
+        }
+        Ok(())
+    }
+
     fn open_files(&mut self) -> Result<Vec<OpenFile>, ObserveError> {
         let seen = self.descriptions.all().to_vec();
         let mut files = Vec::new();
-        for descriptor in &seen {
+        for (at, descriptor) in seen.iter().enumerate() {
             let inherited = (0..3u8).find(|fd| is_own(descriptor, i32::from(*fd)));
-            let kind = match self.open_file_kind(descriptor) {
+            let terminal = self.terminals.kinds.remove(&at);
+            let kind = match terminal.map_or_else(|| self.open_file_kind(descriptor), Ok) {
                 // What is the launcher's own need not be understood: it is replaced.
                 Err(_) if inherited.is_some() => OpenFileKind::Device { path: descriptor.link.clone(), rdev: descriptor.rdev },
                 other => other?,

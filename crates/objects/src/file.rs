@@ -80,6 +80,27 @@ pub enum OpenFileKind {
     Signalfd(SignalfdState),
     /// An inotify instance.
     Inotify(InotifyState),
+    /// The master of a pseudo-terminal.
+    PtyMaster {
+        /// Index into [`crate::terminal::Terminals::ptys`].
+        pty: u32,
+        /// The path that it was opened by.
+        path: FilePath,
+    },
+    /// The slave of a pseudo-terminal.
+    PtySlave {
+        /// Index into [`crate::terminal::Terminals::ptys`].
+        pty: u32,
+        /// It was hung up: reads give the end of the file, writes an error.
+        hung_up: bool,
+        /// It was opened as `/dev/tty`.
+        by_dev_tty: bool,
+    },
+    /// The terminal that the job was launched on.
+    OutsideTerminal {
+        /// The path that it was opened by.
+        path: FilePath,
+    },
     /// A pidfd, which must be opened when its process is there, by each process that has it.
     Pidfd(PidfdState),
 }

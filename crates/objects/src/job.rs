@@ -7,6 +7,7 @@ use crate::file::{FileIdentity, OpenFile};
 use crate::pipe::PipeState;
 use crate::process::ProcessState;
 use crate::shared_memory::SharedMemory;
+use crate::terminal::Terminals;
 use crate::{FilePath, NsPid};
 
 /// Everything about a job but the contents of its pages, which the image keeps beside it by address space.
@@ -22,6 +23,8 @@ pub struct JobState {
     pub open_files: Vec<OpenFile>,
     /// Every pipe and named pipe that an open file description is an end of.
     pub pipes: Vec<PipeState>,
+    /// Every terminal.
+    pub terminals: Terminals,
     /// Every shared memory object that a process maps or has open.
     pub shared_memory: Vec<SharedMemory>,
     /// Every file that is mapped or executed, known by more than its path.

@@ -12,7 +12,7 @@ use crate::{FilePath, NsPid};
 
 mod observe;
 
-pub use observe::{Status, children, limits, oom_score_adj, scheduling, status_if_there, threads, wait_status};
+pub use observe::{Status, children, group_session_and_terminal, limits, oom_score_adj, scheduling, status_if_there, threads, wait_status};
 
 /// A process of the job, alive or waiting to be waited for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,6 +58,8 @@ pub struct LiveProcess {
     pub interval_timers: [IntervalTimer; 3],
     /// Timers of timer_create(2).
     pub posix_timers: Vec<PosixTimer>,
+    /// It has its session's controlling terminal.
+    pub has_terminal: bool,
     /// Its working directory.
     pub cwd: FilePath,
     /// Its root directory.

@@ -229,6 +229,9 @@ fn open_file(job: &JobState, paths: &PathMap, description: &OpenFile, pid: i32) 
             Ok(())
         }
         OpenFileKind::Device { .. }
+        | OpenFileKind::PtyMaster { .. }
+        | OpenFileKind::PtySlave { .. }
+        | OpenFileKind::OutsideTerminal { .. }
         | OpenFileKind::Deleted(_)
         | OpenFileKind::SharedMemory { .. }
         | OpenFileKind::Proc { .. }

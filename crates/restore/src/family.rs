@@ -13,8 +13,9 @@ use crate::error::ProcessError;
 use crate::files::{self, Files};
 use crate::paths::PathMap;
 use crate::restorer::FAILED_EXIT_CODE;
+use crate::terminals::Standing;
 use crate::tree::{Index, Node, Role, Tree};
-use crate::{process, standin};
+use crate::{process, standin, terminals};
 
 /// What every process of a restart knows: worked out beforehand, and inherited over `fork`.
 #[derive(Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct Restart<'a> {
     pub fill_threads: usize,
     /// Whether the job is in a user namespace of its own.
     pub user_namespace: bool,
+    /// How the job stands to the restart's own terminal.
+    pub terminal: Standing,
     /// Who restarts it.
     pub uid: u32,
     /// See `uid`.
@@ -109,11 +112,16 @@ fn take_place(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> Res
     }
     if node.leads_session {
         rustix::process::setsid().map_err(ProcessError::call("begin its session"))?;
+        terminals::take_control(restart, node, files)?;
     }
     for &child in &node.late {
         make(restart, child, files)?;
     }
     take_group(restart, node)?;
+    terminals::take_foreground(restart, node, files)?;
+    if let Some(live) = terminals::live(restart, node) {
+        terminals::give_up_control(live)?;
+    }
     for &child in node.early.iter().chain(&node.late) {
         if restart.tree.nodes[child].role == Role::Temporary {
             wait_for_end(restart.tree.nodes[child].pid, 0)?;

@@ -21,6 +21,7 @@ use crate::epolls;
 use crate::error::ProcessError;
 use crate::family::Restart;
 use crate::memory;
+use crate::terminals;
 
 /// The descriptors of the job's objects, in the process that made them and in all that it forked.
 #[derive(Debug, Default)]
@@ -33,6 +34,8 @@ pub struct Files {
     pub seals: Vec<(RawFd, u32)>,
     /// Timers and watches that are to be set when everything is there: their descriptors, and indices as in `open`.
     pub unset: Vec<(RawFd, usize)>,
+    /// Pseudo-terminals.
+    pub terminals: terminals::Built,
 }
 
 /// Makes them all.
@@ -69,6 +72,8 @@ impl Builder<'_> {
             self.files.shared.push(fd);
         }
         let mut open: Vec<Option<RawFd>> = vec![None; job.open_files.len()];
+        let (restart, lowest) = (self.restart, self.restart.lowest);
+        terminals::build(restart, &mut self.files, &mut open, |fd| lift(fd.as_fd(), lowest))?;
         self.build_pipes(&mut open)?;
         for (i, description) in job.open_files.iter().enumerate() {
             if open[i].is_none() {
@@ -133,7 +138,7 @@ impl Builder<'_> {
         Ok(Some(match kind {
             OpenFileKind::Regular(regular) => file::rebuild_named(&self.at(&regular.path), *flags, *position)?,
             OpenFileKind::Directory { path } => file::rebuild_named(&self.at(path), *flags, *position)?,
-            OpenFileKind::Device { path, .. } => self.device(&self.at(path), *flags, *position)?,
+            OpenFileKind::Device { path, .. } => file::rebuild_named(&self.at(path), *flags, *position)?,
             OpenFileKind::Path { path } => file::rebuild_place(&self.at(path), *flags)?,
             OpenFileKind::Deleted(deleted) => {
                 let path = self.at(&deleted.path);
@@ -172,6 +177,10 @@ impl Builder<'_> {
             OpenFileKind::Signalfd(state) => signalfd::rebuild(state, *flags)?,
             OpenFileKind::Inotify(_) => inotify::rebuild()?,
             OpenFileKind::Pidfd(PidfdState { process: None }) => pidfd_of_the_dead(*flags)?,
+            OpenFileKind::OutsideTerminal { path } => terminals::outside(self.restart, &self.files, path, *flags)?,
+            OpenFileKind::PtyMaster { .. } | OpenFileKind::PtySlave { .. } => {
+                return Err(ProcessError::Incomplete("a terminal that is open"));
+            }
             OpenFileKind::Pidfd(_) | OpenFileKind::Proc { .. } => return Ok(None),
         }))
     }
@@ -187,31 +196,14 @@ impl Builder<'_> {
         {
             return Ok(fd);
         }
+        if let Some(fd) = terminals::with_flags(own, description.flags) {
+            return Ok(fd);
+        }
         match rustix::io::fcntl_dupfd_cloexec(own, 0) {
             Ok(fd) => Ok(fd),
             // The restart was started with it closed.
             Err(rustix::io::Errno::BADF) => Ok(file::rebuild_named(Path::new("/dev/null"), libc::O_RDWR.cast_unsigned(), 0)?),
             Err(error) => Err(ProcessError::call(format!("duplicate descriptor {number}"))(error)),
-        }
-    }
-
-    /// A device; the restart's terminal for a terminal that is not there any more.
-    fn device(&self, path: &Path, flags: u32, position: u64) -> Result<OwnedFd, ProcessError> {
-        let error = match file::rebuild_named(path, flags, position) {
-            Ok(fd) => return Ok(fd),
-            Err(error) => error,
-        };
-        let terminal = path.starts_with("/dev/pts") || path.starts_with("/dev/tty");
-        let own = [0, 1, 2].into_iter().find(|&number| {
-            // SAFETY: only borrowed to ask what it is.
-            unsafe { BorrowedFd::borrow_raw(number) }.is_terminal()
-        });
-        match own {
-            Some(number) if terminal => {
-                // SAFETY: it is open: it has just been seen to be a terminal.
-                Ok(rebuild::reopen(unsafe { BorrowedFd::borrow_raw(number) }, flags)?)
-            }
-            _ => Err(error.into()),
         }
     }
 
@@ -254,6 +246,7 @@ pub fn set(restart: &Restart<'_>, files: &Files, fd: BorrowedFd<'_>, index: usiz
     let OpenFile { flags, kind, .. } = &restart.job.open_files[index];
     match kind {
         OpenFileKind::Timerfd(state) => timerfd::start(fd, state),
+        OpenFileKind::PtyMaster { .. } => terminals::seal(restart.job, fd, index),
         OpenFileKind::Inotify(state) => inotify::watch(fd, state, *flags, |watched| match watched {
             Watched::Path(path) => restart.paths.resolve(path),
             Watched::File(file) => {

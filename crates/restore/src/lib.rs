@@ -28,6 +28,7 @@ mod paths;
 mod process;
 mod restorer;
 mod standin;
+mod terminals;
 #[cfg(test)]
 mod testing;
 mod timers;
@@ -42,6 +43,7 @@ use std::time::{Duration, Instant};
 
 use ckpt_image::ImageReader;
 use ckpt_objects::process::{Life, Status, children, status_if_there};
+use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{HostPid, JobState};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
@@ -54,6 +56,7 @@ pub use namespaces::{is_privileged, remedy as namespace_remedy};
 use crate::control::{COMMITTED, Control, OPEN, Report, wake};
 use crate::family::Restart;
 use crate::paths::PathMap;
+use crate::terminals::Standing;
 use crate::tree::Tree;
 
 /// What the user may say about a restart.
@@ -81,6 +84,8 @@ pub struct RestoredJob {
     pub threads: usize,
     /// What the user should know, a line each.
     pub notes: Vec<String>,
+    /// Processes of the job are in the session and process group of the restart.
+    pub shares_session: bool,
 }
 
 /// Reads what an image says of its job.
@@ -88,10 +93,19 @@ pub fn read_job(reader: &ImageReader) -> Result<JobState, RestoreError> {
     postcard::from_bytes(reader.metadata()).map_err(|error| RestoreError::Metadata(error.to_string()))
 }
 
-/// Brings a job back. The caller must have one thread.
+/// Brings a job back. The caller must have one thread. `own` is its terminal.
 ///
 /// When this returns an error, nothing of the job has run and nothing of it is left.
-pub fn restore(reader: &ImageReader, job: &JobState, options: &Options) -> Result<RestoredJob, RestoreError> {
+pub fn restore(
+    reader: &ImageReader,
+    job: &JobState,
+    options: &Options,
+    own: Option<&OwnTerminal>,
+) -> Result<RestoredJob, RestoreError> {
+    let adopted = terminals::adopt(job, own);
+    let terminal =
+        Standing { adopted: adopted.is_some(), in_foreground: own.is_some_and(OwnTerminal::is_in_foreground) };
+    let job = adopted.as_ref().unwrap_or(job);
     let privileged = is_privileged();
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut paths = PathMap::new(options.maps.clone());
@@ -122,6 +136,7 @@ pub fn restore(reader: &ImageReader, job: &JobState, options: &Options) -> Resul
         lowest: 3,
         fill_threads: (processors / living.max(1)).max(1),
         user_namespace: !privileged,
+        terminal,
         uid,
         gid,
     };
@@ -137,10 +152,21 @@ pub fn restore(reader: &ImageReader, job: &JobState, options: &Options) -> Resul
             return Err(error);
         }
     };
+    terminals::lend(job, own);
     control.gate.store(OPEN, Ordering::Release);
     wake(&control.gate);
+    terminals::tell_window(job, stand_in);
     let threads = thread_count(job);
-    Ok(RestoredJob { init: HostPid(init), stand_in, pid_namespace, ends, processes: living, threads, notes: watcher.notes })
+    Ok(RestoredJob {
+        init: HostPid(init),
+        stand_in,
+        pid_namespace,
+        ends,
+        processes: living,
+        threads,
+        notes: watcher.notes,
+        shares_session: terminal.adopted,
+    })
 }
 
 /// Threads that are alive.

@@ -76,10 +76,10 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
         write("/proc/self/gid_map", &format!("{gid} {gid} 1"))?;
     }
     // What is mounted later outside is to be seen, and nothing that is mounted here outside.
-    mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE).map_err(|error| mount_error("separate the mounts", error))?;
+    mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None).map_err(|error| mount_error("separate the mounts", error))?;
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     let forbidden = if Switch::MountProc.is_off() { Err(Errno(libc::EPERM)) } else { Ok(()) };
-    if let Err(error) = forbidden.and_then(|()| mount(Some(c"proc"), c"/proc", Some(c"proc"), flags)) {
+    if let Err(error) = forbidden.and_then(|()| mount(Some(c"proc"), c"/proc", Some(c"proc"), flags, None)) {
         // In a container where parts of /proc are covered, the kernel does not give an ordinary user a whole one.
         restart.report(&Report::Note(format!(
             "cannot mount /proc ({}): the job sees the processes of the machine there, with other numbers than its own",
@@ -111,15 +111,17 @@ fn write(path: &str, text: &str) -> Result<(), ProcessError> {
     std::fs::write(Path::new(path), text).map_err(ProcessError::call(format!("write {path}")))
 }
 
-fn mount(
+/// mount(2).
+pub(crate) fn mount(
     source: Option<&std::ffi::CStr>,
     target: &std::ffi::CStr,
     kind: Option<&std::ffi::CStr>,
     flags: u64,
+    options: Option<&std::ffi::CStr>,
 ) -> Result<(), Errno> {
     let text = |text: Option<&std::ffi::CStr>| text.map_or(std::ptr::null(), std::ffi::CStr::as_ptr);
     // SAFETY: strings that end with a zero byte, or null where the call allows it.
-    unsafe { syscall!(nr::__NR_mount, text(source), target.as_ptr(), text(kind), flags, 0) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_mount, text(source), target.as_ptr(), text(kind), flags, text(options)) }.map(|_| ())
 }
 
 fn mount_error(what: &str, Errno(errno): Errno) -> ProcessError {

@@ -18,7 +18,7 @@ use crate::error::ProcessError;
 use crate::family::Restart;
 use crate::files::{self, Files};
 use crate::tree::{Node, Role};
-use crate::{descriptors, process};
+use crate::{descriptors, process, terminals};
 
 /// Makes this process the one that adopts the job's orphans.
 pub fn prepare() -> Result<(), ProcessError> {
@@ -60,7 +60,8 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
 fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Result<(), ProcessError> {
     let none = Files::default();
     let files = files.unwrap_or(&none);
-    let own: BTreeSet<i32> = [restart.reports, restart.ends].into();
+    let mut own: BTreeSet<i32> = [restart.reports, restart.ends].into();
+    own.extend(files.terminals.placeholder);
     let mut kept = own.clone();
     kept.extend(files.seals.iter().map(|(fd, _)| *fd).chain(files.unset.iter().map(|(fd, _)| *fd)));
     kept.extend(files::watched(restart, files));
@@ -79,7 +80,10 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
         // SAFETY: kept open above, and closed below.
         files::set(restart, files, unsafe { BorrowedFd::borrow_raw(fd) }, index)?;
     }
-    // SAFETY: from here on only these two are used.
+    if node.role == Role::StandIn {
+        terminals::take_outside_foreground(restart)?;
+    }
+    // SAFETY: from here on only these are used.
     unsafe { descriptors::close_all_but(&own) }?;
     if node.pid == 1 {
         // From now on the job is worth more than the restart.

@@ -39,6 +39,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         processes: processes.iter().map(|&(pid, ppid, pgid, sid)| process(pid, ppid, pgid, sid)).collect(),
         open_files: Vec::new(),
         pipes: Vec::new(),
+        terminals: Default::default(),
         shared_memory: Vec::new(),
         mapped_files: Vec::new(),
     }
@@ -52,6 +53,7 @@ fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
         signals: Default::default(),
         posix_timers: Vec::new(),
         interval_timers: Default::default(),
+        has_terminal: false,
         cwd: FilePath(b"/".to_vec()),
         root: FilePath(b"/".to_vec()),
         umask: 0o22,

@@ -12,3 +12,4 @@ pub mod probe;
 pub mod process;
 pub mod raw;
 pub mod sigframe;
+pub mod terminal;

@@ -168,6 +168,11 @@ fn open_file(state: &JobState, file: &OpenFile) -> String {
         OpenFileKind::Inotify(inotify) => {
             format!("inotify instance, {} watches, {} bytes not read", inotify.watches.len(), inotify.pending)
         }
+        OpenFileKind::PtyMaster { pty, .. } => format!("master of pseudo-terminal {}", pty_name(state, *pty)),
+        OpenFileKind::PtySlave { pty, hung_up, .. } => {
+            format!("pseudo-terminal {}{}", pty_name(state, *pty), if *hung_up { ", hung up" } else { "" })
+        }
+        OpenFileKind::OutsideTerminal { path } => format!("the launcher's terminal, as {}", printable(path)),
         OpenFileKind::Pidfd(pidfd) => match pidfd.process {
             Some(pid) => format!("pidfd of process {pid}"),
             None => "pidfd of a process that has ended".to_owned(),
@@ -199,4 +204,9 @@ fn quoted(argument: &FilePath) -> String {
     let text = printable(argument);
     let plain = |c: char| c.is_alphanumeric() || "_-+=./,:@%^".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+fn pty_name(state: &JobState, pty: u32) -> String {
+    let number = state.terminals.ptys.get(pty as usize).and_then(|pty| pty.number);
+    number.map_or_else(|| "without a number".to_owned(), |number| number.to_string())
 }

@@ -54,6 +54,7 @@ fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
         signals: SignalState::default(),
         posix_timers: Vec::new(),
         interval_timers: Default::default(),
+        has_terminal: false,
         cwd: path("/home/u"),
         root: path("/"),
         umask: 0o22,
@@ -115,6 +116,7 @@ fn state(generation: u64) -> JobState {
             open(0o2001, 90, None, OpenFileKind::Regular(log)),
         ],
         pipes: vec![PipeState { path: None, capacity: 65536, packets: vec![vec![1, 2, 3]] }],
+        terminals: Default::default(),
         shared_memory: Vec::new(),
         mapped_files: vec![FileIdentity {
             path: path("/usr/bin/bash"),

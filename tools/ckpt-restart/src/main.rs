@@ -11,6 +11,7 @@ use ckpt_image::Codec;
 use ckpt_image::generations::{Check, open_newest};
 use ckpt_objects::JobState;
 use ckpt_objects::job::Settings;
+use ckpt_objects::terminal::OwnTerminal;
 use ckpt_restore::{Options, RestoreError, RestoredJob, read_job, restore};
 use clap::Parser;
 
@@ -96,9 +97,10 @@ fn run(arguments: &Arguments, reporter: Reporter) -> u8 {
     for skipped in &selected.skipped {
         reporter.error(format_args!("passed over: {}", skipped.reason));
     }
+    let terminal = OwnTerminal::find();
     let restored = read_job(&selected.image).and_then(|job| {
         let options = Options { maps: arguments.map.clone() };
-        restore(&selected.image, &job, &options).map(|restored| (job, restored))
+        restore(&selected.image, &job, &options, terminal.as_ref()).map(|restored| (job, restored))
     });
     let (job, restored) = match restored {
         Ok(both) => both,
@@ -107,8 +109,9 @@ fn run(arguments: &Arguments, reporter: Reporter) -> u8 {
     announce(&job, &restored, reporter);
     let mut info = job.info;
     info.settings = settings(&info.settings, arguments);
-    let RestoredJob { stand_in, pid_namespace, ends, .. } = restored;
-    match coordinate_restarted(Restarted { info, reaper: stand_in, pid_namespace, report: ends }, reporter) {
+    let RestoredJob { stand_in, pid_namespace, ends, shares_session, .. } = restored;
+    let restarted = Restarted { info, reaper: stand_in, pid_namespace, report: ends, terminal, shares_session };
+    match coordinate_restarted(restarted, reporter) {
         Ok(code) => code,
         Err(error) => {
             reporter.error(error);

@@ -205,6 +205,17 @@ fn stat_fields(stat: &[u8]) -> Vec<&str> {
     std::str::from_utf8(&stat[end + 1..]).unwrap_or("").split_ascii_whitespace().collect()
 }
 
+/// The process group, session, and controlling terminal's device number (0: none) of a process, as seen here (`/proc/PID/stat`).
+pub fn group_session_and_terminal(pid: HostPid) -> Result<(i32, i32, i32), ObserveError> {
+    let stat = read_proc(pid, "stat")?;
+    let fields = stat_fields(&stat);
+    let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse().ok());
+    match (field(5), field(6), field(7)) {
+        (Some(group), Some(session), Some(terminal)) => Ok((group, session, terminal)),
+        _ => Err(parse_error(pid, "stat", &stat)),
+    }
+}
+
 /// How a thread is scheduled. Processors are given only where they are fewer than `all`, the coordinator's own.
 pub fn scheduling(pid: HostPid, tid: HostPid, status: &Status, all: &[u64]) -> Result<Scheduling, ObserveError> {
     let file = format!("task/{tid}/stat");

@@ -1,0 +1,132 @@
+//! Requests of ioctl_tty(2) that rustix lacks. They keep their pointers inside, so they are safe to call with any descriptor.
+
+use linux_raw_sys::general as nr;
+
+use crate::raw::Errno;
+use crate::syscall;
+
+/// What can be asked of a terminal, and is a number (include/uapi/asm-generic/ioctls.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Query {
+    /// `TIOCGPTN`: the number of a pseudo-terminal, of its master.
+    Number = 0x8004_5430,
+    /// `TIOCGDEV`: the device number; of a master, that of its slave. Fails with `EIO` on a descriptor that was hung up.
+    Device = 0x8004_5432,
+    /// `TIOCGPKT`: packet mode, of a master.
+    Packet = 0x8004_5438,
+    /// `TIOCGPTLCK`: whether the slave may not be opened, of a master.
+    Locked = 0x8004_5439,
+    /// `TIOCGEXCL`: exclusive mode, of either side for itself.
+    Exclusive = 0x8004_5440,
+    /// `TIOCGETD`: the line discipline.
+    Discipline = 0x5424,
+    /// `TIOCGSID`: the session; of a master, that of its slave.
+    Session = 0x5429,
+    /// `TIOCGPGRP`: the foreground process group; of a master, that of its slave.
+    Foreground = 0x540f,
+    /// `TIOCINQ`: bytes that can be read; in canonical mode, those of finished lines.
+    Readable = 0x541b,
+}
+
+/// What can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Setting {
+    /// `TIOCSPTLCK`: the slave may not be opened.
+    Locked = 0x4004_5431,
+    /// `TIOCPKT`: packet mode.
+    Packet = 0x5420,
+    /// `TIOCSPGRP`: the foreground process group.
+    Foreground = 0x5410,
+}
+
+/// What can be done, with a number or with 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Act {
+    /// `TIOCEXCL`: exclusive mode on.
+    Exclusive = 0x540c,
+    /// `TIOCSCTTY`: makes it the controlling terminal of the caller, who leads a session.
+    Control = 0x540e,
+    /// `TIOCNOTTY`: gives up the caller's controlling terminal.
+    GiveUp = 0x5422,
+    /// `TIOCVHANGUP`: hangs up every open descriptor of a terminal; needs `CAP_SYS_ADMIN`.
+    HangUp = 0x5437,
+    /// `TCXONC`: suspends (0) or resumes (1) output.
+    Flow = 0x540a,
+    /// `TCFLSH`: discards what was received (0) or written (1).
+    Flush = 0x540b,
+}
+
+/// `struct termios2` (include/uapi/asm-generic/termbits.h).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Termios {
+    /// Input modes.
+    pub input: u32,
+    /// Output modes.
+    pub output: u32,
+    /// Control modes.
+    pub control: u32,
+    /// Local modes.
+    pub local: u32,
+    /// Line discipline.
+    pub line: u8,
+    /// Control characters.
+    pub characters: [u8; 19],
+    /// Input speed.
+    pub input_speed: u32,
+    /// Output speed.
+    pub output_speed: u32,
+}
+
+const TCGETS2: u32 = 0x802c_542a;
+const TCSETS2: u32 = 0x402c_542b;
+const TIOCGWINSZ: u32 = 0x5413;
+const TIOCSWINSZ: u32 = 0x5414;
+
+/// Asks.
+pub fn get(fd: i32, query: Query) -> Result<i32, Errno> {
+    let mut number = 0i32;
+    // SAFETY: each of these requests writes four bytes, and `number` lives over the call.
+    unsafe { syscall!(nr::__NR_ioctl, fd, query as u32, &raw mut number) }.map(|_| number)
+}
+
+/// Sets.
+pub fn set(fd: i32, setting: Setting, number: i32) -> Result<(), Errno> {
+    // SAFETY: each of these requests reads four bytes, and `number` lives over the call.
+    unsafe { syscall!(nr::__NR_ioctl, fd, setting as u32, &raw const number) }.map(|_| ())
+}
+
+/// Does; gives what the call returns.
+pub fn act(fd: i32, act: Act, number: i32) -> Result<i32, Errno> {
+    // SAFETY: these requests take a number.
+    unsafe { syscall!(nr::__NR_ioctl, fd, act as u32, number) }.map(|result| result as i32)
+}
+
+/// The settings; of a master, those of its slave.
+pub fn settings(fd: i32) -> Result<Termios, Errno> {
+    let mut termios = Termios::default();
+    // SAFETY: the request writes a struct termios2, and `termios` is one that lives over the call.
+    unsafe { syscall!(nr::__NR_ioctl, fd, TCGETS2, &raw mut termios) }.map(|_| termios)
+}
+
+/// Sets the settings at once; of a master, those of its slave.
+pub fn set_settings(fd: i32, termios: &Termios) -> Result<(), Errno> {
+    // SAFETY: the request reads a struct termios2, and `termios` is one.
+    unsafe { syscall!(nr::__NR_ioctl, fd, TCSETS2, core::ptr::from_ref(termios)) }.map(|_| ())
+}
+
+/// The window's size: rows, columns, and in pixels width and height.
+pub fn window(fd: i32) -> Result<[u16; 4], Errno> {
+    let mut size = [0u16; 4];
+    // SAFETY: the request writes a struct winsize of eight bytes.
+    unsafe { syscall!(nr::__NR_ioctl, fd, TIOCGWINSZ, size.as_mut_ptr()) }.map(|_| size)
+}
+
+/// Sets the window's size.
+pub fn set_window(fd: i32, size: [u16; 4]) -> Result<(), Errno> {
+    // SAFETY: the request reads a struct winsize of eight bytes.
+    unsafe { syscall!(nr::__NR_ioctl, fd, TIOCSWINSZ, size.as_ptr()) }.map(|_| ())
+}
