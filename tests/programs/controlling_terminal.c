@@ -94,6 +94,7 @@ static void leader(void) {
     CHECK(kill(child, SIGHUP) == 0);
     int status;
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    CHECK(kill(without, SIGKILL) == 0 && waitpid(without, NULL, 0) == without);
     _exit(9);
 }
 

@@ -16,7 +16,8 @@ use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, guards
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
 use ckpt_objects::pipe::{self, PipeState};
 use ckpt_objects::process::{
-    AgentPlace, Life, LiveProcess, ProcessSettings, ProcessState, Status, group_session_and_terminal, limits, oom_score_adj, scheduling, wait_status,
+    AgentPlace, Life, LiveProcess, ProcessSettings, ProcessState, Status, group_session_and_terminal, limits, oom_score_adj,
+    scheduling, wait_status,
 };
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};

@@ -12,7 +12,9 @@ use crate::{FilePath, NsPid};
 
 mod observe;
 
-pub use observe::{Status, children, group_session_and_terminal, limits, oom_score_adj, scheduling, status_if_there, threads, wait_status};
+pub use observe::{
+    Status, children, group_session_and_terminal, limits, oom_score_adj, scheduling, status_if_there, threads, wait_status,
+};
 
 /// A process of the job, alive or waiting to be waited for.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -169,8 +169,7 @@ fn build_slaves(
             if hung_up != hung || file.inherited.is_some() {
                 continue;
             }
-            let slave =
-                if by_dev_tty { open_by_dev_tty(master, file.flags)? } else { terminal::open_slave(master, file.flags)? };
+            let slave = if by_dev_tty { open_by_dev_tty(master, file.flags)? } else { terminal::open_slave(master, file.flags)? };
             open[*at] = Some(lift(slave)?);
             any = true;
         }

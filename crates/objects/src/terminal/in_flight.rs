@@ -151,8 +151,8 @@ impl Pair<'_> {
         take_output(self.master, self.packet, traffic)?;
         let flowing = ready(self.slave, PollFlags::OUT, Duration::ZERO);
         let canonical = self.canonical();
-        let finished = get(self.slave.as_raw_fd(), Query::Readable).map_err(errno)? > 0
-            || ready(self.slave, PollFlags::IN, Duration::ZERO);
+        let finished =
+            get(self.slave.as_raw_fd(), Query::Readable).map_err(errno)? > 0 || ready(self.slave, PollFlags::IN, Duration::ZERO);
         let unfinished = !finished && canonical && self.has_unfinished_line()?;
         if !flowing {
             traffic.stopped = Some(self.why_stopped()?);
@@ -218,8 +218,7 @@ impl Pair<'_> {
         let mut rest = Vec::new();
         if self.canonical() && neutral.local & libc::ICANON != 0 {
             let ends = |byte: u8| {
-                byte == b'\n'
-                    || byte != 0 && [libc::VEOL, libc::VEOL2].iter().any(|&end| self.settings.characters[end] == byte)
+                byte == b'\n' || byte != 0 && [libc::VEOL, libc::VEOL2].iter().any(|&end| self.settings.characters[end] == byte)
             };
             while let Some(bytes) = read()? {
                 let end_of_file = bytes.last().is_none_or(|&last| !ends(last));

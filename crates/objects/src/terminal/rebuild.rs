@@ -55,8 +55,7 @@ pub fn settle(master: &OwnedFd, state: &OpenPty) -> Result<(), RebuildError> {
         return set_settings(master.as_raw_fd(), &settings).map_err(failed("set the modes of a pseudo-terminal"));
     }
     let slave = open_slave(master, (libc::O_RDWR | libc::O_NONBLOCK).cast_unsigned())?;
-    let traffic =
-        Traffic { bytes: state.in_flight.clone(), stopped: state.stopped, packet_status: state.packet_status };
+    let traffic = Traffic { bytes: state.in_flight.clone(), stopped: state.stopped, packet_status: state.packet_status };
     let pair = Pair { master, slave: &slave, settings, packet: state.packet };
     pair.put(&traffic).map_err(failed_io)
 }
