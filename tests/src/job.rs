@@ -30,6 +30,7 @@ pub struct Job {
     options: Vec<OsString>,
     interval: Option<String>,
     code: i32,
+    own_ipc: bool,
 }
 
 /// What a run of a job has given.
@@ -119,6 +120,26 @@ impl Job {
         self
     }
 
+    /// Runs every launch and every restart in an IPC namespace of its own: what a job that is killed leaves there goes with it.
+    #[must_use]
+    pub fn own_ipc(mut self) -> Self {
+        self.own_ipc = true;
+        self
+    }
+
+    /// A command of the sandbox, in a namespace of its own where the job is to have one.
+    fn command(&self, sandbox: &Sandbox, program: impl AsRef<OsStr>) -> Command {
+        if !self.own_ipc {
+            return sandbox.command(program);
+        }
+        let mut command = sandbox.command("unshare");
+        if sandbox.identity == Identity::User {
+            command.args(["--user", "--map-current-user"]);
+        }
+        command.args(["--ipc", "--"]).arg(program);
+        command
+    }
+
     /// A sandbox with the job's files in it.
     #[must_use]
     pub fn sandbox(&self, identity: Identity) -> Sandbox {
@@ -133,7 +154,7 @@ impl Job {
     /// `ckpt-launch` of this job in a sandbox, with its options and the interval given or the job's own.
     #[must_use]
     pub fn launch_command(&self, sandbox: &Sandbox, interval: &str) -> Command {
-        let mut command = sandbox.command(tool("ckpt-launch"));
+        let mut command = self.command(sandbox, tool("ckpt-launch"));
         command.arg("-i").arg(self.interval.as_deref().unwrap_or(interval));
         command.arg("-d").arg(sandbox.join(IMAGES)).args(&self.options).arg("--").args(&self.argv);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -155,7 +176,7 @@ impl Job {
     /// Starts `ckpt-restart` of the images: standard output appended to the file `out`, standard error to `err.N`.
     #[must_use]
     pub fn restart(&self, sandbox: &Sandbox, images: &[PathBuf], run: usize) -> Running {
-        let mut command = sandbox.command(tool("ckpt-restart"));
+        let mut command = self.command(sandbox, tool("ckpt-restart"));
         command.arg("-i").arg(self.interval.as_deref().unwrap_or("0.3")).args(images);
         command.envs(self.without.iter().map(|facilities| ("CKPT_WITHOUT", facilities)));
         sandbox.start(command, "out", true, &format!("err.{run}"))
@@ -191,7 +212,7 @@ impl Job {
     pub fn run_plain(&self, identity: Identity) -> Output {
         let sandbox = self.sandbox(identity);
         let argv = self.plain_argv.as_ref().unwrap_or(&self.argv);
-        let mut command = sandbox.command(&argv[0]);
+        let mut command = self.command(&sandbox, &argv[0]);
         command.args(&argv[1..]).envs(self.env.iter().map(|(name, value)| (name, value)));
         let code = sandbox.start(command, "out", false, "err.0").wait(BOUND);
         self.output(&sandbox, code, 1)

@@ -22,7 +22,7 @@ pub fn dump(connection: &Connection, shared: &Shared, start: &Start) -> Result<R
     let mut map = PageMap::open(start.features & Feature::PAGEMAP_SCAN != 0).map_err(fail)?;
     let memory = call::open(b"/proc/thread-self/mem\0").map_err(fail)?;
     let mut ring = Ring { connection, shared, memory, next: 0, slot: core::ptr::null_mut(), alive: true };
-    for entry in shared.plan().iter() {
+    for entry in shared.plan().iter().filter(|entry| entry.flags & PlanFlag::NOT_IN_TWIN == 0) {
         let source = if entry.source == 0 { entry.start } else { entry.source };
         let end = source + entry.len;
         if entry.flags & PlanFlag::ALL != 0 && entry.source == 0 {

@@ -123,6 +123,8 @@ fn obey(connection: &Connection, shared: &Shared, start: &Start) {
     while let Some((order, _)) = connection.receive::<u32>() {
         let outcome = if order == Order::Twin as u32 {
             snapshot::twin(connection, shared, start)
+        } else if order == Order::Call as u32 {
+            Ok(Report { kind: ReportKind::Called as u32, errno: 0, value: call_for(shared) })
         } else if order == Order::DumpInPlace as u32 {
             snapshot::prepare(shared, start).and_then(|copies| {
                 let outcome = dump::dump(connection, shared, start);
@@ -139,6 +141,16 @@ fn obey(connection: &Connection, shared: &Shared, start: &Start) {
             return;
         }
     }
+}
+
+/// Makes a system call for the coordinator.
+fn call_for(shared: &Shared) -> i64 {
+    let call = shared.control().call;
+    let base = shared.control_mut() as u64;
+    let at = |i: usize| if call.offsets & 1 << i != 0 { base + call.args[i] } else { call.args[i] };
+    // SAFETY: the coordinator asks only for calls that look at the job's objects, and write to the shared memory object.
+    let result = unsafe { syscall!(call.number as u32, at(0), at(1), at(2), at(3), at(4), at(5)) };
+    result.map_or_else(|errno| -i64::from(errno.0), |value| value as i64)
 }
 
 /// A report of a failed step.

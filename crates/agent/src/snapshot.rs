@@ -90,6 +90,7 @@ struct ForkArguments<'a> {
 /// Makes the twin. It reports for itself once it is there; here is reported only what went wrong.
 pub fn twin(connection: &Connection, shared: &Shared, start: &Start) -> Result<Report, Report> {
     let copies = prepare(shared, start)?;
+    withhold(shared, nr::MADV_DONTFORK);
     let mut arguments = ForkArguments { connection, shared, start, result: 0 };
     // SAFETY: this is the leader; `fork_twin` only writes to the arguments.
     let helper = unsafe { stack::run_in_helper(fork_twin, (&raw mut arguments).cast()) };
@@ -97,12 +98,21 @@ pub fn twin(connection: &Connection, shared: &Shared, start: &Start) -> Result<R
         // SAFETY: waits for the helper, which has ended; nothing is written. The job's own waits never see it: it has no exit signal.
         let _ = unsafe { syscall!(nr::__NR_wait4, helper, 0, WALL, 0) };
     }
+    withhold(shared, nr::MADV_DOFORK);
     copies.unmap();
     let result = if helper < 0 { helper } else { arguments.result };
     if result < 0 {
         return Err(failed(Step::Fork, -result as i32));
     }
     Ok(Report { kind: ReportKind::Frozen as u32, errno: 0, value: result })
+}
+
+/// Keeps from the twin, or lets children have again, what it must not have.
+fn withhold(shared: &Shared, advice: u32) {
+    for entry in shared.plan().iter().filter(|entry| entry.flags & PlanFlag::NOT_IN_TWIN != 0) {
+        // SAFETY: the advice is about children only; the coordinator names no range that had it already.
+        let _ = unsafe { syscall!(nr::__NR_madvise, entry.start, entry.len, advice) };
+    }
 }
 
 /// Runs in the helper: it shares the memory of the leader, but has descriptors of its own, which the twin must not hold: a pipe whose last

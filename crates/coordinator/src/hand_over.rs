@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::time::Duration;
 
 use ckpt_wire::{
-    Control, PAGE_SIZE, PendingSignal, PlanEntry, ProcessRecord, Run, SLOT_DATA, SLOT_RUNS, Slot, SlotState, ThreadRecord,
-    TimerRecord,
+    CallRecord, Control, PAGE_SIZE, PendingSignal, PlanEntry, ProcessRecord, Run, SLOT_DATA, SLOT_RUNS, Slot, SlotState,
+    ThreadRecord, TimerRecord,
 };
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -171,6 +171,33 @@ impl HandOver {
             // SAFETY: within the object; the agent has reported that it is done.
             .map(|i| unsafe { self.at::<PendingSignal>(layout.pending + i * size_of::<PendingSignal>()).read() })
             .collect()
+    }
+
+    /// Writes the system call that the agent is to make.
+    pub fn set_call(&self, call: CallRecord) {
+        // SAFETY: within the object; the agent does not look before it is ordered to.
+        unsafe { self.at::<CallRecord>(offset_of!(Control, call)).write(call) };
+    }
+
+    /// Byte offset of the window, through which system calls made by the agent are given bytes and give them back: the data of the first slot,
+    /// of which nothing is dumped yet. It is [`SLOT_DATA`] bytes long.
+    pub fn window(&self) -> u64 {
+        (self.layout().ring + offset_of!(Slot, data)) as u64
+    }
+
+    /// Puts bytes into the window; what does not fit is left out.
+    pub fn put(&self, bytes: &[u8]) {
+        let len = bytes.len().min(SLOT_DATA);
+        let to = self.at::<[u8; SLOT_DATA]>(self.layout().ring + offset_of!(Slot, data)).cast::<u8>();
+        // SAFETY: the window is this long; the agent waits for an order.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, len) };
+    }
+
+    /// The first bytes of the window.
+    pub fn get(&self, len: usize) -> Vec<u8> {
+        let from = self.at::<[u8; SLOT_DATA]>(self.layout().ring + offset_of!(Slot, data)).cast::<u8>();
+        // SAFETY: the window is this long; the agent waits for an order.
+        unsafe { std::slice::from_raw_parts(from, len.min(SLOT_DATA)) }.to_vec()
     }
 
     /// Says which timers the process has; false when there are more than there is room for.

@@ -6,9 +6,11 @@
 mod checkpoint;
 pub mod control;
 mod diagnosis;
+mod door;
 mod dump;
 mod freeze;
 mod hand_over;
+pub mod ipc;
 pub mod machine;
 pub mod options;
 pub mod probe;

@@ -172,6 +172,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     command.args(&launch.command[1..]).env(ENV_JOB, &id).env(ENV_DIR, &dir).env(ENV_AGENT, &agent);
     command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(&agent));
     start_with_mask(&mut command, signals.before);
+    crate::ipc::note_before();
     let child = command.spawn().map_err(|source| LaunchError::Command { command: program.clone(), source })?;
     let first = Pid::from_child(&child);
     // Not by rustix, which expects no 0: a group or session that was made outside of this pid namespace.

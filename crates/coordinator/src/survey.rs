@@ -21,6 +21,7 @@ use ckpt_objects::process::{
 };
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
+use ckpt_objects::sysv::Row;
 use ckpt_objects::terminal::{self, Group};
 use ckpt_objects::thread::{Rseq, ThreadState};
 use ckpt_objects::timer::IntervalTimer;
@@ -29,6 +30,7 @@ use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
 
 use crate::freeze::{Frozen, FrozenProcess};
 use crate::hand_over::SeenThread;
+use crate::ipc::Ipc;
 use crate::tree::Member;
 
 const PROT_READ: u32 = 1;
@@ -98,7 +100,7 @@ pub struct Context {
 
 /// Surveys a frozen job.
 pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Survey, ObserveError> {
-    let mut surveyor = Surveyor::new(frozen, context);
+    let mut surveyor = Surveyor::new(frozen, context, Ipc::look(frozen)?);
     let mut processes = Vec::new();
     let mut plans = Vec::new();
     for process in &frozen.processes {
@@ -113,6 +115,14 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
     surveyor.observe_terminals(&mut processes)?;
     let open_files = surveyor.open_files()?;
     surveyor.read_shared_memory(&mut plans)?;
+    surveyor.read_system_v_memory(&mut plans)?;
+    let system_v = surveyor.ipc.system_v()?;
+    for process in &frozen.processes {
+        let undo = surveyor.ipc.undo(process, &system_v)?;
+        if let Some(live) = processes.iter_mut().find(|state| state.pid == process.ns_pid).and_then(live_mut) {
+            live.semaphore_undo = undo;
+        }
+    }
     Ok(Survey {
         state: JobState {
             info: surveyor.context.info,
@@ -122,6 +132,7 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
             pipes: surveyor.pipes,
             terminals: surveyor.terminals.terminals,
             shared_memory: surveyor.objects,
+            system_v,
             mapped_files: surveyor.mapped_files,
         },
         plans,
@@ -142,6 +153,10 @@ struct Surveyor<'a> {
     objects: Vec<SharedMemory>,
     /// Shared memory objects by inode; device numbers in `maps` and of `stat` differ on some file systems.
     object_index: HashMap<u64, u32>,
+    /// System V IPC.
+    ipc: Ipc<'a>,
+    /// Its shared memory by id: the object, and how many mappings show it.
+    segments: HashMap<i32, (u32, u64)>,
     /// Ranges of each object that some process hands over.
     object_ranges: Vec<Vec<(u64, u64)>>,
     /// A descriptor through which an object can be read as a whole.
@@ -155,7 +170,7 @@ struct Surveyor<'a> {
 }
 
 impl<'a> Surveyor<'a> {
-    fn new(frozen: &'a Frozen, context: Context) -> Self {
+    fn new(frozen: &'a Frozen, context: Context, ipc: Ipc<'a>) -> Self {
         let mut pids: HashMap<HostPid, NsPid> = frozen.processes.iter().map(|process| (process.pid, process.ns_pid)).collect();
         pids.extend(frozen.zombies.iter().map(|member| (member.pid, member.status.ns_pid())));
         pids.insert(context.reaper, context.info.launcher);
@@ -170,6 +185,8 @@ impl<'a> Surveyor<'a> {
             pipe_index: HashMap::new(),
             objects: Vec::new(),
             object_index: HashMap::new(),
+            ipc,
+            segments: HashMap::new(),
             object_ranges: Vec::new(),
             object_files: HashMap::new(),
             mapped_files: Vec::new(),
@@ -218,6 +235,7 @@ impl<'a> Surveyor<'a> {
             threads: leader_first(threads, process.ns_pid),
             descriptors,
             signals: SignalState { actions: record.actions.iter().map(signal_action).collect(), pending: Vec::new() },
+            semaphore_undo: Vec::new(),
             posix_timers: crate::timers::describe(process, &self.pids)?,
             interval_timers: record.interval_timers.map(|[interval_us, value_us]| IntervalTimer { interval_us, value_us }),
             has_terminal: false,
@@ -314,7 +332,7 @@ impl<'a> Surveyor<'a> {
                 prot: mapping.prot,
                 name: anonymous_name(&mapping, &backing),
                 backing,
-                flags: mapping.flags,
+                flags: flags_of(&mapping),
             });
         }
         let mut fields = mm_fields(process.live)?;
@@ -354,7 +372,10 @@ impl<'a> Surveyor<'a> {
             });
         }
         if name.starts_with(b"/SYSV") {
-            return Err(refuse(process, "has System V shared memory".into(), "use POSIX shared memory or a file"));
+            let row = self.ipc.memory(process, mapping.inode)?.clone();
+            let object = self.segment(&row);
+            self.segments.entry(row.identity.id).and_modify(|(_, attached)| *attached += 1);
+            return Ok(Backing::SharedMemory { object, offset: mapping.offset });
         }
         let (path, deleted) = split_deleted(&mapping.name);
         let anonymous = mapping.name.0 == b"/dev/zero (deleted)" || name.starts_with(b"[anon_shmem:");
@@ -379,6 +400,41 @@ impl<'a> Surveyor<'a> {
             known.size = known.size.max(end);
         }
         Ok(Backing::SharedMemory { object, offset: mapping.offset })
+    }
+
+    /// System V shared memory as an object.
+    fn segment(&mut self, row: &Row) -> u32 {
+        if let Some(&(known, _)) = self.segments.get(&row.identity.id) {
+            return known;
+        }
+        let (removed, locked) = (row.is_removed(), row.is_locked());
+        let mut identity = row.identity.clone();
+        identity.mode &= 0o777;
+        let (space, object) = (self.new_space(), self.objects.len() as u32);
+        self.objects.push(SharedMemory { space, size: row.size, kind: SharedMemoryKind::SystemV { identity, removed, locked } });
+        self.object_ranges.push(Vec::new());
+        self.segments.insert(row.identity.id, (object, 0));
+        object
+    }
+
+    /// Reads System V shared memory that no process of the job maps as a whole.
+    fn read_system_v_memory(&mut self, plans: &mut [Vec<PlanEntry>]) -> Result<(), ObserveError> {
+        let rows: Vec<Row> = self.ipc.all_memory().cloned().collect();
+        for row in &rows {
+            let object = self.segment(row);
+            let attached = self.segments.get(&row.identity.id).map_or(0, |(_, attached)| *attached);
+            if row.attached > attached {
+                return Err(self.ipc.shared_with_others(row));
+            }
+            let SharedMemory { space, size, .. } = self.objects[object as usize];
+            if !subtract(0, size, &self.object_ranges[object as usize]).is_empty() {
+                self.contents.push((space, self.ipc.contents(row)?));
+                for plan in plans.iter_mut() {
+                    plan.retain(|entry| entry.space != space);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The shared memory object with this inode.
@@ -456,6 +512,10 @@ impl<'a> Surveyor<'a> {
     /// Plans the part of a shared object that this mapping shows and no earlier one did.
     fn plan_shared(&mut self, object: u32, offset: u64, mapping: &Mapping, flags: u32, plan: &mut Vec<PlanEntry>) {
         let SharedMemory { space, ref kind, .. } = self.objects[object as usize];
+        if matches!(kind, SharedMemoryKind::SystemV { .. }) && !mapping.flags.contains(VmaFlags::DONT_FORK) {
+            let (start, len) = (mapping.start, mapping.end - mapping.start);
+            plan.push(PlanEntry { start, len, flags: PlanFlag::NOT_IN_TWIN, space: u32::MAX, ..PlanEntry::default() });
+        }
         let keep_zero = if matches!(kind, SharedMemoryKind::Named { .. }) { PlanFlag::KEEP_ZERO } else { 0 };
         let ranges = &mut self.object_ranges[object as usize];
         for (start, end) in subtract(offset, offset + (mapping.end - mapping.start), ranges) {
@@ -644,6 +704,15 @@ impl<'a> Surveyor<'a> {
 
 pub(crate) fn refuse(process: &FrozenProcess, what: String, remedy: &'static str) -> ObserveError {
     ObserveError::Refused { pid: process.ns_pid.0, name: process.name(), what, remedy }
+}
+
+/// The flags of a mapping; with the one that only System V shared memory has.
+fn flags_of(mapping: &Mapping) -> VmaFlags {
+    let mut flags = mapping.flags;
+    if mapping.shared && mapping.name.0.starts_with(b"/SYSV") && !mapping.may_write {
+        flags.insert(VmaFlags::READ_ONLY);
+    }
+    flags
 }
 
 /// The name that a program gave its anonymous memory: `[anon:NAME]`.

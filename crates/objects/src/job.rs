@@ -7,6 +7,7 @@ use crate::file::{FileIdentity, OpenFile};
 use crate::pipe::PipeState;
 use crate::process::ProcessState;
 use crate::shared_memory::SharedMemory;
+use crate::sysv::SystemV;
 use crate::terminal::Terminals;
 use crate::{FilePath, NsPid};
 
@@ -27,6 +28,8 @@ pub struct JobState {
     pub terminals: Terminals,
     /// Every shared memory object that a process maps or has open.
     pub shared_memory: Vec<SharedMemory>,
+    /// System V semaphores and message queues.
+    pub system_v: SystemV,
     /// Every file that is mapped or executed, known by more than its path.
     pub mapped_files: Vec<FileIdentity>,
 }

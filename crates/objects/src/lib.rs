@@ -26,6 +26,7 @@ pub mod rebuild;
 pub mod shared_memory;
 pub mod signal;
 pub mod signalfd;
+pub mod sysv;
 pub mod terminal;
 pub mod thread;
 pub mod timer;

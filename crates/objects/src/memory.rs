@@ -122,6 +122,9 @@ impl VmaFlags {
     /// `sl`: sealed by mseal(2).
     pub const SEALED: Self = Self(1 << 13);
 
+    /// System V shared memory that was attached with `SHM_RDONLY`: it can never be made writable. It has no mnemonic.
+    pub const READ_ONLY: Self = Self(1 << 30);
+
     /// The mnemonics of proc_pid_smaps(5) and the flags they stand for.
     pub const MNEMONICS: &[(&str, Self)] = &[
         ("gd", Self::GROWS_DOWN),

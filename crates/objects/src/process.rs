@@ -6,6 +6,7 @@ use crate::descriptor::FdEntry;
 use crate::memory::AddressSpace;
 use crate::posix_timer::PosixTimer;
 use crate::signal::SignalState;
+use crate::sysv::Undo;
 use crate::thread::ThreadState;
 use crate::timer::IntervalTimer;
 use crate::{FilePath, NsPid};
@@ -62,6 +63,8 @@ pub struct LiveProcess {
     pub posix_timers: Vec<PosixTimer>,
     /// It has its session's controlling terminal.
     pub has_terminal: bool,
+    /// What its end adds to System V semaphores (`SEM_UNDO`).
+    pub semaphore_undo: Vec<Undo>,
     /// Its working directory.
     pub cwd: FilePath,
     /// Its root directory.

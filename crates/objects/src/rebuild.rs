@@ -53,6 +53,16 @@ pub enum RebuildError {
         /// What the system said.
         source: io::Error,
     },
+    /// An object of System V IPC cannot be made.
+    #[error("cannot make {what} with its number {id}: {source}; see kernel.shmmax, kernel.sem and kernel.msgmnb")]
+    Ipc {
+        /// What it is.
+        what: &'static str,
+        /// Its number.
+        id: i32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Shared memory cannot be made.
     #[error("cannot make shared memory of {size} bytes: {source}")]
     Memory {

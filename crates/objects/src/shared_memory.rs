@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::FilePath;
+use crate::{FilePath, sysv};
 
 mod rebuild;
 
@@ -40,6 +40,15 @@ pub enum SharedMemoryKind {
         mode: u32,
         /// It lies on a tmpfs.
         in_memory: bool,
+    },
+    /// System V shared memory.
+    SystemV {
+        /// What it is called, and whose it is.
+        identity: sysv::Identity,
+        /// It was removed, and goes when nobody has it attached any more.
+        removed: bool,
+        /// Locked in memory as a whole (`SHM_LOCK`).
+        locked: bool,
     },
     /// A file that has no name any more.
     Unlinked {

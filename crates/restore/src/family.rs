@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use ckpt_image::ImageReader;
-use ckpt_objects::JobState;
 use ckpt_objects::process::{Life, ProcessState};
+use ckpt_objects::{JobState, sysv};
 use ckpt_sys::fork::{Fork, fork};
 
 use crate::control::{self, Control, Phase, Report};
@@ -140,6 +140,9 @@ fn take_place(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> Res
         if restart.tree.nodes[child].ends && restart.tree.nodes[child].role != Role::Temporary {
             wait_for_end(restart.tree.nodes[child].pid, libc::WNOWAIT)?;
         }
+    }
+    if let Some(Life::Alive(live)) = process.map(|process| &process.life) {
+        sysv::rebuild_undo(&live.semaphore_undo)?;
     }
     restart.control.meet(Phase::Settled, restart.tree.lasting());
     match (process.map(|process| (process, &process.life)), files) {

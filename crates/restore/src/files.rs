@@ -12,8 +12,8 @@ use ckpt_objects::inotify::Watched;
 use ckpt_objects::pidfd::PidfdState;
 use ckpt_objects::process::Life;
 use ckpt_objects::rebuild::{self, RebuildError};
-use ckpt_objects::shared_memory::{self, SharedMemoryKind};
-use ckpt_objects::{FilePath, NsPid, epoll, eventfd, inotify, pidfd, pipe, signalfd, timerfd};
+use ckpt_objects::shared_memory::{self, SharedMemory, SharedMemoryKind};
+use ckpt_objects::{FilePath, NsPid, epoll, eventfd, inotify, pidfd, pipe, signalfd, sysv, timerfd};
 use ckpt_sys::fork::{Fork, fork};
 use rustix::process::Resource;
 
@@ -53,7 +53,20 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn build(mut self) -> Result<Files, ProcessError> {
         let job = self.restart.job;
+        sysv::prepare(&job.system_v);
+        for set in &job.system_v.semaphores {
+            sysv::rebuild_semaphores(set)?;
+        }
+        for queue in &job.system_v.queues {
+            sysv::rebuild_messages(queue)?;
+        }
         for object in &job.shared_memory {
+            if let SharedMemoryKind::SystemV { identity, locked, .. } = &object.kind {
+                sysv::rebuild_memory(identity, object.size, *locked)?;
+                self.fill_segment(object, identity.id)?;
+                self.files.shared.push(-1);
+                continue;
+            }
             let path = match &object.kind {
                 SharedMemoryKind::Named { path, .. } | SharedMemoryKind::Unlinked { path, .. } => Some(self.at(path)),
                 _ => None,
@@ -101,6 +114,11 @@ impl Builder<'_> {
     fn fill(&self, space: u32, fd: &OwnedFd, size: u64) -> Result<(), ProcessError> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(memory::fill_object(self.restart.reader, space, fd, size, threads, &self.restart.control.filled)?)
+    }
+
+    fn fill_segment(&self, object: &SharedMemory, id: i32) -> Result<(), ProcessError> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(memory::fill_segment(self.restart.reader, object, id, threads, &self.restart.control.filled)?)
     }
 
     /// Moves a descriptor out of the way of the job's numbers.

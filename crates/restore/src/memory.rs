@@ -15,8 +15,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use ckpt_image::{ImageReader, PlacedExtent, ReadError};
 use ckpt_objects::memory::{Backing, Vma, VmaFlags};
 use ckpt_objects::older::Switch;
+use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
+use ckpt_sys::sysv::{self, SHM_EXEC, SHM_RDONLY};
 use linux_raw_sys::general as nr;
 
 use crate::holes::{PAGE, Ranges, TASK_SIZE};
@@ -104,6 +106,8 @@ pub struct Sources<'a> {
     pub files: &'a [Option<PathBuf>],
     /// Descriptors by index in [`ckpt_objects::JobState::shared_memory`].
     pub shared: &'a [RawFd],
+    /// The objects themselves.
+    pub objects: &'a [SharedMemory],
 }
 
 impl<'a> Layout<'a> {
@@ -263,6 +267,25 @@ pub fn fill_object(
     result
 }
 
+/// Fills in the pages of System V shared memory.
+pub fn fill_segment(
+    reader: &ImageReader,
+    object: &SharedMemory,
+    id: i32,
+    threads: usize,
+    filled: &AtomicU64,
+) -> Result<(), MemoryError> {
+    if reader.extents_of(object.space).is_empty() {
+        return Ok(());
+    }
+    let at = sysv::attach(id, 0, 0).map_err(call_error("attach shared", 0))?;
+    let end = object.size.next_multiple_of(PAGE);
+    let result = fill(reader, object.space, &[Placed { start: 0, end, at, fillable: true }], threads, filled);
+    // SAFETY: attached above, and used by nobody any more.
+    let _ = unsafe { sysv::detach(at) };
+    result
+}
+
 /// Whether a mapping is one that is mapped and filled: not the kernel's own.
 fn is_restored(vma: &Vma) -> bool {
     !matches!(vma.backing, Backing::Vvar | Backing::Vdso) && vma.end <= TASK_SIZE
@@ -338,8 +361,54 @@ struct Source {
     flags: u32,
     protection: u32,
     fd: Option<(RawFd, u64)>,
+    segment: Option<Segment>,
     fillable: bool,
     is_empty_anonymous: bool,
+}
+
+/// A part of System V shared memory: it is attached, not mapped.
+#[derive(Clone, Copy)]
+struct Segment {
+    id: i32,
+    /// Bytes of the whole.
+    len: u64,
+    offset: u64,
+    /// `SHM_RDONLY`.
+    read_only: bool,
+}
+
+impl Segment {
+    /// Attaches it, so that the part is at `at`, or fails with `EEXIST` where something is mapped.
+    fn attach(&self, at: u64, len: u64, protection: u32) -> Result<(), Errno> {
+        let mut flags = if self.read_only { SHM_RDONLY } else { 0 };
+        if protection & nr::PROT_EXEC != 0 {
+            flags |= SHM_EXEC;
+        }
+        let given = nr::PROT_READ | if self.read_only { 0 } else { nr::PROT_WRITE } | protection & nr::PROT_EXEC;
+        if (self.offset, len) == (0, self.len) {
+            sysv::attach(self.id, at, flags)
+                .map_err(|error| if error == Errno(libc::EINVAL) { Errno(libc::EEXIST) } else { error })?;
+        } else {
+            // The place is taken first, where nothing is; then the part is moved there, and the rest goes.
+            mmap(at, len, nr::PROT_NONE, nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE, None)?;
+            let whole = sysv::attach(self.id, 0, flags)?;
+            let part = whole + self.offset;
+            // SAFETY: the whole was attached just now, the place at `at` was mapped just now: nobody else knows either.
+            unsafe {
+                syscall!(nr::__NR_mremap, part, len, len, nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED, at)?;
+                for (start, end) in [(whole, part), (part + len, whole + self.len)] {
+                    if start < end {
+                        syscall!(nr::__NR_munmap, start, end - start)?;
+                    }
+                }
+            }
+        }
+        if protection != given {
+            // SAFETY: memory of the job's, which no Rust code uses.
+            unsafe { syscall!(nr::__NR_mprotect, at, len, protection) }?;
+        }
+        Ok(())
+    }
 }
 
 impl Source {
@@ -360,12 +429,13 @@ impl Source {
                 None => anonymous_flags(vma),
             };
             let protection = if fillable { nr::PROT_READ | nr::PROT_WRITE } else { vma.prot };
-            Self { flags, protection, fd, fillable, is_empty_anonymous: fd.is_none() && !fillable }
+            Self { flags, protection, fd, segment: None, fillable, is_empty_anonymous: fd.is_none() && !fillable }
         };
         let shared = |fd: RawFd, offset: u64| Self {
             flags: nr::MAP_SHARED,
             protection: vma.prot,
             fd: Some((fd, offset)),
+            segment: None,
             fillable: false,
             is_empty_anonymous: false,
         };
@@ -376,14 +446,24 @@ impl Source {
                 shared(fd, *offset)
             }
             Backing::SharedMemory { object, offset } => {
-                let fd = sources.shared.get(*object as usize).ok_or(MemoryError::Stray(vma.start))?;
-                shared(*fd, *offset)
+                let at = *object as usize;
+                let fd = sources.shared.get(at).ok_or(MemoryError::Stray(vma.start))?;
+                let mut source = shared(*fd, *offset);
+                if let Some(SharedMemory { size, kind: SharedMemoryKind::SystemV { identity, .. }, .. }) = sources.objects.get(at)
+                {
+                    let (id, len, offset) = (identity.id, size.next_multiple_of(PAGE), *offset);
+                    source.segment = Some(Segment { id, len, offset, read_only: vma.flags.contains(VmaFlags::READ_ONLY) });
+                }
+                source
             }
             Backing::Anonymous | Backing::Vvar | Backing::Vdso => private(None),
         })
     }
 
     fn map(&self, at: u64, len: u64) -> Result<(), Errno> {
+        if let Some(segment) = self.segment {
+            return segment.attach(at, len, self.protection);
+        }
         let result = mmap(at, len, self.protection, self.flags, self.fd);
         // Huge pages may not be set aside here: ordinary pages serve.
         if self.flags & nr::MAP_HUGETLB != 0 && matches!(result, Err(Errno(libc::ENOMEM | libc::EINVAL))) {
@@ -579,7 +659,8 @@ mod tests {
     fn map(vmas: &[Vma], reader: &ImageReader) -> Layout<'static> {
         // A few of them are no loss: nor is what they describe ever unmapped.
         let vmas: &'static [Vma] = Vec::leak(vmas.to_vec());
-        Layout::map(vmas, &Sources { files: &[], shared: &[] }, |start, end| has_pages(reader, 1, start, end)).unwrap()
+        Layout::map(vmas, &Sources { files: &[], shared: &[], objects: &[] }, |start, end| has_pages(reader, 1, start, end))
+            .unwrap()
     }
 
     /// Addresses that nothing uses.

@@ -5,8 +5,10 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use ckpt_objects::JobState;
 use ckpt_objects::clocks;
 use ckpt_objects::older::Switch;
+use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_sys::fork::{Fork, fork};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
@@ -32,9 +34,10 @@ fn effective_capabilities() -> u64 {
 
 /// Forks the first process of the new namespaces, which grows the tree; gives its pid out here.
 pub fn make_init(restart: &Restart<'_>) -> Result<i32, RestoreError> {
+    let ipc = if has_ipc(restart.job) { nr::CLONE_NEWIPC } else { 0 };
     let user = if restart.user_namespace { nr::CLONE_NEWUSER } else { 0 };
     // SAFETY: the caller of a restart has one thread at this point; the child works on its copy of all memory, and never returns.
-    match unsafe { fork(u64::from(nr::CLONE_NEWPID | nr::CLONE_NEWNS | user), None) } {
+    match unsafe { fork(u64::from(nr::CLONE_NEWPID | nr::CLONE_NEWNS | ipc | user), None) } {
         Ok(Fork::Parent(pid)) => Ok(pid),
         Ok(Fork::Child) => match furnish(restart).and_then(|()| out_of_the_way(restart)) {
             Ok(restart) => family::grow(&restart, 0, None),
@@ -46,6 +49,12 @@ pub fn make_init(restart: &Restart<'_>) -> Result<i32, RestoreError> {
             remedy: remedy(errno),
         }),
     }
+}
+
+/// Whether the job has objects that are known by numbers in an IPC namespace: it gets one of its own, where all are free.
+fn has_ipc(job: &JobState) -> bool {
+    let has_memory = job.shared_memory.iter().any(|object| matches!(object.kind, SharedMemoryKind::SystemV { .. }));
+    has_memory || !job.system_v.semaphores.is_empty() || !job.system_v.queues.is_empty()
 }
 
 /// What to look at when namespaces cannot be made.

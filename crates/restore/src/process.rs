@@ -19,7 +19,7 @@ use ckpt_objects::pidfd::{self, PidfdState};
 use ckpt_objects::process::{LiveProcess, ProcessState};
 use ckpt_objects::signal::Siginfo;
 use ckpt_objects::thread::{Scheduling, ThreadState};
-use ckpt_objects::{FilePath, NsPid, file};
+use ckpt_objects::{FilePath, NsPid, file, sysv};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 use rustix::fs::Mode;
@@ -84,6 +84,7 @@ pub fn become_process(
 ) -> Result<Infallible, ProcessError> {
     forget_signals();
     timers::prepare(&live.posix_timers)?;
+    sysv::rebuild_users(&restart.job.system_v.semaphores, process.pid.0)?;
     if live.settings.thp_disable {
         // SAFETY: takes numbers only.
         unsafe { syscall!(nr::__NR_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0) }.map_err(ProcessError::raw("disable huge pages"))?;
@@ -125,7 +126,7 @@ fn forget_signals() {
 
 fn map_memory<'a>(restart: &Restart<'_>, live: &LiveProcess, vmas: &'a [Vma], files: &Files) -> Result<Layout<'a>, ProcessError> {
     let space = live.memory.space;
-    let sources = Sources { files: restart.mapped, shared: &files.shared };
+    let sources = Sources { files: restart.mapped, shared: &files.shared, objects: &restart.job.shared_memory };
     let layout = Layout::map(vmas, &sources, |start, end| {
         // The old vDSO's image, where it is bridged, comes from the metadata.
         memory::has_pages(restart.reader, space, start, end)

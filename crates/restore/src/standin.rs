@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use ckpt_objects::shared_memory;
+use ckpt_objects::shared_memory::{self, SharedMemoryKind};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 use rustix::process::{WaitOptions, wait};
@@ -76,6 +76,9 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
         // SAFETY: kept open above, and closed here.
         shared_memory::seal(&OwnedFd::from(unsafe { files::take(fd) }), seals)?;
     }
+    if node.role == Role::StandIn {
+        remove_segments(restart)?;
+    }
     for &(fd, index) in &files.unset {
         // SAFETY: kept open above, and closed below.
         files::set(restart, files, unsafe { BorrowedFd::borrow_raw(fd) }, index)?;
@@ -88,6 +91,16 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
     if node.pid == 1 {
         // From now on the job is worth more than the restart.
         rustix::process::set_parent_process_death_signal(None).map_err(ProcessError::call("let the job outlive the restart"))?;
+    }
+    Ok(())
+}
+
+/// Removes System V shared memory that was removed while it was attached: now that everybody has attached it.
+fn remove_segments(restart: &Restart<'_>) -> Result<(), ProcessError> {
+    for object in &restart.job.shared_memory {
+        if let SharedMemoryKind::SystemV { identity, removed: true, .. } = &object.kind {
+            ckpt_sys::sysv::remove_memory(identity.id).map_err(ProcessError::raw("remove shared memory"))?;
+        }
     }
     Ok(())
 }

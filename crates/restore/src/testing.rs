@@ -41,6 +41,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         pipes: Vec::new(),
         terminals: Default::default(),
         shared_memory: Vec::new(),
+        system_v: Default::default(),
         mapped_files: Vec::new(),
     }
 }
@@ -52,6 +53,7 @@ fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
         descriptors: Vec::new(),
         signals: Default::default(),
         posix_timers: Vec::new(),
+        semaphore_undo: Vec::new(),
         interval_timers: Default::default(),
         has_terminal: false,
         cwd: FilePath(b"/".to_vec()),

@@ -12,4 +12,5 @@ pub mod probe;
 pub mod process;
 pub mod raw;
 pub mod sigframe;
+pub mod sysv;
 pub mod terminal;

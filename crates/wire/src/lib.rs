@@ -127,6 +127,8 @@ pub enum Order {
     Twin = 2,
     /// Dump what the plan says now, frozen.
     DumpInPlace = 3,
+    /// Make the system call that [`Control::call`] says, and report [`ReportKind::Called`].
+    Call = 4,
 }
 
 /// Agent (or twin) to coordinator, after [`Hello`].
@@ -159,6 +161,8 @@ pub enum ReportKind {
     Dumped = 6,
     /// The leading thread was inside the vDSO, where it cannot be kept. It has gone on; signal it again.
     InVdso = 7,
+    /// The system call has been made; `value` is its result, or `-errno`.
+    Called = 8,
 }
 
 impl ReportKind {
@@ -173,6 +177,7 @@ impl ReportKind {
             5 => Self::TwinReady,
             6 => Self::Dumped,
             7 => Self::InVdso,
+            8 => Self::Called,
             _ => return None,
         })
     }
@@ -254,6 +259,20 @@ pub struct Control {
     pub reserved: u32,
     /// What is observed of the process as a whole.
     pub process: ProcessRecord,
+    /// The system call of [`Order::Call`]. Written by the coordinator.
+    pub call: CallRecord,
+}
+
+/// A system call that the coordinator wants made in the process: of objects that only the job's namespaces or the process itself can name.
+#[derive(Pod, Zeroable, Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct CallRecord {
+    /// Its number.
+    pub number: u64,
+    /// Its arguments.
+    pub args: [u64; 6],
+    /// Bit `i`: argument `i` is a byte offset in this memory object, and the call is given its address.
+    pub offsets: u64,
 }
 
 /// What only the process itself can tell of it.
@@ -447,6 +466,8 @@ impl PlanFlag {
     pub const SHARED: u32 = 8;
     /// Not readable as it is mapped: read through `/proc/self/mem`.
     pub const UNREADABLE: u32 = 16;
+    /// Nothing of it is dumped: the twin must not have it, since the kernel counts who has.
+    pub const NOT_IN_TWIN: u32 = 32;
 }
 
 /// A run of pages in a slot.

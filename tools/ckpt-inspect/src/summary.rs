@@ -185,6 +185,7 @@ fn shared_memory(kind: &SharedMemoryKind) -> String {
         SharedMemoryKind::Anonymous => "without a name".to_owned(),
         SharedMemoryKind::Memfd { name, .. } => format!("memfd:{}", printable(name)),
         SharedMemoryKind::Named { path, .. } => printable(path),
+        SharedMemoryKind::SystemV { identity, .. } => format!("System V, id {}", identity.id),
         SharedMemoryKind::Unlinked { path, .. } => format!("{} (deleted)", printable(path)),
     }
 }

@@ -53,6 +53,7 @@ fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
         descriptors: descriptors.collect(),
         signals: SignalState::default(),
         posix_timers: Vec::new(),
+        semaphore_undo: Vec::new(),
         interval_timers: Default::default(),
         has_terminal: false,
         cwd: path("/home/u"),
@@ -118,6 +119,7 @@ fn state(generation: u64) -> JobState {
         pipes: vec![PipeState { path: None, capacity: 65536, packets: vec![vec![1, 2, 3]] }],
         terminals: Default::default(),
         shared_memory: Vec::new(),
+        system_v: Default::default(),
         mapped_files: vec![FileIdentity {
             path: path("/usr/bin/bash"),
             size: 1_298_416,
