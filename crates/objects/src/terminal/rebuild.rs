@@ -46,13 +46,15 @@ pub fn hang_up(slave: impl AsFd) -> Result<(), RebuildError> {
 /// Brings a pseudo-terminal whose descriptions are all open to its settings, with its bytes in flight.
 pub fn settle(master: &OwnedFd, state: &OpenPty) -> Result<(), RebuildError> {
     let failed_io = |source| RebuildError::Event { what: "put what was in flight into a pseudo-terminal", source };
+    let settings = state.settings.into();
+    // Before packet mode, in which the master is told of changes.
+    set_settings(master.as_raw_fd(), &settings).map_err(failed("set the modes of a pseudo-terminal"))?;
     if state.packet {
         set_packet(master, true).map_err(failed_io)?;
     }
     set_window(master.as_raw_fd(), state.window).map_err(failed("set the window size of a pseudo-terminal"))?;
-    let settings = state.settings.into();
     if state.slave == Slave::Never {
-        return set_settings(master.as_raw_fd(), &settings).map_err(failed("set the modes of a pseudo-terminal"));
+        return Ok(());
     }
     let slave = open_slave(master, (libc::O_RDWR | libc::O_NONBLOCK).cast_unsigned())?;
     let traffic = Traffic { bytes: state.in_flight.clone(), stopped: state.stopped, packet_status: state.packet_status };
