@@ -11,6 +11,7 @@ use ckpt_objects::descriptor::{Descriptions, FdEntry, SeenDescriptor, descriptor
 use ckpt_objects::file::{
     DeletedFile, FileIdentity, OpenFile, OpenFileKind, Piece, RegularFile, contents, identify, split_deleted,
 };
+use ckpt_objects::file_lock::Locks;
 use ckpt_objects::job::{JobInfo, Machine};
 use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
@@ -21,6 +22,7 @@ use ckpt_objects::process::{
 };
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
+use ckpt_objects::signalling::{self, Signalling};
 use ckpt_objects::sysv::Row;
 use ckpt_objects::terminal::{self, Group};
 use ckpt_objects::thread::{Rseq, ThreadState};
@@ -114,6 +116,9 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
     processes.sort_by_key(|process| process.pid);
     surveyor.observe_terminals(&mut processes)?;
     let open_files = surveyor.open_files()?;
+    let signalling = surveyor.signalling()?;
+    // The launcher's own files are replaced, and with them what they have locked.
+    surveyor.locks.all.retain(|lock| open_files.get(lock.file as usize).is_some_and(|file| file.inherited.is_none()));
     surveyor.read_shared_memory(&mut plans)?;
     surveyor.read_system_v_memory(&mut plans)?;
     let system_v = surveyor.ipc.system_v()?;
@@ -130,6 +135,8 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
             processes,
             open_files,
             pipes: surveyor.pipes,
+            locks: surveyor.locks.all,
+            signalling,
             terminals: surveyor.terminals.terminals,
             shared_memory: surveyor.objects,
             system_v,
@@ -148,6 +155,7 @@ struct Surveyor<'a> {
     pids: HashMap<HostPid, NsPid>,
     descriptions: Descriptions,
     terminals: terminal::Observer,
+    locks: Locks,
     pipes: Vec<PipeState>,
     pipe_index: HashMap<(u64, u64), u32>,
     objects: Vec<SharedMemory>,
@@ -181,6 +189,7 @@ impl<'a> Surveyor<'a> {
             pids,
             descriptions: Descriptions::default(),
             terminals: terminal::Observer::default(),
+            locks: Locks::default(),
             pipes: Vec::new(),
             pipe_index: HashMap::new(),
             objects: Vec::new(),
@@ -309,7 +318,17 @@ impl<'a> Surveyor<'a> {
 
     fn descriptors(&mut self, process: &FrozenProcess) -> Result<Vec<FdEntry>, ObserveError> {
         let seen = descriptors(process.live, process.agent_socket)?;
-        Ok(seen.into_iter().map(|descriptor| self.descriptions.entry(descriptor)).collect())
+        let mut entries = Vec::new();
+        for descriptor in seen {
+            let locked = descriptor.info.windows(5).any(|word| word == b"lock:").then(|| descriptor.clone());
+            let entry = self.descriptions.entry(descriptor);
+            if let Some(descriptor) = locked {
+                let seen = self.locks.see(process.ns_pid, entry, &descriptor.info);
+                seen.map_err(|error| self.refuse_descriptor(&descriptor, &error.to_string()))?;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
     }
 
     fn memory(
@@ -528,6 +547,34 @@ impl<'a> Surveyor<'a> {
                 flags: flags | keep_zero | PlanFlag::COPY_FIRST | PlanFlag::SHARED,
             });
             ranges.push((start, end));
+        }
+    }
+
+    /// Descriptions that send signals.
+    fn signalling(&self) -> Result<Vec<Signalling>, ObserveError> {
+        let mut all = Vec::new();
+        for (file, descriptor) in (0u32..).zip(self.descriptions.all()) {
+            let owner = self.frozen.processes.iter().find(|process| process.live == descriptor.pid);
+            let Some(owner) = owner.filter(|_| (0..3).all(|fd| !is_own(descriptor, fd))) else { continue };
+            let found = signalling::observe(file, owner.ns_pid, descriptor, |kind, host| self.signalled(kind, host));
+            all.extend(found.map_err(|error| self.refuse_descriptor(descriptor, &error.to_string()))?);
+        }
+        Ok(all)
+    }
+
+    /// The job's number of a thread, process or group.
+    fn signalled(&self, kind: i32, host: HostPid) -> Option<NsPid> {
+        match kind {
+            signalling::F_OWNER_PGRP => self.frozen.processes.iter().find_map(|process| {
+                let (group, ..) = group_session_and_terminal(process.live).ok()?;
+                (group == host.0).then(|| self.ids(process.ns_pid, &process.status, Life::Zombie { status: 0 }).pgid)
+            }),
+            signalling::F_OWNER_TID => self
+                .frozen
+                .processes
+                .iter()
+                .find_map(|process| Status::of_thread(process.pid, host).ok().map(|status| status.ns_pid())),
+            _ => self.pids.get(&host).copied(),
         }
     }
 

@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::clocks::Clocks;
 use crate::file::{FileIdentity, OpenFile};
+use crate::file_lock::FileLock;
 use crate::pipe::PipeState;
 use crate::process::ProcessState;
 use crate::shared_memory::SharedMemory;
+use crate::signalling::Signalling;
 use crate::sysv::SystemV;
 use crate::terminal::Terminals;
 use crate::{FilePath, NsPid};
@@ -24,6 +26,10 @@ pub struct JobState {
     pub open_files: Vec<OpenFile>,
     /// Every pipe and named pipe that an open file description is an end of.
     pub pipes: Vec<PipeState>,
+    /// File locks and leases.
+    pub locks: Vec<FileLock>,
+    /// Descriptions that send signals.
+    pub signalling: Vec<Signalling>,
     /// Every terminal.
     pub terminals: Terminals,
     /// Every shared memory object that a process maps or has open.

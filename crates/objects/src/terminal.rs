@@ -21,7 +21,7 @@ mod observe;
 mod own;
 mod rebuild;
 
-pub use observe::{Group, Observer, TerminalError};
+pub use observe::{Group, Observer, TerminalError, is_terminal};
 pub use own::{OwnTerminal, standard};
 pub use rebuild::{give_up, hang_up, open_slave, prepare, seal, set_foreground, settle, take};
 

@@ -134,7 +134,7 @@ fn duplicate(fd: BorrowedFd<'_>, not: RawFd) -> Result<OwnedFd, Errno> {
 }
 
 /// Gives a file a number for as long as `with` looks at it. Who had that number has it again afterwards.
-fn with_number<T>(fd: &OwnedFd, number: RawFd, with: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>) -> Result<T, Errno> {
+pub fn with_number<T>(fd: &OwnedFd, number: RawFd, with: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>) -> Result<T, Errno> {
     use std::os::fd::AsRawFd;
     let dup2 = |from: RawFd, flags: i32| {
         // SAFETY: takes numbers only. Whoever owns `number` finds it as it was when this function returns.

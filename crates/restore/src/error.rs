@@ -56,6 +56,14 @@ pub enum RestoreError {
         /// What else would help.
         hint: &'static str,
     },
+    /// Somebody else has a lock.
+    #[error("{path} is locked by {who}, and the job had it locked; let that end first", path = .path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// Who has it.
+        who: String,
+    },
     /// Memory is short.
     #[error("the job needs {} MiB of memory, and this machine has {} MiB available; free memory or use another machine", .needed >> 20, .available >> 20)]
     OutOfMemory {

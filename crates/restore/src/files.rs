@@ -20,6 +20,7 @@ use rustix::process::Resource;
 use crate::epolls;
 use crate::error::ProcessError;
 use crate::family::Restart;
+use crate::locks;
 use crate::memory;
 use crate::terminals;
 
@@ -101,6 +102,8 @@ impl Builder<'_> {
                 self.files.unset.push((fd, i));
             }
         }
+        locks::take_of_descriptions(restart, &mut open, |fd| lift(fd, lowest))?;
+        self.files.unset.extend(locks::leased(job).filter_map(|index| Some((open.get(index).copied()??, index))));
         self.set_modes()?;
         epolls::register_common(self.restart, &open)?;
         self.files.open = open;
@@ -273,7 +276,8 @@ pub fn set(restart: &Restart<'_>, files: &Files, fd: BorrowedFd<'_>, index: usiz
             }
         }),
         _ => Ok(()),
-    }
+    }?;
+    locks::take_leases(restart.job, fd, index)
 }
 
 /// The descriptors that [`set`] uses beside those of `files.unset`: of files whose names are gone, and that are watched.

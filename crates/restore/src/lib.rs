@@ -22,6 +22,7 @@ mod error;
 mod family;
 mod files;
 mod holes;
+mod locks;
 mod memory;
 mod namespaces;
 mod paths;
@@ -118,6 +119,7 @@ pub fn restore(
     let mapped = checks::mapped_files(job, &paths)?;
     checks::open_files(job, &paths)?;
     checks::memory(reader)?;
+    locks::check(job, &paths)?;
 
     let living = job.processes.iter().filter(|process| matches!(process.life, Life::Alive(_))).count();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);

@@ -31,6 +31,7 @@ use crate::error::ProcessError;
 use crate::family::{self, Restart};
 use crate::files::Files;
 use crate::holes::{PAGE, Ranges, TASK_SIZE};
+use crate::locks;
 use crate::memory::{self, Layout, PR_SET_VMA, PR_SET_VMA_ANON_NAME, Sources};
 use crate::restorer::{Check, Operations, Region, Step};
 use crate::timers;
@@ -486,6 +487,10 @@ impl Builder<'_> {
         if let Some(rseq) = thread.rseq {
             let args = [rseq.address, rseq.len.into(), 0, rseq.signature.into()];
             list.call(Step::Rseq, Check::Success, nr::__NR_rseq, &args);
+        }
+        if finishes {
+            locks::record_locks(self.restart.job, self.process.pid, region, &mut list)?;
+            locks::signals(self.restart.job, self.process.pid, region, &mut list)?;
         }
         let gate = region.gate();
         list.arrive(gate + std::mem::offset_of!(Control, arrived) as u64);

@@ -256,10 +256,12 @@ pub enum Step {
     Dumpable,
     Timer,
     MakeTimer,
+    FileLock,
+    Owner,
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 39] = [
+    const ALL: [(Self, &'static str); 41] = [
         (Self::Unmap, "unmapping its memory before the job's takes its place"),
         (Self::Move, "moving memory to its address"),
         (Self::Map, "mapping memory"),
@@ -299,6 +301,8 @@ impl Step {
         (Self::Dumpable, "setting the dumpable flag"),
         (Self::Timer, "arming a timer"),
         (Self::MakeTimer, "making a timer with its id"),
+        (Self::FileLock, "taking a file lock that it had"),
+        (Self::Owner, "setting whom a file sends signals"),
     ];
 
     fn describe(number: u32) -> &'static str {

@@ -39,6 +39,8 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         processes: processes.iter().map(|&(pid, ppid, pgid, sid)| process(pid, ppid, pgid, sid)).collect(),
         open_files: Vec::new(),
         pipes: Vec::new(),
+        locks: Vec::new(),
+        signalling: Vec::new(),
         terminals: Default::default(),
         shared_memory: Vec::new(),
         system_v: Default::default(),

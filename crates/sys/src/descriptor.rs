@@ -41,3 +41,28 @@ pub fn with_file_handle<T>(mount: i32, handle_type: i32, handle: &[u8], with: im
     let _ = unsafe { syscall!(nr::__NR_close, fd) };
     Ok(result)
 }
+
+/// fcntl(2) with a command that takes a number, or nothing.
+pub fn fcntl(fd: i32, command: u32, argument: u64) -> Result<u64, Errno> {
+    // Commands of x86-64 that take a pointer: F_GETLK to F_SETLKW, F_SETOWN_EX to F_GETOWNER_UIDS, F_OFD_*, F_*_RW_HINT.
+    if matches!(command, 5..=7 | 15..=17 | 36..=38 | 1035..=1038) {
+        return Err(Errno(22)); // EINVAL
+    }
+    // SAFETY: takes no pointer.
+    unsafe { syscall!(nr::__NR_fcntl, fd, command, argument) }
+}
+
+/// fcntl(2), `F_OFD_SETLK`: sets a record lock of an open file description, given as a `struct flock` of x86-64.
+pub fn set_record_lock(fd: i32, lock: &[u64; 4]) -> Result<(), Errno> {
+    const F_OFD_SETLK: u32 = 37;
+    // SAFETY: `lock` is read, has the size of the struct, and lives over the call.
+    unsafe { syscall!(nr::__NR_fcntl, fd, F_OFD_SETLK, lock.as_ptr()) }.map(|_| ())
+}
+
+/// fcntl(2), `F_GETOWN_EX`: the kind (`F_OWNER_*`) and number of whom a descriptor sends signals to; the number is 0 if nobody.
+pub fn owner(fd: i32) -> Result<(i32, i32), Errno> {
+    const F_GETOWN_EX: u32 = 16;
+    let mut owner = [0i32; 2];
+    // SAFETY: the command writes two numbers of four bytes, and `owner` lives over the call.
+    unsafe { syscall!(nr::__NR_fcntl, fd, F_GETOWN_EX, owner.as_mut_ptr()) }.map(|_| (owner[0], owner[1]))
+}

@@ -117,6 +117,8 @@ fn state(generation: u64) -> JobState {
             open(0o2001, 90, None, OpenFileKind::Regular(log)),
         ],
         pipes: vec![PipeState { path: None, capacity: 65536, packets: vec![vec![1, 2, 3]] }],
+        locks: Vec::new(),
+        signalling: Vec::new(),
         terminals: Default::default(),
         shared_memory: Vec::new(),
         system_v: Default::default(),
