@@ -1,10 +1,13 @@
 // Tests that a job with an object that is not kept runs on: makes the object named by the argument, waits, and uses nothing of it.
+// @refused Huge pages of hugetlbfs: anonymous mappings, private and shared, memfds, System V shared memory (use transparent huge pages)
 // It ends with 77 where this machine does not allow the object.
 #include "check.h"
 #include <fcntl.h>
 #include <linux/perf_event.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
 
 static int make(const char *object) {
     if (strcmp(object, "fanotify") == 0) return (int)syscall(SYS_fanotify_init, FAN_REPORT_FID, O_RDONLY);
@@ -18,6 +21,24 @@ static int make(const char *object) {
         struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE, .size = sizeof attr, .config = PERF_COUNT_SW_TASK_CLOCK};
         attr.exclude_kernel = attr.exclude_hv = 1;
         return (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+    }
+    // Without reserving any: the machine need not have huge pages for that.
+    if (strcmp(object, "hugetlb") == 0 || strcmp(object, "hugetlb_shared") == 0) {
+        int flags = (strcmp(object, "hugetlb") == 0 ? MAP_PRIVATE : MAP_SHARED) | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE;
+        return mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? -1 : 0;
+    }
+    if (strcmp(object, "hugetlb_memfd") == 0) {
+        int fd = memfd_create("huge", MFD_HUGETLB);
+        if (fd >= 0) CHECK(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0) != MAP_FAILED);
+        return fd;
+    }
+    if (strcmp(object, "hugetlb_open") == 0) return memfd_create("huge", MFD_HUGETLB);
+    if (strcmp(object, "hugetlb_segment") == 0) {
+        // Removed at once: it goes with the process.
+        int id = shmget(IPC_PRIVATE, 2 << 20, SHM_HUGETLB | SHM_NORESERVE | IPC_CREAT | 0600);
+        void *at = id < 0 ? (void *)-1 : shmat(id, NULL, 0);
+        if (id >= 0) shmctl(id, IPC_RMID, NULL);
+        return at == (void *)-1 ? -1 : 0;
     }
     if (strcmp(object, "pidfd") == 0) return (int)syscall(SYS_pidfd_open, 1, 0);
     if (strcmp(object, "inotify") == 0) {

@@ -41,6 +41,11 @@ refused! {
     userfaultfd: "a userfaultfd"
     io_uring: "an io_uring instance"
     perf_event: "a performance event"
+    hugetlb: "huge pages of hugetlbfs"
+    hugetlb_shared: "huge pages of hugetlbfs"
+    hugetlb_memfd: "huge pages of hugetlbfs"
+    hugetlb_open: "huge pages of hugetlbfs"
+    hugetlb_segment: "huge pages of hugetlbfs"
     pidfd: "a pidfd of a process outside of the job"
     inotify: "an inotify watch of a file that cannot be found"
 }

@@ -1,5 +1,6 @@
 //! Timers of timer_create(2).
 
+use ckpt_tests::sandbox::BOUND;
 use ckpt_tests::{Identity, Job, program_survives, survives};
 
 program_survives!(posix_timers);
@@ -13,5 +14,20 @@ survives!(ids_by_counting, Job::program("posix_timer_ids", 200, &[]).without("ti
 fn over_and_over() {
     for (program, rounds) in [("posix_timers", 400), ("posix_timer_ids", 300), ("cpu_timers", 300)] {
         Job::program(program, rounds, &[]).survives_chain(Identity::own(), 3);
+    }
+}
+
+/// On a kernel that does not list them, timers are refused by name; a job that has none is checkpointed.
+#[test]
+fn refused_where_the_kernel_does_not_list_them() {
+    for (program, refused) in [("posix_timer_ids", true), ("eventfds", false)] {
+        let job = Job::program(program, 60, &[]).without("timer_list");
+        let sandbox = job.sandbox(Identity::own());
+        let mut running = job.launch(&sandbox);
+        let code = running.wait(BOUND);
+        let messages = running.stderr();
+        assert_eq!(code, 0, "{messages}");
+        assert_eq!(messages.contains("has a timer of timer_create(2), which this kernel"), refused, "{messages}");
+        assert_eq!(messages.contains("ckpt: checkpoint 1:"), !refused, "{messages}");
     }
 }

@@ -39,6 +39,9 @@ const PROT_READ: u32 = 1;
 /// Magic number of tmpfs (statfs(2)).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
+/// Magic number of hugetlbfs (include/uapi/linux/magic.h).
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+
 /// What a survey gives.
 pub struct Survey {
     /// The job. Files that it maps are known by their paths and inodes only, until [`Survey::identify_files`].
@@ -396,7 +399,10 @@ impl<'a> Surveyor<'a> {
             self.segments.entry(row.identity.id).and_modify(|(_, attached)| *attached += 1);
             return Ok(Backing::SharedMemory { object, offset: mapping.offset });
         }
-        let (path, deleted) = split_deleted(&mapping.name);
+        let (mut path, mut deleted) = split_deleted(&mapping.name);
+        if deleted && let Some(name) = posix_name(&path, mapping.inode) {
+            (path, deleted) = (name, false);
+        }
         let anonymous = mapping.name.0 == b"/dev/zero (deleted)" || name.starts_with(b"[anon_shmem:");
         let memfd = path.0.strip_prefix(b"/memfd:");
         if !(anonymous || memfd.is_some() || deleted || mapping.may_write) {
@@ -684,12 +690,24 @@ impl<'a> Surveyor<'a> {
         let SeenDescriptor { device, inode, size, .. } = *descriptor;
         let through_proc = proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd));
         if let Some(name) = path.0.strip_prefix(b"/memfd:") {
+            if rustix::fs::statfs(&through_proc).is_ok_and(|stat| stat.f_type == HUGETLBFS_MAGIC) {
+                return Err(self.refuse_descriptor(descriptor, "huge pages of hugetlbfs"));
+            }
             let kind = SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: seals(&through_proc) };
             let object = self.object(inode, kind.clone());
             let known = &mut self.objects[object as usize];
             (known.size, known.kind) = (size, kind);
             self.object_files.insert(object, (through_proc, size));
             return Ok(OpenFileKind::SharedMemory { object });
+        }
+        let name = if deleted { posix_name(&path, inode) } else { Some(path.clone()) };
+        if let Some(path) = name.filter(|path| descriptor.links > 0 && path.0.starts_with(POSIX_MEMORY)) {
+            // Its contents are kept, unlike those of files that a restart finds again.
+            if let kind @ SharedMemoryKind::Named { in_memory: true, .. } = named_kind(path.clone()) {
+                let object = self.object(inode, kind);
+                self.objects[object as usize].size = size;
+                return Ok(OpenFileKind::Regular(RegularFile { path, size, device, inode, written: false }));
+            }
         }
         if !deleted && descriptor.links > 0 {
             return Ok(OpenFileKind::Regular(RegularFile { path, size, device, inode, written: false }));
@@ -733,6 +751,15 @@ impl<'a> Surveyor<'a> {
 
     /// Reads the objects that a descriptor is open on as a whole, here: a mapping may show only a part. They need not be handed over then.
     fn read_shared_memory(&mut self, plans: &mut [Vec<PlanEntry>]) -> Result<(), ObserveError> {
+        // So are files in memory that have names, where no process maps them as a whole.
+        for &object in self.object_index.values() {
+            let SharedMemory { size, ref kind, .. } = self.objects[object as usize];
+            if let SharedMemoryKind::Named { path, in_memory: true, .. } = kind
+                && !subtract(0, size, &self.object_ranges[object as usize]).is_empty()
+            {
+                self.object_files.insert(object, (path.as_path().to_owned(), size));
+            }
+        }
         for (object, (path, size)) in &self.object_files {
             let space = self.objects[*object as usize].space;
             let pieces = contents(path, *size).map_err(|source| ObserveError::Read {
@@ -762,6 +789,19 @@ fn flags_of(mapping: &Mapping) -> VmaFlags {
     flags
 }
 
+/// Where POSIX shared memory and named semaphores are (shm_overview(7)).
+const POSIX_MEMORY: &[u8] = b"/dev/shm/";
+
+/// The name of a file in memory that was made under another one, which is gone: the C library makes semaphores like that.
+fn posix_name(old: &FilePath, inode: u64) -> Option<FilePath> {
+    use std::os::unix::fs::DirEntryExt;
+    if !old.0.starts_with(POSIX_MEMORY) {
+        return None;
+    }
+    let mut files = std::fs::read_dir(old.as_path().parent()?).ok()?.flatten();
+    files.find(|file| file.ino() == inode).map(|file| FilePath::from(file.path().as_path()))
+}
+
 /// The name that a program gave its anonymous memory: `[anon:NAME]`.
 fn anonymous_name(mapping: &Mapping, backing: &Backing) -> Option<FilePath> {
     if *backing != Backing::Anonymous {
@@ -771,10 +811,12 @@ fn anonymous_name(mapping: &Mapping, backing: &Backing) -> Option<FilePath> {
 }
 
 fn named_kind(path: FilePath) -> SharedMemoryKind {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(path.as_path()).map_or(0o600, |meta| meta.permissions().mode() & 0o7777);
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let meta = std::fs::metadata(path.as_path());
+    let mode = meta.as_ref().map_or(0o600, |meta| meta.permissions().mode() & 0o7777);
+    let owner = meta.map_or((0, 0), |meta| (meta.uid(), meta.gid()));
     let in_memory = rustix::fs::statfs(path.as_path()).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
-    SharedMemoryKind::Named { path, mode, in_memory }
+    SharedMemoryKind::Named { path, mode, owner, in_memory }
 }
 
 fn seals(path: &Path) -> u32 {

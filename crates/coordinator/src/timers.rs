@@ -3,17 +3,30 @@
 use std::collections::HashMap;
 
 use ckpt_objects::observe::ObserveError;
+use ckpt_objects::older::Switch;
 use ckpt_objects::posix_timer::{self, CpuClock, Notify, PosixTimer, Target, TimerSignal};
 use ckpt_objects::process::Status;
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_wire::TimerRecord;
 
+use crate::door::Arg;
 use crate::freeze::FrozenProcess;
 use crate::survey::refuse;
 
+/// How many numbers of timers are tried where the kernel does not list them.
+const MOST_LOOKS: i32 = 10_000;
+
 /// The timers of a process, but for how they stand; its agent is told which there are.
 pub fn describe(process: &FrozenProcess, pids: &HashMap<HostPid, NsPid>) -> Result<Vec<PosixTimer>, ObserveError> {
-    let Some(seen) = posix_timer::observe(process.live)? else { return Ok(Vec::new()) };
+    let shown = if Switch::TimerList.is_off() { None } else { posix_timer::observe(process.live)? };
+    let Some(seen) = shown else {
+        if has_any(process).unwrap_or(false) {
+            let what =
+                "has a timer of timer_create(2), which this kernel (without CONFIG_CHECKPOINT_RESTORE) does not describe".into();
+            return Err(refuse(process, what, "delete it before a checkpoint, or use setitimer or timerfd"));
+        }
+        return Ok(Vec::new());
+    };
     let records: Vec<TimerRecord> = seen
         .iter()
         .map(|timer| TimerRecord { id: timer.id, clock: timer.clock, signal: timer.signal, ..TimerRecord::default() })
@@ -53,6 +66,23 @@ pub fn describe(process: &FrozenProcess, pids: &HashMap<HostPid, NsPid>) -> Resu
             PosixTimer { id: timer.id, clock: timer.clock, notify, interval_ns: 0, value_ns: 0, pending: 0 }
         })
         .collect())
+}
+
+/// Whether a process has timers, where the kernel does not list them. Their numbers rise: that of a new one is above all of the others'.
+fn has_any(process: &FrozenProcess) -> std::io::Result<bool> {
+    const SIGEV_NONE: u64 = 1;
+    if !process.makes_calls() {
+        return Ok(false);
+    }
+    // struct sigevent in the window, and behind it the number, and the time that is left.
+    process
+        .memory
+        .put(&[0, SIGEV_NONE << 32, 0, 0, 0, 0, 0, 0].iter().flat_map(|word: &u64| word.to_ne_bytes()).collect::<Vec<_>>());
+    process.call(libc::SYS_timer_create, &[libc::CLOCK_MONOTONIC.into(), Arg::Window(0), Arg::Window(64)])?;
+    let bytes = process.memory.get(68);
+    let new = bytes[64..].iter().rev().fold(0, |value, byte| value << 8 | i32::from(*byte));
+    process.call(libc::SYS_timer_delete, &[new.into()])?;
+    Ok((0..new.min(MOST_LOOKS)).any(|id| process.call(libc::SYS_timer_gettime, &[id.into(), Arg::Window(64)]).is_ok()))
 }
 
 /// Adds how the timers stand, when the agent has looked.

@@ -30,11 +30,13 @@ pub enum Switch {
     TimeNamespace,
     /// `PR_TIMER_CREATE_RESTORE_IDS`; without: timers are made and deleted until the id comes that is wanted.
     TimerIds,
+    /// `/proc/PID/timers`; without: timers of timer_create(2) are refused.
+    TimerList,
 }
 
 impl Switch {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::PagemapScan,
         Self::SchedulerNotes,
         Self::BlockedCall,
@@ -45,6 +47,7 @@ impl Switch {
         Self::Guards,
         Self::TimeNamespace,
         Self::TimerIds,
+        Self::TimerList,
     ];
 
     /// Its name in `CKPT_WITHOUT`.
@@ -61,6 +64,7 @@ impl Switch {
             Self::Guards => "guard_install",
             Self::TimeNamespace => "time_namespace",
             Self::TimerIds => "timer_ids",
+            Self::TimerList => "timer_list",
         }
     }
 

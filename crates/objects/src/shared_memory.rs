@@ -38,6 +38,8 @@ pub enum SharedMemoryKind {
         path: FilePath,
         /// Permission bits.
         mode: u32,
+        /// User and group.
+        owner: (u32, u32),
         /// It lies on a tmpfs.
         in_memory: bool,
     },

@@ -9,7 +9,7 @@ use ckpt_objects::file::{self, FileIdentity, OpenFile, OpenFileKind};
 use ckpt_objects::inotify::Watched;
 use ckpt_objects::memory::Backing;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
-use ckpt_objects::shared_memory::SharedMemoryKind;
+use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::{FilePath, JobState};
 use ckpt_sys::cpu;
 
@@ -201,6 +201,8 @@ pub fn open_files(job: &JobState, paths: &PathMap) -> Result<(), RestoreError> {
 fn open_file(job: &JobState, paths: &PathMap, description: &OpenFile, pid: i32) -> Result<(), RestoreError> {
     let use_ = "has open";
     match &description.kind {
+        // What lies in memory is made anew.
+        OpenFileKind::Regular(regular) if is_kept_in_memory(job, &regular.path) => Ok(()),
         OpenFileKind::Regular(regular) => present(&paths.resolve(&regular.path), regular.size, pid, use_),
         OpenFileKind::Directory { path } | OpenFileKind::Path { path } => {
             let path = paths.resolve(path);
@@ -241,6 +243,12 @@ fn open_file(job: &JobState, paths: &PathMap, description: &OpenFile, pid: i32) 
         | OpenFileKind::Signalfd(_)
         | OpenFileKind::Pidfd(_) => Ok(()),
     }
+}
+
+fn is_kept_in_memory(job: &JobState, file: &FilePath) -> bool {
+    let is_it =
+        |object: &SharedMemory| matches!(&object.kind, SharedMemoryKind::Named { path, in_memory: true, .. } if path == file);
+    job.shared_memory.iter().any(is_it)
 }
 
 fn present(path: &Path, size: u64, pid: i32, use_: &'static str) -> Result<(), RestoreError> {

@@ -11,7 +11,7 @@ use ckpt_image::ImageReader;
 use ckpt_objects::JobState;
 use ckpt_objects::file::{OpenFile, OpenFileKind, RegularFile};
 use ckpt_objects::shared_memory::SharedMemoryKind;
-use rustix::fs::{OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use crate::error::RestoreError;
 use crate::memory;
@@ -21,11 +21,16 @@ use crate::paths::PathMap;
 /// it has mapped shared.
 pub fn commit(job: &JobState, reader: &ImageReader, paths: &PathMap) -> Result<(), RestoreError> {
     for object in &job.shared_memory {
-        if let SharedMemoryKind::Named { path, .. } = &object.kind {
+        if let SharedMemoryKind::Named { path, in_memory, .. } = &object.kind {
             let path = paths.resolve(path);
             let file = writable(&path)?;
             // The job may have made it longer after the checkpoint; it cannot be shorter, except in memory.
             file.set_len(object.size).map_err(failed("give its size back to", &path))?;
+            if *in_memory && object.size > 0 {
+                // The image holds all of it: what it does not hold was a hole.
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(&file, hole, 0, object.size).map_err(|error| failed("empty", &path)(error.into()))?;
+            }
             memory::write_back(reader, object.space, &file, &path, object.size)?;
         }
     }

@@ -17,7 +17,9 @@ use crate::rebuild::RebuildError;
 /// system that is gone is made anew.
 pub fn rebuild(object: &SharedMemory, path: Option<&Path>) -> Result<OwnedFd, RebuildError> {
     match (&object.kind, path) {
-        (SharedMemoryKind::Named { mode, in_memory, .. }, Some(path)) => named(path, *mode, *in_memory, object.size),
+        (SharedMemoryKind::Named { mode, owner, in_memory, .. }, Some(path)) => {
+            named(path, *mode, in_memory.then_some(*owner), object.size)
+        }
         (SharedMemoryKind::Unlinked { .. }, Some(path)) => file::rebuild_unnamed(path, object.size),
         (SharedMemoryKind::Memfd { name, .. }, _) => memfd(&name.0, object.size),
         _ => memfd(b"anonymous", object.size),
@@ -30,16 +32,20 @@ pub fn seal(fd: &OwnedFd, seals: u32) -> Result<(), RebuildError> {
         .map_err(RebuildError::file("seal", Path::new("shared memory")))
 }
 
-fn named(path: &Path, mode: u32, in_memory: bool, size: u64) -> Result<OwnedFd, RebuildError> {
-    match rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        Err(Errno::NOENT) if in_memory => {
+/// `owner` is whom it is given where it must be made anew, which is done in memory only.
+fn named(path: &Path, mode: u32, owner: Option<(u32, u32)>, size: u64) -> Result<OwnedFd, RebuildError> {
+    match (rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()), owner) {
+        (Err(Errno::NOENT), Some((uid, gid))) => {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(RebuildError::open(path))?;
+            // Only root can give it to another; whoever else restarts a job was its owner.
+            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+            let _ = rustix::fs::fchown(&fd, Some(uid), Some(gid));
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode & 0o7777)).map_err(RebuildError::file("set the mode of", path))?;
             rustix::fs::ftruncate(&fd, size).map_err(RebuildError::file("give its size to", path))?;
             Ok(fd)
         }
-        other => other.map_err(RebuildError::open(path)),
+        (other, _) => other.map_err(RebuildError::open(path)),
     }
 }
 
@@ -68,7 +74,8 @@ mod tests {
     #[test]
     fn a_named_object_in_memory_is_made_anew_and_another_is_refused() {
         let path = std::env::temp_dir().join(format!("ckpt-shm-{}", std::process::id()));
-        let kind = |in_memory| SharedMemoryKind::Named { path: FilePath::from(path.as_path()), mode: 0o600, in_memory };
+        let kind =
+            |in_memory| SharedMemoryKind::Named { path: FilePath::from(path.as_path()), mode: 0o600, owner: (0, 0), in_memory };
         let object = |in_memory| SharedMemory { space: 1, size: 4096, kind: kind(in_memory) };
         assert!(matches!(rebuild(&object(false), Some(&path)), Err(RebuildError::Open { .. })));
         let fd = rebuild(&object(true), Some(&path)).unwrap();

@@ -1,0 +1,43 @@
+//! What processes share by a name or by memory: POSIX shared memory and semaphores, locks in shared memory.
+
+use ckpt_tests::sandbox::BOUND;
+use ckpt_tests::{Identity, Job, program_survives};
+
+program_survives!(posix_shared_memory);
+program_survives!(posix_semaphores, "posix_semaphores", 120);
+program_survives!(process_shared_locks, "process_shared_locks", 120);
+program_survives!(priority_inheritance, "priority_inheritance", 120);
+
+/// Restarted three times over.
+#[test]
+fn over_and_over() {
+    for (program, rounds) in
+        [("posix_shared_memory", 400), ("posix_semaphores", 200), ("process_shared_locks", 200), ("priority_inheritance", 200)]
+    {
+        Job::program(program, rounds, &[]).survives_chain(Identity::own(), 3);
+    }
+}
+
+/// On a machine that was started anew `/dev/shm` is empty.
+#[test]
+fn objects_in_memory_are_made_anew() {
+    for (name, rounds) in [("posix_shared_memory", 200), ("posix_semaphores", 80)] {
+        for identity in [Identity::Root, Identity::User] {
+            identity.run(|identity| {
+                let tag = format!("-{identity:?}-{}", std::process::id());
+                let job = Job::program(name, rounds, &[&tag]);
+                let sandbox = job.sandbox(identity);
+                let images = job.killed(&sandbox);
+                let ours = |file: &std::fs::DirEntry| file.file_name().to_string_lossy().ends_with(&tag);
+                let files: Vec<_> = std::fs::read_dir("/dev/shm").expect("/dev/shm").flatten().filter(ours).collect();
+                assert!(!files.is_empty());
+                for file in &files {
+                    std::fs::remove_file(file.path()).expect("a file of the job's");
+                }
+                let code = job.restart(&sandbox, &images, 1).wait(BOUND);
+                let output = job.output(&sandbox, code, 2);
+                assert_eq!(code, 0, "{}", output.told());
+            });
+        }
+    }
+}
