@@ -157,6 +157,8 @@ pub struct Checkpointer {
     pub terminal: Option<ckpt_objects::terminal::Settings>,
     /// `PAGEMAP_SCAN` and its like may be used.
     pub features: u32,
+    /// Processes that made sockets of the job's at a restart, and have ended: their numbers here and in its namespace.
+    pub makers: Vec<(HostPid, ckpt_objects::NsPid)>,
     /// Set when a checkpoint that is being written is not wanted any more.
     pub cancelled: AtomicBool,
 }
@@ -181,7 +183,8 @@ impl Checkpointer {
 
         let settings = Settings { signal: info.signal, features: self.features, slots: 2 * self.workers as u32 + 2 };
         let frozen = freeze(&self.anchor, &self.listener, &settings)?;
-        let context = Context { reaper: self.anchor.reaper, info, agent: self.agent.clone(), terminal: self.terminal };
+        let (agent, makers) = (self.agent.clone(), self.makers.clone());
+        let context = Context { reaper: self.anchor.reaper, info, agent, terminal: self.terminal, makers };
         let clocks = frozen.processes.first().map_or_else(Clocks::own, |process| clocks::observe(process.live));
         let mut survey = survey(&frozen, context, machine::observe(clocks))?;
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };

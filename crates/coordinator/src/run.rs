@@ -114,6 +114,8 @@ pub struct Restarted {
     pub terminal: Option<OwnTerminal>,
     /// Processes of the job are in the restart's own session and process group.
     pub shares_session: bool,
+    /// Processes that made sockets of the job's, and have ended: their numbers here and in its namespace.
+    pub makers: Vec<(HostPid, NsPid)>,
 }
 
 /// How the coordinator learns what becomes of the job.
@@ -205,7 +207,12 @@ pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<
     let signals = Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?;
     let watch = Watch::Report(restarted.report);
     let terminal = Terminal { own: restarted.terminal, shared: restarted.shares_session, is_new: true };
-    Coordinator::new(restarted.info, restarted.reaper, listener, agent, watch, signals, terminal, reporter)?.run()
+    let mut coordinator =
+        Coordinator::new(restarted.info, restarted.reaper, listener, agent, watch, signals, terminal, reporter)?;
+    if let Some(checkpointer) = Arc::get_mut(&mut coordinator.checkpointer) {
+        checkpointer.makers = restarted.makers;
+    }
+    coordinator.run()
 }
 
 fn check_directory(dir: &Path) -> io::Result<()> {
@@ -327,6 +334,7 @@ impl Coordinator {
             workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             terminal: terminal.own.as_ref().map(|own| own.settings),
             features: features(),
+            makers: Vec::new(),
             cancelled: AtomicBool::new(false),
         };
         let interval = info.settings.interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());

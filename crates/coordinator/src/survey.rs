@@ -15,6 +15,7 @@ use ckpt_objects::file_lock::Locks;
 use ckpt_objects::job::{JobInfo, Machine};
 use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
+use ckpt_objects::pidfd::PidfdState;
 use ckpt_objects::pipe::{self, PipeState};
 use ckpt_objects::process::{
     AgentPlace, Life, LiveProcess, ProcessSettings, ProcessState, Status, group_session_and_terminal, limits, oom_score_adj,
@@ -23,6 +24,7 @@ use ckpt_objects::process::{
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
 use ckpt_objects::signalling::{self, Signalling};
+use ckpt_objects::socket::{self, Sockets};
 use ckpt_objects::sysv::Row;
 use ckpt_objects::terminal::{self, Group};
 use ckpt_objects::thread::{Rseq, ThreadState};
@@ -101,6 +103,8 @@ pub struct Context {
     pub agent: FilePath,
     /// The settings of the launcher's terminal when it took that over.
     pub terminal: Option<terminal::Settings>,
+    /// Processes that made sockets of the job's at a restart, and have ended: their numbers here and in its namespace.
+    pub makers: Vec<(HostPid, NsPid)>,
 }
 
 /// Surveys a frozen job.
@@ -117,6 +121,7 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
         processes.push(surveyor.zombie(member)?);
     }
     processes.sort_by_key(|process| process.pid);
+    surveyor.sockets()?;
     surveyor.observe_terminals(&mut processes)?;
     let open_files = surveyor.open_files()?;
     let signalling = surveyor.signalling()?;
@@ -141,6 +146,7 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
             locks: surveyor.locks.all,
             signalling,
             terminals: surveyor.terminals.terminals,
+            sockets: surveyor.sockets.states,
             shared_memory: surveyor.objects,
             system_v,
             mapped_files: surveyor.mapped_files,
@@ -161,6 +167,7 @@ struct Surveyor<'a> {
     locks: Locks,
     pipes: Vec<PipeState>,
     pipe_index: HashMap<(u64, u64), u32>,
+    sockets: Sockets,
     objects: Vec<SharedMemory>,
     /// Shared memory objects by inode; device numbers in `maps` and of `stat` differ on some file systems.
     object_index: HashMap<u64, u32>,
@@ -195,6 +202,7 @@ impl<'a> Surveyor<'a> {
             locks: Locks::default(),
             pipes: Vec::new(),
             pipe_index: HashMap::new(),
+            sockets: Sockets::default(),
             objects: Vec::new(),
             object_index: HashMap::new(),
             ipc,
@@ -614,12 +622,20 @@ impl<'a> Surveyor<'a> {
         for (at, descriptor) in seen.iter().enumerate() {
             let inherited = (0..3u8).find(|fd| is_own(descriptor, i32::from(*fd)));
             let terminal = self.terminals.kinds.remove(&at);
-            let kind = match terminal.map_or_else(|| self.open_file_kind(descriptor), Ok) {
+            let socket = self.sockets.of_file(at).map(|socket| OpenFileKind::Socket { socket });
+            let kind = match terminal.or(socket).map_or_else(|| self.open_file_kind(descriptor), Ok) {
                 // What is the launcher's own need not be understood: it is replaced.
                 Err(_) if inherited.is_some() => OpenFileKind::Device { path: descriptor.link.clone(), rdev: descriptor.rdev },
                 other => other?,
             };
             files.push(OpenFile { flags: descriptor.flags, position: descriptor.position, inherited, kind });
+        }
+        for (socket, file) in self.sockets.in_flight() {
+            let kind = files.get(file as usize).map(|file| &file.kind);
+            if matches!(kind, Some(OpenFileKind::Proc { .. } | OpenFileKind::Pidfd(PidfdState { process: Some(_) }))) {
+                let holder = (0..seen.len()).find(|&file| self.sockets.of_file(file) == Some(socket)).unwrap_or(0);
+                return Err(self.refuse_descriptor(&seen[holder], "a socket with a pidfd or a file of /proc in flight"));
+            }
         }
         // Written by any description of the job's.
         let written: Vec<(u64, u64)> = seen
@@ -674,6 +690,27 @@ impl<'a> Surveyor<'a> {
             other => return Err(self.refuse_descriptor(descriptor, &event::describe(other))),
         };
         state.map_err(|error| self.refuse_descriptor(descriptor, &error.to_string()))
+    }
+
+    /// Looks at all sockets, and adds files that are only in flight between them to the descriptions.
+    fn sockets(&mut self) -> Result<(), ObserveError> {
+        // Outside of any restart the numbers are the same here, also those of the dead.
+        let same = self.frozen.processes.iter().all(|process| process.pid.0 == process.ns_pid.0);
+        let makers: HashMap<HostPid, NsPid> = self.context.makers.iter().copied().collect();
+        let number = |pid: i32| match self.pids.get(&HostPid(pid)).or_else(|| makers.get(&HostPid(pid))) {
+            Some(number) => number.0,
+            None if same => pid,
+            None => 0,
+        };
+        let strict = self.context.info.settings.strict;
+        let mut descriptions = std::mem::take(&mut self.descriptions);
+        let sockets = socket::observe::observe(&mut descriptions, &number, strict);
+        self.descriptions = descriptions;
+        self.sockets = sockets.map_err(|(descriptor, error)| match self.refuse_descriptor(&descriptor, &error.to_string()) {
+            ObserveError::Refused { pid, name, what, .. } => ObserveError::Refused { pid, name, what, remedy: error.remedy() },
+            other => other,
+        })?;
+        Ok(())
     }
 
     fn refuse_descriptor(&self, descriptor: &SeenDescriptor, what: &str) -> ObserveError {

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 mod observe;
 
-#[cfg(test)]
 pub(crate) use observe::see;
 pub use observe::{Descriptions, SeenDescriptor, descriptors, info_field, is_own};
 

@@ -101,6 +101,11 @@ pub enum OpenFileKind {
         /// The path that it was opened by.
         path: FilePath,
     },
+    /// A socket.
+    Socket {
+        /// Index into [`crate::JobState::sockets`].
+        socket: u32,
+    },
     /// A pidfd, which must be opened when its process is there, by each process that has it.
     Pidfd(PidfdState),
 }

@@ -9,6 +9,7 @@ use crate::pipe::PipeState;
 use crate::process::ProcessState;
 use crate::shared_memory::SharedMemory;
 use crate::signalling::Signalling;
+use crate::socket::SocketState;
 use crate::sysv::SystemV;
 use crate::terminal::Terminals;
 use crate::{FilePath, NsPid};
@@ -32,6 +33,8 @@ pub struct JobState {
     pub signalling: Vec<Signalling>,
     /// Every terminal.
     pub terminals: Terminals,
+    /// Every socket: those that an open file description is.
+    pub sockets: Vec<SocketState>,
     /// Every shared memory object that a process maps or has open.
     pub shared_memory: Vec<SharedMemory>,
     /// System V semaphores and message queues.
@@ -92,6 +95,8 @@ pub struct Settings {
     pub wait_all: bool,
     /// What a signal to the coordinator does: `(signal number, action)` as on the command line.
     pub on: Vec<(i32, String)>,
+    /// Sockets that lead outside of the job are refused.
+    pub strict: bool,
     /// Exit code after a checkpoint that stopped the job.
     pub stop_exit_code: u8,
 }

@@ -241,6 +241,7 @@ fn open_file(job: &JobState, paths: &PathMap, description: &OpenFile, pid: i32) 
         | OpenFileKind::Eventfd(_)
         | OpenFileKind::Timerfd(_)
         | OpenFileKind::Signalfd(_)
+        | OpenFileKind::Socket { .. }
         | OpenFileKind::Pidfd(_) => Ok(()),
     }
 }

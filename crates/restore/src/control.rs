@@ -110,12 +110,15 @@ pub enum Report {
     Failed(String),
     /// Something that the user should know; the restart goes on.
     Note(String),
+    /// A process that made sockets has had this number outside, and this one in the namespace.
+    Maker(i32, i32),
     /// Nobody is left who could report.
     End,
 }
 
 const FAILED: u32 = 0x4641_494c;
 const NOTE: u32 = 0x4e4f_5445;
+const MAKER: u32 = 0x4d41_4b45;
 
 /// A pipe keeps messages of up to this many bytes apart (`PIPE_BUF`).
 const MAX_MESSAGE: usize = 4096;
@@ -140,6 +143,10 @@ pub fn send(writer: impl AsFd, report: &Report) {
                 // Only an operation may have this length.
                 message.push(b' ');
             }
+        }
+        Report::Maker(outside, inside) => {
+            message.extend(MAKER.to_ne_bytes());
+            message.extend(format!("{outside} {inside}").as_bytes());
         }
         Report::Operation(_) | Report::End => return,
     }
@@ -166,6 +173,10 @@ pub fn receive(reader: impl AsFd) -> Option<Report> {
     let text = || String::from_utf8_lossy(message.get(4..).unwrap_or_default()).trim_end().to_owned();
     Some(match kind {
         Some(NOTE) => Report::Note(text()),
+        Some(MAKER) => {
+            let numbers: Vec<i32> = text().split(' ').filter_map(|word| word.parse().ok()).collect();
+            Report::Maker(numbers.first().copied().unwrap_or(0), numbers.get(1).copied().unwrap_or(0))
+        }
         Some(FAILED) => Report::Failed(text()),
         _ => Report::Failed("a process of the restart sent a report that makes no sense; please report this".to_owned()),
     })
@@ -187,6 +198,8 @@ mod tests {
                 other => panic!("{other:?}"),
             }
             assert!(matches!(receive(&reader), Some(Report::Note(note)) if note == "aside"));
+            send(&writer, &Report::Maker(54321, 7));
+            assert!(matches!(receive(&reader), Some(Report::Maker(54321, 7))));
         }
         drop(writer);
         assert!(matches!(receive(&reader), Some(Report::End)));

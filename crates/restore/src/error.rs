@@ -93,6 +93,26 @@ pub enum RestoreError {
         /// What to look at.
         remedy: &'static str,
     },
+    /// A socket led outside, and that is not wanted.
+    #[error(
+        "the {socket}, which process {pid} has open, led outside of the job, and its connection is lost (--strict); restart the job without --strict"
+    )]
+    Outside {
+        /// The socket.
+        socket: String,
+        /// Whose it is.
+        pid: i32,
+    },
+    /// Somebody else has the name of a socket.
+    #[error("the {socket}, which process {pid} has open, cannot be made again: {why}")]
+    Socket {
+        /// The socket.
+        socket: String,
+        /// Whose it is.
+        pid: i32,
+        /// What is in the way.
+        why: String,
+    },
     /// A call of the restart's own failed.
     #[error("cannot {what}: {source}")]
     Call {

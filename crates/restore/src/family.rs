@@ -36,6 +36,8 @@ pub struct Restart<'a> {
     pub reports: RawFd,
     /// Where the stand-in tells how the job's first process ended, and what signals came from the job.
     pub ends: RawFd,
+    /// The `/proc` outside.
+    pub processes: RawFd,
     /// Descriptors from this number on are none of the job's, as far as the limit allows.
     pub lowest: RawFd,
     /// How many threads each process may use to fill its memory.

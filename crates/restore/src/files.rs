@@ -22,6 +22,7 @@ use crate::error::ProcessError;
 use crate::family::Restart;
 use crate::locks;
 use crate::memory;
+use crate::sockets;
 use crate::terminals;
 
 /// The descriptors of the job's objects, in the process that made them and in all that it forked.
@@ -89,6 +90,7 @@ impl Builder<'_> {
         let (restart, lowest) = (self.restart, self.restart.lowest);
         terminals::build(restart, &mut self.files, &mut open, |fd| lift(fd.as_fd(), lowest))?;
         self.build_pipes(&mut open)?;
+        let sockets = sockets::build(self.restart, &mut open)?;
         for (i, description) in job.open_files.iter().enumerate() {
             if open[i].is_none() {
                 open[i] = match self.description(description)? {
@@ -105,6 +107,7 @@ impl Builder<'_> {
         locks::take_of_descriptions(restart, &mut open, |fd| lift(fd, lowest))?;
         self.files.unset.extend(locks::leased(job).filter_map(|index| Some((open.get(index).copied()??, index))));
         self.set_modes()?;
+        sockets.fill(&open)?;
         epolls::register_common(self.restart, &open)?;
         self.files.open = open;
         Ok(self.files)
@@ -192,6 +195,7 @@ impl Builder<'_> {
                 }
             }
             OpenFileKind::Pipe { .. } => return Err(ProcessError::Incomplete("a pipe that is open")),
+            OpenFileKind::Socket { .. } => return Err(ProcessError::Incomplete("a socket that is open")),
             OpenFileKind::Epoll(_) => epoll::rebuild(*flags)?,
             OpenFileKind::Eventfd(state) => eventfd::rebuild(state, *flags)?,
             OpenFileKind::Timerfd(state) => timerfd::rebuild(state, *flags)?,

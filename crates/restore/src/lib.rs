@@ -28,6 +28,7 @@ mod namespaces;
 mod paths;
 mod process;
 mod restorer;
+mod sockets;
 mod standin;
 mod terminals;
 #[cfg(test)]
@@ -45,7 +46,7 @@ use std::time::{Duration, Instant};
 use ckpt_image::ImageReader;
 use ckpt_objects::process::{Life, Status, children, status_if_there};
 use ckpt_objects::terminal::OwnTerminal;
-use ckpt_objects::{HostPid, JobState};
+use ckpt_objects::{HostPid, JobState, NsPid};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -65,6 +66,8 @@ use crate::tree::Tree;
 pub struct Options {
     /// Paths that moved: old and new prefix.
     pub maps: Vec<(PathBuf, PathBuf)>,
+    /// Refuse a job that had sockets which lead outside of it.
+    pub strict: bool,
 }
 
 /// A job that runs again.
@@ -83,6 +86,8 @@ pub struct RestoredJob {
     pub processes: usize,
     /// Threads in them.
     pub threads: usize,
+    /// Processes that made sockets of the job's, and have ended: their numbers here and in the namespace.
+    pub makers: Vec<(HostPid, NsPid)>,
     /// What the user should know, a line each.
     pub notes: Vec<String>,
     /// Processes of the job are in the session and process group of the restart.
@@ -118,6 +123,7 @@ pub fn restore(
     notes.extend(checks::moved_directory(job, &mut paths));
     let mapped = checks::mapped_files(job, &paths)?;
     checks::open_files(job, &paths)?;
+    notes.extend(sockets::check(job, &paths, options.strict)?);
     checks::memory(reader)?;
     locks::check(job, &paths)?;
 
@@ -126,6 +132,8 @@ pub fn restore(
     let control = Control::map().map_err(|errno| RestoreError::call("map a page")(std::io::Error::from_raw_os_error(errno.0)))?;
     let (reports, reports_in) = control::report_pipe().map_err(RestoreError::call("make a pipe"))?;
     let (ends, ends_in) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(RestoreError::call("make a pipe"))?;
+    let place = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let processes = rustix::fs::open("/proc", place, rustix::fs::Mode::empty()).map_err(RestoreError::call("open /proc"))?;
     let restart = Restart {
         job,
         reader,
@@ -135,6 +143,7 @@ pub fn restore(
         control,
         reports: reports_in.as_raw_fd(),
         ends: ends_in.as_raw_fd(),
+        processes: processes.as_raw_fd(),
         lowest: 3,
         fill_threads: (processors / living.max(1)).max(1),
         user_namespace: !privileged,
@@ -143,8 +152,9 @@ pub fn restore(
         gid,
     };
     let init = with_signals_blocked(|| namespaces::make_init(&restart))?;
-    drop((reports_in, ends_in));
-    let mut watcher = Watcher { job, tree: &tree, control, init: HostPid(init), reports, notes, seen: (0, Instant::now()) };
+    drop((reports_in, ends_in, processes));
+    let mut watcher =
+        Watcher { job, tree: &tree, control, init: HostPid(init), reports, notes, makers: Vec::new(), seen: (0, Instant::now()) };
     let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths)));
     let identity = outcome.and_then(|()| watcher.identify());
     let (stand_in, pid_namespace) = match identity {
@@ -166,8 +176,9 @@ pub fn restore(
         ends,
         processes: living,
         threads,
-        notes: watcher.notes,
         shares_session: terminal.adopted,
+        makers: watcher.makers,
+        notes: watcher.notes,
     })
 }
 
@@ -209,6 +220,8 @@ struct Watcher<'a> {
     init: HostPid,
     reports: OwnedFd,
     notes: Vec<String>,
+    /// Processes that made sockets: their numbers here and in the namespace.
+    makers: Vec<(HostPid, NsPid)>,
     /// How far they were, and since when.
     seen: (u64, Instant),
 }
@@ -269,6 +282,7 @@ impl Watcher<'_> {
             match control::receive(&self.reports) {
                 None => return Ok(()),
                 Some(Report::Note(note)) => self.notes.push(note),
+                Some(Report::Maker(outside, inside)) => self.makers.push((HostPid(outside), NsPid(inside))),
                 Some(Report::Operation(failure)) if failure.tolerated => self.notes.push(failure.to_string()),
                 Some(Report::Operation(failure)) => return Err(RestoreError::Operation(Box::new(failure))),
                 Some(Report::Failed(why)) => return Err(RestoreError::Process(why)),

@@ -113,7 +113,13 @@ fn out_of_the_way<'a>(restart: &Restart<'a>) -> Result<Restart<'a>, ProcessError
     let lowest = files::raise_limit(restart);
     // SAFETY: both are open, and borrowed for these calls only.
     let lift = |fd| files::lift(unsafe { BorrowedFd::borrow_raw(fd) }, lowest);
-    Ok(Restart { lowest, reports: lift(restart.reports)?, ends: lift(restart.ends)?, ..*restart })
+    Ok(Restart {
+        lowest,
+        reports: lift(restart.reports)?,
+        ends: lift(restart.ends)?,
+        processes: lift(restart.processes)?,
+        ..*restart
+    })
 }
 
 fn write(path: &str, text: &str) -> Result<(), ProcessError> {

@@ -42,6 +42,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         locks: Vec::new(),
         signalling: Vec::new(),
         terminals: Default::default(),
+        sockets: Vec::new(),
         shared_memory: Vec::new(),
         system_v: Default::default(),
         mapped_files: Vec::new(),

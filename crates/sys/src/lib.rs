@@ -12,5 +12,6 @@ pub mod probe;
 pub mod process;
 pub mod raw;
 pub mod sigframe;
+pub mod socket;
 pub mod sysv;
 pub mod terminal;

@@ -173,6 +173,10 @@ fn open_file(state: &JobState, file: &OpenFile) -> String {
             format!("pseudo-terminal {}{}", pty_name(state, *pty), if *hung_up { ", hung up" } else { "" })
         }
         OpenFileKind::OutsideTerminal { path } => format!("the launcher's terminal, as {}", printable(path)),
+        OpenFileKind::Socket { socket } => match state.sockets.get(*socket as usize) {
+            Some(socket) => printable(&socket.summary()),
+            None => format!("socket [{socket}]"),
+        },
         OpenFileKind::Pidfd(pidfd) => match pidfd.process {
             Some(pid) => format!("pidfd of process {pid}"),
             None => "pidfd of a process that has ended".to_owned(),

@@ -116,6 +116,7 @@ fn state(generation: u64) -> JobState {
             open(0, 0, None, OpenFileKind::Pipe { pipe: 0 }),
             open(0o2001, 90, None, OpenFileKind::Regular(log)),
         ],
+        sockets: Vec::new(),
         pipes: vec![PipeState { path: None, capacity: 65536, packets: vec![vec![1, 2, 3]] }],
         locks: Vec::new(),
         signalling: Vec::new(),

@@ -49,6 +49,9 @@ struct Arguments {
     /// Stay until the last process of the job has ended, not only the first
     #[arg(long)]
     wait_all: bool,
+    /// Refuse a checkpoint while a socket leads outside of the job, instead of losing that connection at a restart
+    #[arg(long)]
+    strict: bool,
     /// Print what this machine allows, and exit: with 0 where jobs can be checkpointed and restarted, else with 121
     #[arg(long)]
     check: bool,
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         compress: arguments.compress.to_string(),
         self_contained: arguments.self_contained,
         wait_all: arguments.wait_all,
+        strict: arguments.strict,
         on: Reactions::new(&arguments.on).to_settings(),
         stop_exit_code: arguments.checkpoint_exit_code,
     };

@@ -51,6 +51,9 @@ struct Arguments {
     /// Where files of the job are now whose paths began with OLD; may be given several times
     #[arg(long, value_name = "OLD=NEW", value_parser = parse_map)]
     map: Vec<(PathBuf, PathBuf)>,
+    /// Refuse a job with sockets that led outside of it, instead of letting it find them disconnected
+    #[arg(long)]
+    strict: bool,
     /// Say nothing but errors
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -99,7 +102,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> u8 {
     }
     let terminal = OwnTerminal::find();
     let restored = read_job(&selected.image).and_then(|job| {
-        let options = Options { maps: arguments.map.clone() };
+        let options = Options { maps: arguments.map.clone(), strict: arguments.strict };
         restore(&selected.image, &job, &options, terminal.as_ref()).map(|restored| (job, restored))
     });
     let (job, restored) = match restored {
@@ -109,8 +112,8 @@ fn run(arguments: &Arguments, reporter: Reporter) -> u8 {
     announce(&job, &restored, reporter);
     let mut info = job.info;
     info.settings = settings(&info.settings, arguments);
-    let RestoredJob { stand_in, pid_namespace, ends, shares_session, .. } = restored;
-    let restarted = Restarted { info, reaper: stand_in, pid_namespace, report: ends, terminal, shares_session };
+    let RestoredJob { stand_in, pid_namespace, ends, shares_session, makers, .. } = restored;
+    let restarted = Restarted { info, reaper: stand_in, pid_namespace, report: ends, terminal, shares_session, makers };
     match coordinate_restarted(restarted, reporter) {
         Ok(code) => code,
         Err(error) => {

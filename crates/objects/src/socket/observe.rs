@@ -1,0 +1,626 @@
+//! Observing all sockets of a job at once: who is connected to whom, and what is in flight between them.
+//!
+//! 1. Every socket that a process has open is duplicated, once ([`event::duplicate`]), and what waits in it is read. A message may hold
+//!    descriptors of files that nobody has open: these become descriptions of the job's too, and sockets among them are looked at as well.
+//! 2. The kernel's tables of sockets are read, if there is a socket: they tell who is connected to whom.
+//! 3. What TCP has not delivered yet is made to arrive, and read.
+//!
+//! Nothing of this can be seen by the job, which stands still.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::event::PollFlags;
+
+use super::diag::{self, InetEntry, UnixEntry};
+use super::options::{self, SO_NETNS_COOKIE, number};
+use super::queue::{self, Queued};
+use super::{Address, Credentials, Message, SocketKind, SocketState, io_error};
+use crate::descriptor::{Descriptions, SeenDescriptor, is_own, see};
+use crate::event;
+use crate::netlink_socket::NetlinkState;
+use crate::tcp_socket::drain::{self, TcpInfo};
+use crate::tcp_socket::{TcpLink, TcpState, WaitingConnection};
+use crate::udp_socket::UdpState;
+use crate::unix_socket::{SocketFile, UnixLink, UnixState};
+use crate::{FilePath, HostPid};
+
+/// Why a socket cannot be kept; each says what it is.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Its kind.
+    #[error("a socket of a kind that is not kept ({0})")]
+    Kind(String),
+    /// It is in another network namespace.
+    #[error("a socket of another network namespace")]
+    Namespace,
+    /// It sends signals.
+    #[error("a socket that sends signals (O_ASYNC)")]
+    Async,
+    /// TLS in the kernel and its like.
+    #[error("a TCP socket with a protocol above it (TCP_ULP)")]
+    Above,
+    /// What a client sent before it was accepted cannot be read.
+    #[error("the listening socket {0} with a connection that holds data and is not accepted yet")]
+    NotAccepted(Address),
+    /// An error that the program has not seen.
+    #[error("the socket {0} with an error that the program has not read yet")]
+    Failed(Address),
+    /// The kernel's answer would be lost.
+    #[error("a netlink socket with an answer that the program has not read yet")]
+    Answer,
+    /// Data that cannot be read.
+    #[error("the TCP socket {0}, which does not take what its peer is sending")]
+    Flow(Address),
+    /// Out-of-band data.
+    #[error("the UNIX socket {0} with out-of-band data")]
+    OutOfBand(Address),
+    /// Not allowed by `--strict`.
+    #[error("the {0}, which leads outside of the job (--strict)")]
+    Outside(String),
+    /// A call failed.
+    #[error("a socket (which cannot be read: {0})")]
+    Io(#[from] io::Error),
+}
+
+impl SocketError {
+    /// What the user can do.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotAccepted(_) | Self::Failed(_) | Self::Answer | Self::Flow(_) => {
+                "the next checkpoint will be tried as planned"
+            }
+            Self::Outside(_) => "close it before a checkpoint, or leave --strict out",
+            _ => "close it before a checkpoint",
+        }
+    }
+}
+
+/// A socket that cannot be kept, and a descriptor of it.
+pub type Refused = (Box<SeenDescriptor>, SocketError);
+
+/// All sockets of a job.
+#[derive(Default)]
+pub struct Sockets {
+    /// What is known of them.
+    pub states: Vec<SocketState>,
+    /// By their index in [`crate::JobState::open_files`].
+    index: HashMap<usize, u32>,
+    /// Files that are only in flight, for as long as they are looked at.
+    held: Vec<OwnedFd>,
+}
+
+impl Sockets {
+    /// The index of the socket that a description is, by its index in [`crate::JobState::open_files`].
+    #[must_use]
+    pub fn of_file(&self, file: usize) -> Option<u32> {
+        self.index.get(&file).copied()
+    }
+
+    /// The files in messages: indices into [`crate::JobState::open_files`], each with the socket that it waits in.
+    pub fn in_flight(&self) -> impl Iterator<Item = (u32, u32)> {
+        (0u32..).zip(&self.states).flat_map(|(socket, state)| {
+            let messages = match &state.kind {
+                SocketKind::Unix(unix) => &unix.messages[..],
+                _ => &[],
+            };
+            messages.iter().flat_map(|message| &message.files).map(move |&file| (socket, file))
+        })
+    }
+}
+
+/// A socket that was found.
+struct Found {
+    /// Index of its description.
+    file: usize,
+    descriptor: SeenDescriptor,
+    /// A duplicate.
+    fd: OwnedFd,
+    family: i32,
+    form: i32,
+    protocol: i32,
+    messages: Vec<Message>,
+}
+
+/// Observes all sockets among `descriptions`, and adds those that are only in flight. `number` gives the job's number of a process by its
+/// number here. `strict`: sockets that lead outside of the job are refused.
+pub fn observe(descriptions: &mut Descriptions, number: &dyn Fn(i32) -> i32, strict: bool) -> Result<Sockets, Refused> {
+    let mut sockets = Sockets::default();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < descriptions.all().len() {
+        let descriptor = &descriptions.all()[at];
+        if is_socket(descriptor) {
+            let descriptor = descriptor.clone();
+            let one = find(at, descriptor.clone(), descriptions, &mut sockets.held, number);
+            found.push(one.map_err(|error| (Box::new(descriptor), error))?);
+        }
+        at += 1;
+    }
+    if found.is_empty() {
+        return Ok(sockets);
+    }
+    sockets.index = found.iter().enumerate().map(|(socket, found)| (found.file, socket as u32)).collect();
+    let join = Join::new(&found).map_err(|error| (Box::new(found[0].descriptor.clone()), error))?;
+    for (socket, one) in found.iter().enumerate() {
+        let state = join.state(socket, one, number).and_then(|state| {
+            let outside = state.leads_outside() && strict;
+            if outside { Err(SocketError::Outside(state.describe())) } else { Ok(state) }
+        });
+        sockets.states.push(state.map_err(|error| (Box::new(one.descriptor.clone()), error))?);
+    }
+    Ok(sockets)
+}
+
+/// Whether a description is a socket that is to be kept: what is the launcher's own is replaced.
+fn is_socket(descriptor: &SeenDescriptor) -> bool {
+    descriptor.mode & libc::S_IFMT == libc::S_IFSOCK
+        && descriptor.flags & libc::O_PATH.cast_unsigned() == 0
+        && !(0..3).any(|fd| is_own(descriptor, fd))
+}
+
+fn find(
+    file: usize,
+    descriptor: SeenDescriptor,
+    descriptions: &mut Descriptions,
+    held: &mut Vec<OwnedFd>,
+    pid: &dyn Fn(i32) -> i32,
+) -> Result<Found, SocketError> {
+    let fd = event::duplicate(&descriptor)?;
+    let option = |name| number(&fd, libc::SOL_SOCKET, name).unwrap_or(-1);
+    let (family, form, protocol) = (option(libc::SO_DOMAIN), option(libc::SO_TYPE), option(libc::SO_PROTOCOL));
+    if descriptor.flags & libc::O_ASYNC.cast_unsigned() != 0 {
+        return Err(SocketError::Async);
+    }
+    let unix = family == libc::AF_UNIX;
+    let inet = matches!(family, libc::AF_INET | libc::AF_INET6);
+    let udp = inet && form == libc::SOCK_DGRAM && protocol == libc::IPPROTO_UDP;
+    let tcp = inet && form == libc::SOCK_STREAM && protocol == libc::IPPROTO_TCP;
+    if !(unix || udp || tcp || family == libc::AF_NETLINK) {
+        return Err(SocketError::Kind(kind_name(family, form, protocol)));
+    }
+    if cookie(&fd) != cookie(&fresh(family, form, protocol)?) {
+        return Err(SocketError::Namespace);
+    }
+    let queued = match form {
+        libc::SOCK_STREAM if unix => unix_stream(&fd)?,
+        _ if unix || udp => datagrams(&fd, unix)?,
+        _ => Vec::new(),
+    };
+    let messages = queued.into_iter().map(|queued| message(queued, descriptions, held, pid)).collect::<io::Result<_>>()?;
+    Ok(Found { file, descriptor, fd, family, form, protocol, messages })
+}
+
+fn kind_name(family: i32, form: i32, protocol: i32) -> String {
+    match family {
+        libc::AF_INET | libc::AF_INET6 => match (form, protocol) {
+            (libc::SOCK_RAW, _) => "raw IP".to_owned(),
+            (_, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6) => "ping".to_owned(),
+            (_, libc::IPPROTO_SCTP) => "SCTP".to_owned(),
+            (_, libc::IPPROTO_MPTCP) => "MPTCP".to_owned(),
+            (_, libc::IPPROTO_DCCP) => "DCCP".to_owned(),
+            (_, libc::IPPROTO_UDPLITE) => "UDP-Lite".to_owned(),
+            _ => format!("IP protocol {protocol}"),
+        },
+        libc::AF_PACKET => "AF_PACKET".to_owned(),
+        libc::AF_VSOCK => "AF_VSOCK".to_owned(),
+        libc::AF_ALG => "AF_ALG".to_owned(),
+        libc::AF_BLUETOOTH => "AF_BLUETOOTH".to_owned(),
+        libc::AF_CAN => "AF_CAN".to_owned(),
+        libc::AF_XDP => "AF_XDP".to_owned(),
+        libc::AF_TIPC => "AF_TIPC".to_owned(),
+        libc::AF_RDS => "AF_RDS".to_owned(),
+        _ => format!("address family {family}"),
+    }
+}
+
+/// What tells the socket's network namespace from others (Linux 5.14).
+fn cookie(fd: &OwnedFd) -> Option<[u8; 8]> {
+    let mut cookie = [0; 8];
+    ckpt_sys::socket::get_option(fd.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie).ok()?;
+    Some(cookie)
+}
+
+/// A new socket of this kind, which blocks.
+pub fn fresh(family: i32, form: i32, protocol: i32) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+    let family = AddressFamily::from_raw(u16::try_from(family).map_err(io::Error::other)?);
+    let protocol = std::num::NonZero::new(protocol.cast_unsigned()).map(Protocol::from_raw);
+    Ok(socket_with(family, SocketType::from_raw(form.cast_unsigned()), SocketFlags::CLOEXEC, protocol)?)
+}
+
+fn unix_stream(fd: &OwnedFd) -> Result<Vec<Queued>, SocketError> {
+    if number(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) {
+        return Ok(Vec::new());
+    }
+    if drain::events(fd)?.contains(PollFlags::PRI) {
+        return Err(SocketError::OutOfBand(Address::of(fd, false).unwrap_or_default()));
+    }
+    // Of a socket that was never connected it cannot be asked.
+    let total = ckpt_sys::socket::get_number(fd.as_raw_fd(), libc::FIONREAD as u32).unwrap_or(0);
+    Ok(queue::stream(fd, usize::try_from(total).unwrap_or(0))?)
+}
+
+fn datagrams(fd: &OwnedFd, unix: bool) -> Result<Vec<Queued>, SocketError> {
+    if number(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) {
+        return Ok(Vec::new());
+    }
+    let sequenced = unix && number(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_SEQPACKET);
+    let waiting = ckpt_sys::socket::get_number(fd.as_raw_fd(), libc::FIONREAD as u32).unwrap_or(0);
+    let events = drain::events(fd)?;
+    // A look would take the error away.
+    if events.contains(PollFlags::ERR) {
+        if waiting > 0 || events.contains(PollFlags::IN) && !sequenced {
+            return Err(SocketError::Failed(Address::of(fd, false).unwrap_or_default()));
+        }
+        return Ok(Vec::new());
+    }
+    // One that was never connected cannot be read either; one that has ended has nothing more.
+    if !events.contains(PollFlags::IN) || sequenced && waiting == 0 && events.contains(PollFlags::RDHUP) {
+        return Ok(Vec::new());
+    }
+    Ok(queue::datagrams(fd, unix)?)
+}
+
+/// A message with the descriptions of its descriptors.
+fn message(
+    queued: Queued,
+    descriptions: &mut Descriptions,
+    held: &mut Vec<OwnedFd>,
+    pid: &dyn Fn(i32) -> i32,
+) -> io::Result<Message> {
+    let own = HostPid(std::process::id().cast_signed());
+    let mut files = Vec::new();
+    for file in queued.files {
+        let known = descriptions.all().len();
+        let descriptor = see(own, file.as_raw_fd()).map_err(io::Error::other)?;
+        files.push(descriptions.entry(descriptor).file);
+        if descriptions.all().len() > known {
+            held.push(file);
+        }
+    }
+    let credentials = queued.credentials.map(|one| Credentials { pid: pid(one.pid), ..one });
+    let from = if queued.from.0.len() > 2 { queued.from } else { Address::default() };
+    Ok(Message { data: queued.data, credentials, files, from })
+}
+
+/// What the kernel's tables tell of the sockets that were found.
+struct Join<'a> {
+    found: &'a [Found],
+    by_inode: HashMap<u64, u32>,
+    unix: Vec<UnixEntry>,
+    unix_by_inode: HashMap<u64, UnixEntry>,
+    tcp: Vec<InetEntry>,
+}
+
+impl<'a> Join<'a> {
+    fn new(found: &'a [Found]) -> Result<Self, SocketError> {
+        let by_inode: HashMap<u64, u32> = (0u32..).zip(found).map(|(socket, found)| (found.descriptor.inode, socket)).collect();
+        let unix = if found.iter().any(|one| one.family == libc::AF_UNIX) { diag::unix()? } else { Vec::new() };
+        let mut join = Self { found, by_inode, unix_by_inode: diag::by_inode(&unix, |entry| entry.inode), unix, tcp: Vec::new() };
+        if found.iter().any(Found::is_tcp) {
+            join.tcp = diag::tcp()?;
+            if join.settle()? {
+                join.tcp = diag::tcp()?;
+            }
+        }
+        Ok(join)
+    }
+
+    /// Makes all TCP data that is under way within the job arrive. Whether there was any.
+    fn settle(&self) -> Result<bool, SocketError> {
+        let mut any = false;
+        for one in self.found.iter().filter(|one| one.is_tcp()) {
+            let (Some(local), Some(remote)) = (one.name().endpoint(), one.peer_name().and_then(|name| name.endpoint())) else {
+                continue;
+            };
+            let reversed = |other: &&Found| {
+                other.is_tcp()
+                    && other.name().endpoint() == Some(remote)
+                    && other.peer_name().and_then(|n| n.endpoint()) == Some(local)
+            };
+            let from = self.found.iter().find(reversed).map(|other| &other.fd);
+            // One that has been closed, and still sends.
+            let closing = self.tcp.iter().any(|entry| {
+                entry.inode == 0
+                    && matches!(entry.state, 4 | 9 | 11)
+                    && entry.local.endpoint() == Some(remote)
+                    && entry.remote.endpoint() == Some(local)
+            });
+            if from.is_none() && !closing {
+                continue;
+            }
+            any = true;
+            if !drain::flow(from, &one.fd)? {
+                return Err(SocketError::Flow(one.name()));
+            }
+        }
+        Ok(any)
+    }
+
+    fn state(&self, socket: usize, one: &Found, pid: &dyn Fn(i32) -> i32) -> Result<SocketState, SocketError> {
+        let fresh = fresh(one.family, one.form, one.protocol)?;
+        let kind = match one.family {
+            libc::AF_UNIX => SocketKind::Unix(self.unix(one, pid)?),
+            libc::AF_NETLINK => SocketKind::Netlink(netlink(one)?),
+            _ if one.is_tcp() => SocketKind::Tcp(self.tcp(socket, one)?),
+            _ => SocketKind::Udp(self.udp(one)?),
+        };
+        Ok(SocketState {
+            family: one.family,
+            form: one.form,
+            protocol: one.protocol,
+            name: one.name(),
+            options: options::observe(&one.fd, &fresh, one.is_tcp()),
+            filter: options::filter(&one.fd),
+            kind,
+        })
+    }
+
+    fn unix(&self, one: &Found, pid: &dyn Fn(i32) -> i32) -> Result<UnixState, SocketError> {
+        let inode = one.descriptor.inode;
+        let entry = self.unix_by_inode.get(&inode).ok_or_else(|| io::Error::other("the kernel does not list it"))?;
+        let peer_name = || one.peer_name().unwrap_or_default();
+        let link = if number(&one.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) {
+            self.check_waiting(one, entry)?;
+            let waiting = entry.waiting.iter().filter_map(|client| match (*client, self.by_inode.get(client)) {
+                (0, _) => Some(None),
+                (_, Some(&socket)) => Some(Some(socket)),
+                // It is outside of the job, and will see that its connection is lost.
+                (_, None) => None,
+            });
+            UnixLink::Listening { backlog: entry.queue.1, waiting: waiting.collect() }
+        } else {
+            match entry.peer {
+                None => UnixLink::None,
+                Some(0) => match self.unix.iter().find(|listener| listener.waiting.contains(&inode)) {
+                    Some(listener) if self.by_inode.contains_key(&listener.inode) => UnixLink::Waiting,
+                    Some(_) => UnixLink::Outside(peer_name()),
+                    None => UnixLink::Gone(peer_name()),
+                },
+                Some(peer) => match self.by_inode.get(&peer) {
+                    Some(&socket) => UnixLink::Peer(socket),
+                    None => UnixLink::Outside(peer_name()),
+                },
+            }
+        };
+        let mut credentials = [0; 12];
+        let told = ckpt_sys::socket::get_option(one.fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut credentials);
+        let peer_credentials = told.ok().and_then(|_| Credentials::parse(&credentials));
+        Ok(UnixState {
+            file: entry.file.and_then(|(_, inode)| socket_file(one, inode)),
+            link,
+            peer_credentials: peer_credentials.map(|one| Credentials { pid: pid(one.pid), ..one }),
+            shutdown: entry.shutdown,
+            reset: drain::events(&one.fd)?.contains(PollFlags::ERR),
+            messages: one.messages.clone(),
+        })
+    }
+
+    /// What is in a connection that nobody has accepted cannot be read, but it can be seen that there is something.
+    fn check_waiting(&self, one: &Found, listener: &UnixEntry) -> Result<(), SocketError> {
+        let of_listener = |entry: &&UnixEntry| {
+            let client = entry.peer.unwrap_or(0);
+            entry.inode == 0 && listener.waiting.contains(&client) && (client != 0 || entry.name == listener.name)
+        };
+        if self.unix.iter().filter(of_listener).any(|entry| entry.queue.0 > 0) {
+            return Err(SocketError::NotAccepted(one.name()));
+        }
+        Ok(())
+    }
+
+    fn tcp(&self, socket: usize, one: &Found) -> Result<TcpState, SocketError> {
+        let mut above = [0; 16];
+        let named = ckpt_sys::socket::get_option(one.fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_ULP, &mut above);
+        if named.is_ok_and(|len| len > 0) && above[0] != 0 {
+            return Err(SocketError::Above);
+        }
+        let info = TcpInfo::of(&one.fd)?;
+        let events = drain::events(&one.fd)?;
+        let entry = self.tcp.iter().find(|entry| entry.inode == one.descriptor.inode);
+        let mut shutdown = entry.map_or(0, |entry| entry.shutdown);
+        let mut total = entry.map_or(0, |entry| entry.received as usize);
+        let link = match info.state() {
+            10 => return Ok(TcpState { link: self.tcp_listener(one, info.backlog())?, ..TcpState::default() }),
+            2 | 3 => TcpLink::Connecting(entry.map(|entry| entry.remote.clone()).unwrap_or_default()),
+            7 => {
+                if !events.contains(PollFlags::RDHUP) {
+                    return Ok(TcpState::default());
+                }
+                let left = ckpt_sys::socket::get_number(one.fd.as_raw_fd(), libc::FIONREAD as u32).unwrap_or(0);
+                (total, shutdown) = (usize::try_from(left).unwrap_or(0), 3);
+                let received = drain::received(&one.fd, total)?;
+                let failed = events.contains(PollFlags::ERR);
+                return Ok(TcpState { link: TcpLink::Closed { failed }, shutdown, received });
+            }
+            state => {
+                // The peer's end counts as a byte.
+                if matches!(state, 8 | 9 | 11) {
+                    total = total.saturating_sub(1);
+                }
+                self.tcp_peer(socket, one, shutdown)
+            }
+        };
+        Ok(TcpState { link, shutdown, received: drain::received(&one.fd, total)? })
+    }
+
+    fn tcp_peer(&self, socket: usize, one: &Found, shutdown: u8) -> TcpLink {
+        let name = one.peer_name().unwrap_or_default();
+        let (local, remote) = (one.name().endpoint(), name.endpoint());
+        let found = self.found.iter().enumerate().find(|(at, other)| {
+            // A socket may be connected to itself.
+            other.is_tcp()
+                && other.name().endpoint() == remote
+                && other.peer_name().and_then(|name| name.endpoint()) == local
+                && (*at != socket || local == remote)
+        });
+        if let Some((peer, _)) = found {
+            return TcpLink::Peer { socket: peer as u32, name };
+        }
+        let reversed = self.tcp.iter().find(|entry| entry.local.endpoint() == remote && entry.remote.endpoint() == local);
+        match reversed {
+            Some(entry) if entry.inode == 0 && is_waiting(entry) && self.listener_of(entry).is_some() => TcpLink::Waiting,
+            _ if shutdown & 1 != 0 => TcpLink::Gone(name),
+            _ => TcpLink::Outside(name),
+        }
+    }
+
+    /// The job's listening socket that a connection which waits to be accepted belongs to.
+    fn listener_of(&self, entry: &InetEntry) -> Option<&Found> {
+        self.found.iter().find(|one| {
+            one.is_tcp() && number(&one.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) && serves(&one.name(), &entry.local)
+        })
+    }
+
+    fn tcp_listener(&self, one: &Found, backlog: u32) -> Result<TcpLink, SocketError> {
+        let mut waiting = Vec::new();
+        for entry in self.tcp.iter().filter(|entry| entry.inode == 0 && is_waiting(entry) && serves(&one.name(), &entry.local)) {
+            let reversed =
+                |local: Option<_>, remote: Option<_>| local == entry.remote.endpoint() && remote == entry.local.endpoint();
+            let client = self.found.iter().position(|other| {
+                other.is_tcp() && reversed(other.name().endpoint(), other.peer_name().and_then(|name| name.endpoint()))
+            });
+            let other = self.tcp.iter().find(|other| reversed(other.local.endpoint(), other.remote.endpoint()));
+            // A client outside of the job will see that its connection is lost.
+            let is_local = other.is_some_and(|other| other.inode == 0);
+            if client.is_none() && !(is_local || entry.state == 8) {
+                continue;
+            }
+            if entry.received > u32::from(entry.state == 8) {
+                return Err(SocketError::NotAccepted(one.name()));
+            }
+            let client = client.map(|client| client as u32);
+            waiting.push(WaitingConnection { client, local: entry.local.clone(), remote: entry.remote.clone() });
+        }
+        // Sockets are found in the order of their descriptors, in most cases that in which they were made.
+        waiting.sort_by_key(|waiting| waiting.client);
+        Ok(TcpLink::Listening { backlog, waiting })
+    }
+
+    fn udp(&self, one: &Found) -> Result<UdpState, SocketError> {
+        let peer = one.peer_name();
+        let is_peer = |other: &Found| other.is_udp() && peer.as_ref().is_some_and(|peer| serves(&other.name(), peer));
+        Ok(UdpState {
+            outside: peer.is_some() && !self.found.iter().any(is_peer),
+            peer,
+            shutdown: 0,
+            messages: one.messages.clone(),
+        })
+    }
+}
+
+impl Found {
+    fn is_tcp(&self) -> bool {
+        matches!(self.family, libc::AF_INET | libc::AF_INET6) && self.form == libc::SOCK_STREAM
+    }
+
+    fn is_udp(&self) -> bool {
+        matches!(self.family, libc::AF_INET | libc::AF_INET6) && self.form == libc::SOCK_DGRAM
+    }
+
+    fn name(&self) -> Address {
+        Address::of(&self.fd, false).unwrap_or_default()
+    }
+
+    fn peer_name(&self) -> Option<Address> {
+        Address::of(&self.fd, true)
+    }
+}
+
+impl SocketState {
+    /// Whether it is connected to, or reached from, a socket outside of the job.
+    #[must_use]
+    pub fn leads_outside(&self) -> bool {
+        match &self.kind {
+            // The system's log is told as before.
+            SocketKind::Unix(unix) => matches!(unix.link, UnixLink::Outside(_)) && self.form != libc::SOCK_DGRAM,
+            SocketKind::Tcp(tcp) => match &tcp.link {
+                TcpLink::Outside(_) | TcpLink::Connecting(_) => true,
+                TcpLink::Listening { .. } => self.name.inet().is_none_or(|name| !name.ip().to_canonical().is_loopback()),
+                _ => false,
+            },
+            SocketKind::Udp(udp) => udp.outside,
+            SocketKind::Netlink(_) => false,
+        }
+    }
+}
+
+/// Established, and not accepted; or closed by the client since.
+fn is_waiting(entry: &InetEntry) -> bool {
+    matches!(entry.state, 1 | 8)
+}
+
+/// Whether what is sent to `address` comes to a socket with this name.
+fn serves(name: &Address, address: &Address) -> bool {
+    match (name.endpoint(), address.endpoint()) {
+        (Some((ip, port)), Some((to, to_port))) => port == to_port && (ip == to || ip.is_unspecified()),
+        _ => false,
+    }
+}
+
+/// The file that a socket's name made, if it is still where that name says.
+fn socket_file(one: &Found, inode: u32) -> Option<SocketFile> {
+    let name = one.name().unix_path()?;
+    let cwd = std::fs::read_link(format!("/proc/{}/cwd", one.descriptor.pid)).unwrap_or_else(|_| PathBuf::from("/"));
+    let path: PathBuf = cwd.join(Path::new(name.as_path()));
+    let metadata = std::fs::symlink_metadata(&path).ok()?;
+    if !metadata.file_type().is_socket() || metadata.ino() as u32 != inode {
+        return None;
+    }
+    Some(SocketFile { path: FilePath::from(path), mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() })
+}
+
+fn netlink(one: &Found) -> Result<NetlinkState, SocketError> {
+    let name = one.name().0;
+    let port = name.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes);
+    // NETLINK_LIST_MEMBERSHIPS.
+    let mut bits = [0; 128];
+    let len = ckpt_sys::socket::get_option(one.fd.as_raw_fd(), libc::SOL_NETLINK, 9, &mut bits).map_err(io_error)?;
+    let is_set = |group: &u32| bits[(*group as usize - 1) / 8] & 1 << ((group - 1) % 8) != 0;
+    let groups: Vec<u32> = (1..=8 * len.min(bits.len()) as u32).filter(is_set).collect();
+    // What is told to a group is news, which a program can miss at any time; else it is what the program asked for, and waits for.
+    if groups.is_empty() && drain::events(&one.fd)?.contains(PollFlags::IN) {
+        return Err(SocketError::Answer);
+    }
+    Ok(NetlinkState { port, groups })
+}
+
+/// Whether a socket is bound to the file with this inode number, and can be reached by it.
+pub fn is_in_use(inode: u64) -> io::Result<bool> {
+    let all = diag::unix()?;
+    Ok(all.iter().any(|entry| entry.reachable && entry.file.is_some_and(|(_, file)| file == inode as u32)))
+}
+
+/// Who is in the way of an IP address, to listen on, or to connect from to `remote`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InTheWay {
+    /// Nobody.
+    None,
+    /// A connection that is over, and goes away by itself (`TIME_WAIT`).
+    Past,
+    /// A socket that some process has open.
+    Open,
+}
+
+/// Who has a TCP address now.
+pub fn in_the_way(local: &Address, remote: Option<&Address>) -> io::Result<InTheWay> {
+    let all = diag::tcp()?;
+    let is_same = |entry: &&InetEntry| {
+        let (Some((ip, port)), Some((own_ip, own_port))) = (entry.local.endpoint(), local.endpoint()) else { return false };
+        let overlaps = ip == own_ip || ip.is_unspecified() || own_ip.is_unspecified();
+        port == own_port && overlaps && remote.is_none_or(|remote| entry.remote.endpoint() == remote.endpoint())
+    };
+    let mut found = InTheWay::None;
+    for entry in all.iter().filter(is_same) {
+        // TCP_LISTEN; what is connected is in nobody's way who listens with SO_REUSEADDR.
+        if entry.inode != 0 && (remote.is_some() || entry.state == 10) {
+            return Ok(InTheWay::Open);
+        }
+        found = InTheWay::Past;
+    }
+    Ok(found)
+}

@@ -1,0 +1,219 @@
+//! Children that live for a moment, to do what the kernel notes the doer of, or what needs a root directory of its own.
+//!
+//! Such a child shares this process's descriptors: what it makes is there when it has ended. It must not let go of any that are not its
+//! own.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use ckpt_objects::socket::rebuild;
+use ckpt_objects::socket::{Address, Credentials};
+use ckpt_objects::unix_socket::SocketFile;
+use ckpt_sys::fork::{Fork, fork};
+use ckpt_sys::raw::Errno;
+use linux_raw_sys::general as nr;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, WaitOptions, waitpid};
+
+use crate::control::Report;
+use crate::family::Restart;
+
+/// How a UNIX socket with a name is reached, wherever its file is.
+pub struct Reach {
+    /// What to connect or send to.
+    pub address: Address,
+    /// Holds its file, which may have no name any more.
+    _place: Option<OwnedFd>,
+}
+
+/// Where the file of a name is made.
+pub enum Place<'a> {
+    /// Where it was, whoever has it now must be gone.
+    At(&'a Path, &'a SocketFile),
+    /// In a file system of its own, which nobody else sees.
+    Private,
+}
+
+/// Runs `prepare`, then `act` as the process `who`, if that number is free: in a child that shares this process's descriptors.
+fn in_child(
+    restart: &Restart<'_>,
+    who: Option<Credentials>,
+    flags: u32,
+    prepare: impl FnOnce() -> io::Result<()>,
+    act: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let pid = who.map(|who| who.pid).filter(|&pid| pid > 0 && pid != own);
+    let uid = rustix::process::geteuid().as_raw();
+    if flags == 0 && pid.is_none() && who.is_none_or(|who| who.uid == uid) {
+        return prepare().and_then(|()| act());
+    }
+    let flags = u64::from(nr::CLONE_FILES | flags);
+    // SAFETY: this process has one thread; the child runs on its copy of all memory, closes nothing that it has not opened, and ends.
+    let forked = match unsafe { fork(flags, pid) } {
+        // The number is in use: nobody else can have it.
+        // SAFETY: as above.
+        Err(Errno(libc::EEXIST)) => unsafe { fork(flags, None) },
+        other => other,
+    };
+    match forked.map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))? {
+        Fork::Child => {
+            tell_number(restart);
+            let result = prepare().and_then(|()| {
+                if let Some(who) = who.filter(|who| who.uid != uid) {
+                    // SAFETY: these take numbers only, and change this process alone. Where they fail, the credentials are the restart's.
+                    unsafe {
+                        libc::syscall(libc::SYS_setresgid, who.gid, who.gid, who.gid);
+                        libc::syscall(libc::SYS_setresuid, who.uid, who.uid, who.uid);
+                    }
+                }
+                act()
+            });
+            let code = result.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |()| 0);
+            // SAFETY: ends the child without running what the parent has set up for its own end.
+            unsafe { libc::_exit(code) }
+        }
+        Fork::Parent(child) => {
+            let ended = waitpid(Pid::from_raw(child), WaitOptions::empty())?;
+            match ended.and_then(|(_, status)| status.exit_status()) {
+                Some(0) => Ok(()),
+                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                None => Err(io::Error::other("the process that was to do it was ended")),
+            }
+        }
+    }
+}
+
+/// Tells the restart what number this process has outside: sockets will be seen to be made by that, when nobody can ask any more.
+fn tell_number(restart: &Restart<'_>) {
+    // SAFETY: open in every process of a restart until the tree grows; only borrowed for the call.
+    let outside = unsafe { BorrowedFd::borrow_raw(restart.processes) };
+    let number = rustix::fs::readlinkat(outside, "self", Vec::new()).ok().and_then(|text| text.to_str().ok()?.parse().ok());
+    if let Some(number) = number {
+        restart.report(&Report::Maker(number, rustix::process::getpid().as_raw_nonzero().get()));
+    }
+}
+
+/// Runs `act` as the process `who`.
+pub fn act_as(restart: &Restart<'_>, who: Option<Credentials>, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    in_child(restart, who, 0, || Ok(()), act)
+}
+
+/// Makes a pair of connected sockets, as the process `who`.
+pub fn pair(restart: &Restart<'_>, form: i32, who: Option<Credentials>) -> io::Result<(OwnedFd, OwnedFd)> {
+    let placeholder = || rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let (a, b) = (placeholder()?, placeholder()?);
+    act_as(restart, who, || {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType};
+        let form = SocketType::from_raw(form.cast_unsigned());
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (first, second) = rustix::net::socketpair(AddressFamily::UNIX, form, flags, None)?;
+        put(&first, &a)?;
+        put(&second, &b)
+    })?;
+    Ok((a, b))
+}
+
+/// Gives what `fd` is open on the number of `place`.
+fn put(fd: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
+    // SAFETY: takes numbers only. What had that number is a placeholder that nobody uses.
+    match unsafe { libc::dup3(fd.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Binds a UNIX socket to `name`, and has it listen if `backlog` says so, as the process `who`.
+pub fn bind(
+    restart: &Restart<'_>,
+    fd: &OwnedFd,
+    name: &Address,
+    place: &Place<'_>,
+    who: Option<Credentials>,
+    backlog: Option<u32>,
+) -> io::Result<Reach> {
+    let listen = || match backlog {
+        Some(backlog) => Ok(rustix::net::listen(fd, i32::try_from(backlog).unwrap_or(i32::MAX))?),
+        None => Ok(()),
+    };
+    let Some(path) = name.unix_path() else {
+        in_child(restart, who, 0, || rebuild::bind(fd, name), listen)?;
+        return Ok(Reach { address: name.clone(), _place: None });
+    };
+    let path = path.as_path();
+    let placeholder = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let show = || put(&rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?, &placeholder);
+    match place {
+        Place::At(at, file) => in_child(
+            restart,
+            who,
+            // A child in any case: with a working directory and mask of its own.
+            nr::CLONE_FILES,
+            || {
+                if path.is_relative() {
+                    std::env::set_current_dir(base(at, path))?;
+                }
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => (),
+                }
+                rustix::process::umask(Mode::from_raw_mode(!file.mode & 0o777));
+                rebuild::bind(fd, name)?;
+                // Of another user only root can make it.
+                let _ = std::os::unix::fs::lchown(path, Some(file.uid), Some(file.gid));
+                show()
+            },
+            listen,
+        )?,
+        Place::Private => in_child(
+            restart,
+            who,
+            nr::CLONE_NEWNS,
+            || {
+                enter_private_root()?;
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent)?;
+                }
+                rebuild::bind(fd, name)?;
+                show()
+            },
+            listen,
+        )?,
+    }
+    let address = Address::of_path(Path::new(&format!("/proc/self/fd/{}", placeholder.as_raw_fd()))).unwrap_or_default();
+    Ok(Reach { address, _place: Some(placeholder) })
+}
+
+/// The directory in which the relative path `name` means the file `at`.
+fn base<'a>(at: &'a Path, name: &Path) -> &'a Path {
+    let levels = name.components().filter(|part| matches!(part, std::path::Component::Normal(_))).count();
+    at.ancestors().nth(levels).unwrap_or(Path::new("/"))
+}
+
+/// An empty root directory that ends with this process and what is open in it. The process must have a mount namespace of its own.
+fn enter_private_root() -> io::Result<()> {
+    let (kind, at) = (c"tmpfs", CString::new(Path::new("/proc").as_os_str().as_bytes())?);
+    // SAFETY: strings that end with a zero byte and live over the calls; this process alone is changed.
+    let result = unsafe {
+        libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) == 0 && libc::chroot(at.as_ptr()) == 0
+    };
+    if !result {
+        return Err(io::Error::last_os_error());
+    }
+    std::env::set_current_dir("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_name_is_bound_where_it_was() {
+        assert_eq!(base(Path::new("/home/u/run/s"), Path::new("run/s")), Path::new("/home/u"));
+        assert_eq!(base(Path::new("/home/u/s"), Path::new("./s")), Path::new("/home/u"));
+        assert_eq!(base(Path::new("/s"), Path::new("s")), Path::new("/"));
+    }
+}
