@@ -7,6 +7,11 @@ program_survives!(unix_datagram);
 program_survives!(unix_listening);
 program_survives!(unix_rights);
 program_survives!(unix_credentials);
+program_survives!(tcp_loopback);
+program_survives!(tcp_listening);
+program_survives!(tcp_urgent_half_closed);
+program_survives!(udp_loopback);
+program_survives!(netlink);
 
 /// Makes the test `chains::NAME` for each program: three restarts, each from an image of the one before.
 macro_rules! chains {
@@ -20,4 +25,7 @@ macro_rules! chains {
     };
 }
 
-chains! { unix_stream unix_datagram unix_listening unix_rights unix_credentials }
+chains! {
+    unix_stream unix_datagram unix_listening unix_rights unix_credentials
+    tcp_loopback tcp_listening tcp_urgent_half_closed udp_loopback netlink
+}
