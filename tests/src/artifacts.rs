@@ -55,7 +55,7 @@ pub fn try_compile(name: &str, options: &[&str]) -> Result<PathBuf, String> {
     let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
     let source = programs.join(name).with_extension("c");
     let mut hasher = DefaultHasher::new();
-    for file in [&source, &programs.join("check.h")] {
+    for file in [&source, &programs.join("check.h"), &programs.join("vmflags.h")] {
         fs::read(file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display())).hash(&mut hasher);
     }
     options.hash(&mut hasher);

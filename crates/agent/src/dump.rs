@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering::{Acquire, Release};
 
+use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_wire::{
     Feature, PAGE_SIZE, PlanEntry, PlanFlag, Report, ReportKind, Run, SLOT_DATA, SLOT_RUNS, Slot, SlotState, Start, Step,
@@ -16,11 +17,10 @@ use crate::rendezvous::Connection;
 
 const POLLHUP: u16 = 0x10;
 
-/// Hands over everything that the plan names.
-pub fn dump(connection: &Connection, shared: &Shared, start: &Start) -> Result<Report, Report> {
+/// Hands over everything that the plan names. A `twin` has memory of its own.
+pub fn dump(connection: &Connection, shared: &Shared, start: &Start, twin: bool) -> Result<Report, Report> {
     let fail = |errno: ckpt_sys::raw::Errno| failed(Step::Pagemap, errno.0);
-    let mut map = PageMap::open(start.features & Feature::PAGEMAP_SCAN != 0).map_err(fail)?;
-    let memory = call::open(b"/proc/thread-self/mem\0").map_err(fail)?;
+    let (mut map, memory) = open_own_memory(start, twin).map_err(fail)?;
     let mut ring = Ring { connection, shared, memory, next: 0, slot: core::ptr::null_mut(), alive: true };
     for entry in shared.plan().iter().filter(|entry| entry.flags & PlanFlag::NOT_IN_TWIN == 0) {
         let source = if entry.source == 0 { entry.start } else { entry.source };
@@ -46,6 +46,38 @@ pub fn dump(connection: &Connection, shared: &Shared, start: &Start) -> Result<R
         call::futex_wake(unsafe { &(*shared.slot(i)).state }, true);
     }
     Ok(Report { kind: ReportKind::Dumped as u32, errno: 0, value: ring.next as i64 })
+}
+
+/// Opens the page map and the memory of this process.
+///
+/// Who has changed its user is not dumpable (prctl(2)), and its files in `/proc` are root's: it is made so for as long as it takes to open them.
+/// What fs.suid_dumpable may give in its stead (2) nobody can set again, so only a twin does so then, who may lose it.
+pub fn open_own_memory(start: &Start, twin: bool) -> Result<(PageMap, Fd), Errno> {
+    const PR_GET_DUMPABLE: u32 = 3;
+    const PR_SET_DUMPABLE: u32 = 4;
+    let set_dumpable = |value: u32| {
+        // SAFETY: takes numbers only.
+        let _ = unsafe { syscall!(nr::__NR_prctl, PR_SET_DUMPABLE, value, 0, 0, 0) };
+    };
+    let hidden = match call::prctl_get(PR_GET_DUMPABLE) {
+        0 => true,
+        2 => twin,
+        _ => false,
+    };
+    if hidden {
+        set_dumpable(1);
+    }
+    if twin {
+        // They belong to the effective user, and another may open files.
+        // SAFETY: takes numbers only; a twin needs no other user any more.
+        let _ = unsafe { syscall!(nr::__NR_geteuid).and_then(|user| syscall!(nr::__NR_setfsuid, user)) };
+    }
+    let opened = PageMap::open(start.features & Feature::PAGEMAP_SCAN != 0)
+        .and_then(|map| Ok((map, call::open(b"/proc/thread-self/mem\0")?)));
+    if hidden {
+        set_dumpable(0);
+    }
+    opened
 }
 
 struct Ring<'a> {
@@ -178,21 +210,21 @@ unsafe fn is_zero(at: u64) -> bool {
     words.iter().all(|w| w[0] | w[1] | w[2] | w[3] | w[4] | w[5] | w[6] | w[7] == 0)
 }
 
-/// Copies memory that exists, through `/proc/self/mem` where it is not readable as it is mapped.
+/// Copies memory that exists. Where it is not readable as it is mapped, it is read through `memory`, its `/proc/self/mem`.
 ///
 /// # Safety
 /// `first` must be mapped for `len` bytes, and `to` writable for as many.
-pub unsafe fn copy_readable(first: u64, to: *mut u8, len: usize, flags: u32) {
+pub unsafe fn copy_readable(memory: Option<&Fd>, first: u64, to: *mut u8, len: usize, flags: u32) {
     if flags & PlanFlag::UNREADABLE == 0 {
         // SAFETY: the caller's promise, and the plan says that it is readable.
         unsafe { core::ptr::copy_nonoverlapping(first as *const u8, to, len) };
         return;
     }
-    let Ok(memory) = call::open(b"/proc/thread-self/mem\0") else { return };
+    let Some(memory) = memory else { return };
     let mut done = 0;
     while done < len {
         // SAFETY: within the caller's room.
-        match unsafe { call::pread(&memory, to.add(done), len - done, first + done as u64) } {
+        match unsafe { call::pread(memory, to.add(done), len - done, first + done as u64) } {
             Ok(n @ 1..) => done += n,
             _ => return,
         }

@@ -90,6 +90,12 @@ impl Shared {
         unsafe { core::slice::from_raw_parts_mut(self.base.add(control.plan_off as usize).cast(), len) }
     }
 
+    /// Entry `i` of the plan, which must be below `max_plan`.
+    pub fn plan_entry(&self, i: u32) -> *mut PlanEntry {
+        // SAFETY: the object has room for `max_plan` entries.
+        unsafe { self.base.add(self.control().plan_off as usize).cast::<PlanEntry>().add(i as usize) }
+    }
+
     /// Slot `i` of the ring.
     pub fn slot(&self, i: u64) -> *mut Slot {
         let control = self.control();

@@ -99,6 +99,7 @@ unsafe fn converse(connection: &Connection, frame: *mut UContext) {
     let report = match frozen {
         Ok(()) => {
             observe::record_process(&shared, len);
+            observe::record_policies(&shared);
             Report { kind: ReportKind::Frozen as u32, errno: 0, value: i64::from(shared.threads_len()) }
         }
         Err(report) => report,
@@ -127,7 +128,7 @@ fn obey(connection: &Connection, shared: &Shared, start: &Start) {
             Ok(Report { kind: ReportKind::Called as u32, errno: 0, value: call_for(shared) })
         } else if order == Order::DumpInPlace as u32 {
             snapshot::prepare(shared, start).and_then(|copies| {
-                let outcome = dump::dump(connection, shared, start);
+                let outcome = dump::dump(connection, shared, start, false);
                 copies.unmap();
                 outcome
             })

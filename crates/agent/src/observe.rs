@@ -1,11 +1,12 @@
 //! What only the process itself can tell: of each thread, of itself, of its pending signals.
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use ckpt_sys::blocked;
+use ckpt_sys::raw::Errno;
 use ckpt_sys::sigframe::UContext;
 use ckpt_sys::syscall;
-use ckpt_wire::{PAGE_SIZE, PendingSignal, ThreadRecord};
+use ckpt_wire::{PAGE_SIZE, PendingSignal, PlanEntry, ThreadRecord};
 use linux_raw_sys::general as nr;
 
 use crate::freeze::Shared;
@@ -24,6 +25,14 @@ const PR_GET_CHILD_SUBREAPER: u32 = 37;
 const PR_GET_NO_NEW_PRIVS: u32 = 39;
 const PR_GET_TID_ADDRESS: u32 = 40;
 const PR_GET_THP_DISABLE: u32 = 42;
+const PR_GET_TSC: u32 = 25;
+const PR_MCE_KILL_GET: u32 = 34;
+const PR_GET_IO_FLUSHER: u32 = 58;
+const PR_GET_MDWE: u32 = 66;
+const PR_GET_MEMORY_MERGE: u32 = 68;
+const ARCH_GET_CPUID: u32 = 0x1011;
+/// Protection keys of x86, but for key 0, which all memory has (arch/x86/include/asm/pkeys.h).
+const PROTECTION_KEYS: usize = 15;
 /// What glibc registers at least (ORIG_RSEQ_SIZE, kernel/rseq.c).
 const RSEQ_MIN_LEN: u32 = 32;
 /// `RSEQ_SIG` of x86 (glibc, sysdeps/unix/sysv/linux/x86/bits/rseq.h).
@@ -47,6 +56,13 @@ pub unsafe fn record_thread(record: *mut ThreadRecord, frame: *mut UContext) {
         let _ = syscall!(nr::__NR_prctl, PR_GET_PDEATHSIG, &raw mut record.parent_death_signal, 0, 0, 0);
         record.timer_slack_ns = u64::try_from(call::prctl_get(PR_GET_TIMERSLACK)).unwrap_or(0);
         record.no_new_privs = u32::from(call::prctl_get(PR_GET_NO_NEW_PRIVS) == 1);
+        record.securebits = call::prctl_get(PR_GET_SECUREBITS).max(0) as u32;
+        let _ = syscall!(nr::__NR_prctl, PR_GET_TSC, &raw mut record.time_stamp_counter, 0, 0, 0);
+        record.cpuid = syscall!(nr::__NR_arch_prctl, ARCH_GET_CPUID, 0).map_or(1, |on| on as u32);
+        record.machine_check = call::prctl_get(PR_MCE_KILL_GET).max(0) as u32;
+        record.io_flusher = call::prctl_get(PR_GET_IO_FLUSHER).max(0) as u32;
+        let bits = record.policy_nodes.len() * 64;
+        let _ = syscall!(nr::__NR_get_mempolicy, &raw mut record.policy, record.policy_nodes.as_mut_ptr(), bits, 0, 0);
         record.rseq = 0;
         let config = CONFIG.get();
         if config.rseq_size > 0 {
@@ -77,8 +93,13 @@ pub fn record_process(shared: &Shared, len: usize) {
         }
         process.brk = syscall!(nr::__NR_brk, 0).unwrap_or(0);
         process.dumpable = call::prctl_get(PR_GET_DUMPABLE).max(0) as u32;
-        process.thp_disable = u32::from(call::prctl_get(PR_GET_THP_DISABLE) == 1);
+        process.thp_disable = call::prctl_get(PR_GET_THP_DISABLE).max(0) as u32;
         process.securebits = call::prctl_get(PR_GET_SECUREBITS).max(0) as u32;
+        const ASK: u32 = u32::MAX;
+        process.personality = syscall!(nr::__NR_personality, ASK).unwrap_or(0) as u32;
+        process.memory_merge = call::prctl_get(PR_GET_MEMORY_MERGE).max(0) as u32;
+        process.no_exec_gain = call::prctl_get(PR_GET_MDWE).max(0) as u32;
+        (process.protection_keys, process.taken_keys) = protection_keys();
         let mut subreaper = 0i32;
         let _ = syscall!(nr::__NR_prctl, PR_GET_CHILD_SUBREAPER, &raw mut subreaper, 0, 0, 0);
         process.child_subreaper = u32::from(subreaper != 0);
@@ -92,6 +113,67 @@ pub fn record_process(shared: &Shared, len: usize) {
         process.control_start = shared.control_mut() as u64;
         process.control_end = process.control_start + len.next_multiple_of(PAGE_SIZE) as u64;
     }
+}
+
+/// The protection keys (pkeys(7)) that this process may use, and those that it could not allocate, bit by bit. There is no call to ask.
+fn protection_keys() -> (u32, u32) {
+    /// No program has memory here: a call that gets as far as looking for it fails with ENOMEM.
+    const NOBODYS: u64 = 1 << 63;
+    const ENOMEM: i32 = 12;
+    let mut usable = 0;
+    for key in 1..=PROTECTION_KEYS as u32 {
+        // SAFETY: there is no memory of this process whose protection could change.
+        let asked = unsafe { syscall!(nr::__NR_pkey_mprotect, NOBODYS, PAGE_SIZE, 0, key) };
+        usable |= u32::from(asked == Err(Errno(ENOMEM))) << key;
+    }
+    // All that are free are taken for a moment. The rights of the calling thread that this changes are the handler's; its frame has
+    // those of the job.
+    let mut free = [0u64; PROTECTION_KEYS];
+    let mut count = 0;
+    for key in &mut free {
+        // SAFETY: takes numbers only, as below; nothing has a key that was free.
+        match unsafe { syscall!(nr::__NR_pkey_alloc, 0, 0) } {
+            Ok(got) => *key = got,
+            Err(_) => break,
+        }
+        count += 1;
+    }
+    let mut taken = (1u32 << (PROTECTION_KEYS + 1)) - 1;
+    for key in free.get(..count).unwrap_or(&[]) {
+        // SAFETY: as above.
+        let _ = unsafe { syscall!(nr::__NR_pkey_free, *key) };
+        taken &= !(1 << key);
+    }
+    (usable, taken)
+}
+
+/// Lists the mappings that have a memory policy of their own (mbind(2)) in the place of the plan: see `ckpt_wire::Control::plan`.
+pub fn record_policies(shared: &Shared) {
+    const MPOL_F_ADDR: u32 = 2;
+    let control = shared.control();
+    let mut count = 0;
+    let _ = procfs::for_each_mapping(|start, end| {
+        let (mut mode, mut nodes) = (0u32, [0u64; ckpt_wire::POLICY_WORDS]);
+        let bits = nodes.len() * 64;
+        // SAFETY: mode and nodes are written, with their true sizes.
+        let asked = unsafe { syscall!(nr::__NR_get_mempolicy, &raw mut mode, nodes.as_mut_ptr(), bits, start, MPOL_F_ADDR) };
+        if asked.is_ok() && mode != 0 && count < control.max_plan {
+            let [low, high, ..] = nodes;
+            // SAFETY: below `max_plan`, for which the object has room; the coordinator looks when this process has reported.
+            unsafe {
+                shared.plan_entry(count).write(PlanEntry {
+                    start,
+                    len: end - start,
+                    source: low,
+                    address: high,
+                    space: 0,
+                    flags: mode,
+                })
+            };
+            count += 1;
+        }
+    });
+    control.plan.store(count, Release);
 }
 
 /// Gives the process its child subreaper setting back.

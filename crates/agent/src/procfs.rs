@@ -84,6 +84,36 @@ pub fn for_each_thread(mut each: impl FnMut(i32)) -> Result<(), Errno> {
     }
 }
 
+/// Calls `each` with the first address of every mapping of this process, and the first after it.
+pub fn for_each_mapping(mut each: impl FnMut(u64, u64)) -> Result<(), Errno> {
+    let file = call::open(b"/proc/self/maps\0")?;
+    let mut buffer = [0u8; 4096];
+    // `START-END ` begins each line; which of the two, or the rest of the line, is being read.
+    let (mut field, mut range) = (0, [0u64; 2]);
+    loop {
+        let n = call::read(&file, &mut buffer)?;
+        if n == 0 {
+            return Ok(());
+        }
+        for &byte in buffer.get(..n).unwrap_or(&[]) {
+            match (field, byte) {
+                (_, b'\n') => (field, range) = (0, [0; 2]),
+                (0, b'-') => field = 1,
+                (1, b' ') => {
+                    field = 2;
+                    each(range[0], range[1]);
+                }
+                (0 | 1, _) => {
+                    if let (Some(address), Some((digit, _))) = (range.get_mut(field), blocked::number(&[byte], 16)) {
+                        *address = *address << 4 | digit;
+                    }
+                }
+                _ => (),
+            }
+        }
+    }
+}
+
 fn getdents(dir: &Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the buffer is writable for its length.
     let n = unsafe { syscall!(nr::__NR_getdents64, dir.0, buffer.as_mut_ptr(), buffer.len()) }?;

@@ -4,12 +4,12 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
-use ckpt_wire::{Feature, PlanFlag, Report, ReportKind, Start, Step};
+use ckpt_wire::{PlanFlag, Report, ReportKind, Start, Step};
 use linux_raw_sys::general as nr;
 
 use crate::freeze::{self, Shared};
 use crate::handler::failed;
-use crate::pages::{self, PageMap};
+use crate::pages;
 use crate::rendezvous::Connection;
 use crate::{call, dump, observe, stack, timers};
 
@@ -57,22 +57,27 @@ fn copy_first(shared: &Shared, start: &Start) -> Result<Copies, Errno> {
     let flags = nr::MAP_PRIVATE | nr::MAP_ANONYMOUS | nr::MAP_NORESERVE;
     let at = call::mmap(len as usize, nr::PROT_READ | nr::PROT_WRITE, flags, -1)?;
     let copies = Copies { at, len: len as usize };
-    let mut map = PageMap::open(start.features & Feature::PAGEMAP_SCAN != 0)?;
+    let mut own = None;
     let mut to = at as u64;
     for entry in shared.plan() {
         if entry.flags & PlanFlag::COPY_FIRST == 0 {
             continue;
         }
         let (from, end, base) = (entry.start, entry.start + entry.len, to);
+        // Most of what is copied first is shared memory that can be read as it is.
+        let needed = entry.flags & PlanFlag::SHARED == 0 || entry.flags & PlanFlag::UNREADABLE != 0;
+        if needed && own.is_none() {
+            own = Some(dump::open_own_memory(start, false)?);
+        }
+        let (mut map, memory) = own.as_mut().map_or((None, None), |(map, memory)| (Some(map), Some(&*memory)));
         let copy = |first: u64, last: u64| {
             let target = base + (first - from);
             // SAFETY: the source pages exist and are mapped; the target is room of the same size in the copies.
-            unsafe { dump::copy_readable(first, target as *mut u8, (last - first) as usize, entry.flags) };
+            unsafe { dump::copy_readable(memory, first, target as *mut u8, (last - first) as usize, entry.flags) };
         };
-        if entry.flags & PlanFlag::SHARED != 0 {
-            pages::shared_pages(from, end, copy)?;
-        } else {
-            map.own_pages(from, end, |run| copy(run.start, run.end))?;
+        match &mut map {
+            Some(map) if entry.flags & PlanFlag::SHARED == 0 => map.own_pages(from, end, |run| copy(run.start, run.end))?,
+            _ => pages::shared_pages(from, end, copy)?,
         }
         entry.source = base;
         to += entry.len;
@@ -146,7 +151,7 @@ fn run_twin(arguments: &ForkArguments) -> ! {
     if let Ok(file) = call::open_with(b"/proc/self/oom_score_adj\0", nr::O_WRONLY) {
         let _ = call::write(&file, b"1000");
     }
-    let report = match dump::dump(arguments.connection, arguments.shared, arguments.start) {
+    let report = match dump::dump(arguments.connection, arguments.shared, arguments.start, true) {
         Ok(report) | Err(report) => report,
     };
     let _ = arguments.connection.send(&report);

@@ -10,7 +10,7 @@ use ckpt_objects::older::Switch;
 use ckpt_objects::process::{Status, threads};
 use ckpt_objects::{FilePath, HostPid, NsPid};
 use ckpt_sys::blocked;
-use ckpt_sys::process::tgkill;
+use ckpt_sys::process::{kcmp, shared, tgkill};
 use ckpt_wire::{BlockedCall, Feature, Hello, Order, PROTOCOL, Report, ReportKind, Start, Step};
 use linux_numbers::{EXECVE, EXECVEAT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -47,6 +47,18 @@ pub enum FreezeError {
         name: FilePath,
         /// What is in the way, and what to do.
         reason: String,
+    },
+    /// A process has a property that no restart could give back, and that may not let its agent work.
+    #[error("process {pid} ({name}) {what}; {remedy}")]
+    Refused {
+        /// Its pid as the job sees it.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+        /// What it has.
+        what: &'static str,
+        /// What the user can do.
+        remedy: &'static str,
     },
     /// A process was signalled and did not answer.
     #[error("process {pid} ({name}) did not answer within {} s: {reason}", GRACE.as_secs())]
@@ -144,6 +156,8 @@ pub struct Frozen {
 enum Stage {
     /// Seen, but it could not be signalled yet.
     Seen { since: Instant },
+    /// It runs in its parent's memory; it is not signalled, which could only disturb it.
+    Borrowing,
     /// Signalled at this time.
     Signalled { at: Instant, call: BlockedCall, tid: HostPid },
     /// The agent has connected and freezes its threads.
@@ -164,6 +178,7 @@ struct Freezer<'a> {
 /// Freezes every process of the job.
 pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
     wait_for_agents(anchor, settings.signal)?;
+    refuse_sandboxes(anchor)?;
     let mut freezer = Freezer { listener, settings, stages: HashMap::new(), strangers: Vec::new(), since: Instant::now() };
     loop {
         let members = anchor.scan();
@@ -201,6 +216,26 @@ fn wait_for_agents(anchor: &Anchor, signal: i32) -> Result<(), FreezeError> {
     }
 }
 
+/// Looks for threads that may not make the calls that an agent makes: what they get for them is worse than no checkpoint.
+fn refuse_sandboxes(anchor: &Anchor) -> Result<(), FreezeError> {
+    let Ok(outside) = Status::of(anchor.reaper) else { return Ok(()) };
+    for member in anchor.scan() {
+        let others = if member.status.number("Threads") > 1 { threads(member.pid) } else { Vec::new() };
+        let unkept = member.status.unkept(&outside).or_else(|| {
+            others.iter().find_map(|tid| Status::of_thread(member.pid, *tid).ok().and_then(|status| status.unkept(&outside)))
+        });
+        if let Some((what, remedy)) = unkept.filter(|_| !member.is_zombie()) {
+            return Err(FreezeError::Refused { pid: member.status.ns_pid(), name: member.status.name(), what, remedy });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a process runs in its parent's memory, as a child of vfork does until it calls exec. Its agent is its parent's.
+fn is_in_parents_memory(member: &Member) -> bool {
+    kcmp(member.pid.0, member.status.parent().0, shared::VM, 0, 0) == Ok(0)
+}
+
 impl Freezer<'_> {
     /// Signals whoever is new or did not react. Whether there was anybody new.
     fn visit(&mut self, members: &[Member]) -> Result<bool, FreezeError> {
@@ -212,11 +247,15 @@ impl Freezer<'_> {
                 Stage::Seen { since: Instant::now() }
             });
             let due = match stage {
-                Stage::Seen { .. } => true,
+                Stage::Seen { .. } | Stage::Borrowing => true,
                 Stage::Signalled { at, .. } => at.elapsed() >= RETRY && !is_pending(member, self.settings.signal),
                 Stage::Freezing(_) | Stage::Frozen(_) => false,
             };
-            if due && let Some((tid, call)) = signal(member, self.settings) {
+            if due && is_in_parents_memory(member) {
+                *stage = Stage::Borrowing;
+            } else if due && matches!(stage, Stage::Borrowing) {
+                *stage = Stage::Seen { since: Instant::now() };
+            } else if due && let Some((tid, call)) = signal(member, self.settings) {
                 *stage = Stage::Signalled { at: Instant::now(), call, tid };
             }
         }
@@ -343,11 +382,18 @@ impl Freezer<'_> {
             let (pid, name) = (member.status.ns_pid(), member.status.name());
             match self.stages.get(&member.pid) {
                 Some(Stage::Frozen(_)) => (),
+                Some(Stage::Borrowing) => {
+                    let reason = "it shares its parent's memory, as a child of vfork does until it calls exec".to_owned();
+                    return FreezeError::Silent { pid, name, reason };
+                }
                 Some(Stage::Seen { .. }) => {
                     return FreezeError::NoAgent { pid, name, reason: why_no_agent(member, self.settings.signal) };
                 }
                 _ => {
                     let reason = match member.status.state() {
+                        'D' if waits_for_vfork(member.pid) => {
+                            "it waits for a child of vfork that has neither called exec nor ended".to_owned()
+                        }
                         'D' => "it waits for a device or a file system; try again when that answers".to_owned(),
                         'T' | 't' => {
                             "it is stopped; let it go on with `kill -CONT`, or end the debugger that holds it".to_owned()
@@ -361,6 +407,15 @@ impl Freezer<'_> {
         }
         FreezeError::Empty
     }
+}
+
+/// Whether a process is blocked in a call that makes a child.
+fn waits_for_vfork(pid: HostPid) -> bool {
+    const MAKING: [i64; 3] = [libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3];
+    threads(pid).into_iter().any(|tid| {
+        let call = blocked_call(pid, tid, 0);
+        call.valid == 1 && MAKING.contains(&i64::from(call.number))
+    })
 }
 
 fn agent_failure(pid: NsPid, name: FilePath, report: &Report) -> FreezeError {

@@ -4,6 +4,7 @@
 //! agent wrote is copied out and checked before it is used: an agent's memory is the job's, which may be out of its mind.
 #![allow(unsafe_code)]
 
+use std::collections::HashMap;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,6 +12,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::time::Duration;
 
+use ckpt_objects::memory::MemoryPolicy;
+use ckpt_objects::thread::ThreadSettings;
 use ckpt_wire::{
     CallRecord, Control, PAGE_SIZE, PendingSignal, PlanEntry, ProcessRecord, Run, SLOT_DATA, SLOT_RUNS, Slot, SlotState,
     ThreadRecord, TimerRecord,
@@ -19,6 +22,8 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::thread::futex;
 
+/// `PR_TSC_SIGSEGV` (include/uapi/linux/prctl.h).
+const PR_TSC_SIGSEGV: u32 = 2;
 /// Most signals that can be pending in one process and be kept.
 const MAX_PENDING: u32 = 8192;
 
@@ -52,6 +57,12 @@ pub struct SeenThread {
     pub parent_death_signal: i32,
     #[allow(missing_docs)]
     pub no_new_privs: bool,
+    #[allow(missing_docs)]
+    pub securebits: u32,
+    #[allow(missing_docs)]
+    pub settings: ThreadSettings,
+    #[allow(missing_docs)]
+    pub policy: MemoryPolicy,
 }
 
 /// The shared memory object.
@@ -158,6 +169,15 @@ impl HandOver {
                     timer_slack_ns: record.timer_slack_ns,
                     parent_death_signal: record.parent_death_signal,
                     no_new_privs: record.no_new_privs != 0,
+                    securebits: record.securebits,
+                    settings: ThreadSettings {
+                        no_time_stamp_counter: record.time_stamp_counter == PR_TSC_SIGSEGV,
+                        no_cpuid: record.cpuid == 0,
+                        machine_check: record.machine_check,
+                        io_flusher: record.io_flusher == 1,
+                        speculation: [0; 2],
+                    },
+                    policy: MemoryPolicy::new(record.policy, &record.policy_nodes),
                 })
             })
             .collect()
@@ -221,6 +241,19 @@ impl HandOver {
         (0..count as usize)
             // SAFETY: within the object; the agent has reported that it is done.
             .map(|i| unsafe { self.at::<TimerRecord>(layout.timers + i * size_of::<TimerRecord>()).read() })
+            .collect()
+    }
+
+    /// The mappings that have a memory policy of their own, by their first address. Only before [`HandOver::set_plan`].
+    pub fn policies(&self) -> HashMap<u64, MemoryPolicy> {
+        let layout = self.layout();
+        let count = self.control_field(offset_of!(Control, plan)).load(Acquire) as usize;
+        (0..count.min(layout.max_plan as usize))
+            .map(|i| {
+                // SAFETY: within the object; the agent has reported that it is done.
+                let entry = unsafe { self.at::<PlanEntry>(layout.plan + i * size_of::<PlanEntry>()).read() };
+                (entry.start, MemoryPolicy::new(entry.flags, &[entry.source, entry.address]))
+            })
             .collect()
     }
 

@@ -17,6 +17,7 @@ pub mod probe;
 mod rendezvous;
 mod report;
 mod run;
+mod separate;
 mod signals;
 mod survey;
 mod timers;

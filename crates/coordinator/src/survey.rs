@@ -8,18 +8,19 @@ use std::io;
 use std::path::Path;
 
 use ckpt_objects::descriptor::{Descriptions, FdEntry, SeenDescriptor, descriptors, is_own};
+use ckpt_objects::directory::{self, RemovedDirectory};
 use ckpt_objects::file::{
     DeletedFile, FileIdentity, OpenFile, OpenFileKind, Piece, RegularFile, contents, identify, split_deleted,
 };
 use ckpt_objects::file_lock::Locks;
 use ckpt_objects::job::{JobInfo, Machine};
-use ckpt_objects::memory::{AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
+use ckpt_objects::memory::{self, AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
 use ckpt_objects::pidfd::PidfdState;
 use ckpt_objects::pipe::{self, PipeState};
 use ckpt_objects::process::{
-    AgentPlace, Life, LiveProcess, ProcessSettings, ProcessState, Status, group_session_and_terminal, limits, oom_score_adj,
-    scheduling, wait_status,
+    AgentPlace, Credentials, Life, LiveProcess, ProcessSettings, ProcessState, Status, core_filter, exit_signal,
+    group_session_and_terminal, limits, oom_score_adj, scheduling, wait_status,
 };
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
@@ -27,7 +28,7 @@ use ckpt_objects::signalling::{self, Signalling};
 use ckpt_objects::socket::{self, Sockets};
 use ckpt_objects::sysv::Row;
 use ckpt_objects::terminal::{self, Group};
-use ckpt_objects::thread::{Rseq, ThreadState};
+use ckpt_objects::thread::{Rseq, ThreadSettings, ThreadState};
 use ckpt_objects::timer::IntervalTimer;
 use ckpt_objects::{FilePath, HostPid, JobState, NsPid, epoll, event, eventfd, inotify, pidfd, signalfd, timerfd};
 use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
@@ -35,6 +36,7 @@ use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
 use crate::freeze::{Frozen, FrozenProcess};
 use crate::hand_over::SeenThread;
 use crate::ipc::Ipc;
+use crate::separate;
 use crate::tree::Member;
 
 const PROT_READ: u32 = 1;
@@ -109,6 +111,7 @@ pub struct Context {
 
 /// Surveys a frozen job.
 pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Survey, ObserveError> {
+    separate::check(frozen, context.reaper)?;
     let mut surveyor = Surveyor::new(frozen, context, Ipc::look(frozen)?);
     let mut processes = Vec::new();
     let mut plans = Vec::new();
@@ -185,6 +188,8 @@ struct Surveyor<'a> {
     contents: Vec<(u32, Vec<Piece>)>,
     next_space: u32,
     own_affinity: Vec<u64>,
+    /// What the process says that the job hangs below.
+    reaper: Option<Status>,
 }
 
 impl<'a> Surveyor<'a> {
@@ -194,6 +199,7 @@ impl<'a> Surveyor<'a> {
         pids.insert(context.reaper, context.info.launcher);
         let own = HostPid(i32::try_from(std::process::id()).unwrap_or(0));
         Self {
+            reaper: Status::of(context.reaper).ok(),
             frozen,
             context,
             pids,
@@ -231,6 +237,7 @@ impl<'a> Surveyor<'a> {
             ppid: self.pids.get(&status.parent()).copied().unwrap_or(self.context.info.launcher),
             pgid: or(status.ns_pgid(), self.context.info.launcher_pgid),
             sid: or(status.ns_sid(), self.context.info.launcher_sid),
+            exit_signal: exit_signal(status.process()).unwrap_or(libc::SIGCHLD),
             comm: status.name(),
             life,
         }
@@ -249,7 +256,9 @@ impl<'a> Surveyor<'a> {
         let memory = self.memory(process, &record, space, &mut plan)?;
         let descriptors = self.descriptors(process)?;
         let threads = process.memory.threads();
-        let threads = threads.iter().map(|thread| self.thread(process, thread)).collect::<Result<Vec<_>, _>>()?;
+        let credentials = process.status.credentials(record.securebits)?;
+        let threads = threads.iter().map(|thread| self.thread(process, thread, &credentials)).collect::<Result<Vec<_>, _>>()?;
+        let (cwd, removed_cwd) = working_directory(process)?;
         let live = LiveProcess {
             memory,
             threads: leader_first(threads, process.ns_pid),
@@ -259,16 +268,21 @@ impl<'a> Surveyor<'a> {
             posix_timers: crate::timers::describe(process, &self.pids)?,
             interval_timers: record.interval_timers.map(|[interval_us, value_us]| IntervalTimer { interval_us, value_us }),
             has_terminal: false,
-            cwd: self.directory(process, "cwd")?,
+            cwd,
+            removed_cwd,
             root: self.directory(process, "root")?,
             umask: process.status.umask()?,
             limits: limits(pid)?,
-            credentials: process.status.credentials(record.securebits)?,
+            credentials,
             oom_score_adj: oom_score_adj(pid)?,
             settings: ProcessSettings {
                 dumpable: record.dumpable,
                 child_subreaper: record.child_subreaper != 0,
-                thp_disable: record.thp_disable != 0,
+                thp_disable: record.thp_disable,
+                personality: record.personality,
+                memory_merge: record.memory_merge == 1,
+                no_exec_gain: record.no_exec_gain,
+                core_filter: core_filter(pid),
             },
             agent: AgentPlace {
                 leave: record.leave,
@@ -289,10 +303,20 @@ impl<'a> Surveyor<'a> {
         Ok(path)
     }
 
-    fn thread(&self, process: &FrozenProcess, seen: &SeenThread) -> Result<ThreadState, ObserveError> {
+    /// Speculation controls of a thread, where it has others than come from outside of the job.
+    fn speculation(&self, status: &Status) -> [u32; 2] {
+        let own = status.speculation();
+        if self.reaper.as_ref().is_some_and(|reaper| reaper.speculation() == own) { [0; 2] } else { own }
+    }
+
+    fn thread(&self, process: &FrozenProcess, seen: &SeenThread, common: &Credentials) -> Result<ThreadState, ObserveError> {
         // Thread ids outside differ from the job's own after a restart; only the leader's is at hand without a search.
         let tid = self.host_tid(process, seen.tid);
         let status = Status::of_thread(process.pid, tid)?;
+        if let Some((what, remedy)) = self.reaper.as_ref().and_then(|reaper| status.unkept(reaper)) {
+            return Err(refuse(process, what.to_owned(), remedy));
+        }
+        let credentials = status.credentials(seen.securebits)?;
         let name_len = seen.comm.iter().position(|byte| *byte == 0).unwrap_or(seen.comm.len());
         Ok(ThreadState {
             tid: NsPid(seen.tid),
@@ -309,6 +333,9 @@ impl<'a> Surveyor<'a> {
             timer_slack_ns: seen.timer_slack_ns,
             parent_death_signal: seen.parent_death_signal,
             no_new_privs: seen.no_new_privs,
+            credentials: (!seen.exited && credentials != *common).then(|| Box::new(credentials)),
+            settings: ThreadSettings { speculation: self.speculation(&status), ..seen.settings },
+            policy: seen.policy.clone(),
         })
     }
 
@@ -350,8 +377,12 @@ impl<'a> Surveyor<'a> {
         plan: &mut Vec<PlanEntry>,
     ) -> Result<AddressSpace, ObserveError> {
         let mut vmas = Vec::new();
+        let policies = process.memory.policies();
+        let mut lock_future = 0;
         for mapping in mappings(process.live)? {
             if mapping.start >= record.control_start && mapping.end <= record.control_end {
+                // The agent has mapped it just now: as it is, so will be what is mapped next.
+                lock_future = memory::lock_future(mapping.flags);
                 continue;
             }
             let backing = self.backing(process, &mapping)?;
@@ -363,6 +394,8 @@ impl<'a> Surveyor<'a> {
                 name: anonymous_name(&mapping, &backing),
                 backing,
                 flags: flags_of(&mapping),
+                protection_key: mapping.protection_key,
+                policy: policies.get(&mapping.start).cloned(),
             });
         }
         let mut fields = mm_fields(process.live)?;
@@ -374,7 +407,9 @@ impl<'a> Surveyor<'a> {
             _ => None,
         });
         fields.exe = mapped.unwrap_or_else(|| self.mapped_file(&exe, 0));
-        Ok(AddressSpace { space, vmas, guards: guards(process.live)?, fields })
+        let (protection_keys, execute_only_key) = memory::protection_keys(record.protection_keys, record.taken_keys);
+        let guards = guards(process.live)?;
+        Ok(AddressSpace { space, vmas, guards, fields, lock_future, protection_keys, execute_only_key })
     }
 
     fn backing(&mut self, process: &FrozenProcess, mapping: &Mapping) -> Result<Backing, ObserveError> {
@@ -382,6 +417,14 @@ impl<'a> Surveyor<'a> {
         if mapping.device_memory && !name.starts_with(b"[vvar") {
             let what = format!("maps memory of the device {}", mapping.name);
             return Err(refuse(process, what, "end that use before a checkpoint, or run it without the device"));
+        }
+        if mapping.flags.contains(VmaFlags::SHADOW_STACK) {
+            let remedy = "run it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off";
+            return Err(refuse(process, "has a shadow stack".into(), remedy));
+        }
+        if name.starts_with(b"/secretmem") {
+            let remedy = "end that use before a checkpoint";
+            return Err(refuse(process, "has secret memory of memfd_secret(2)".into(), remedy));
         }
         if mapping.flags.contains(VmaFlags::HUGETLB) {
             return Err(refuse(process, "has huge pages of hugetlbfs".into(), "use transparent huge pages instead"));
@@ -666,7 +709,7 @@ impl<'a> Surveyor<'a> {
         }
         match kind {
             libc::S_IFREG => self.regular_file(descriptor, path, deleted),
-            libc::S_IFDIR => Ok(OpenFileKind::Directory { path }),
+            libc::S_IFDIR => Ok(open_directory(descriptor, path)),
             libc::S_IFCHR | libc::S_IFBLK => Ok(OpenFileKind::Device { path, rdev: descriptor.rdev }),
             libc::S_IFIFO => self.pipe(descriptor).map(|pipe| OpenFileKind::Pipe { pipe }),
             libc::S_IFSOCK => Err(self.refuse_descriptor(descriptor, "a socket")),
@@ -810,6 +853,21 @@ impl<'a> Surveyor<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// The working directory of a process, and what it is where it has been removed.
+fn working_directory(process: &FrozenProcess) -> Result<(FilePath, Option<RemovedDirectory>), ObserveError> {
+    let link = read_proc_link(process.live, "cwd")?;
+    let removed = directory::observe_removed(&link, &proc_path(process.live, "cwd"));
+    Ok((removed.as_ref().map_or(link, |removed| removed.path.clone()), removed))
+}
+
+fn open_directory(descriptor: &SeenDescriptor, path: FilePath) -> OpenFileKind {
+    let through = proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd));
+    match directory::observe_removed(&descriptor.link, &through) {
+        Some(removed) => OpenFileKind::RemovedDirectory(removed),
+        None => OpenFileKind::Directory { path },
     }
 }
 

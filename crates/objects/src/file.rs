@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::FilePath;
+use crate::directory::RemovedDirectory;
 use crate::epoll::EpollState;
 use crate::eventfd::EventfdState;
 use crate::inotify::InotifyState;
@@ -60,6 +61,8 @@ pub enum OpenFileKind {
         /// Index into [`crate::JobState::shared_memory`].
         object: u32,
     },
+    /// A directory that has been removed.
+    RemovedDirectory(RemovedDirectory),
     /// Opened with `O_PATH`: a place in the file system, not an open file.
     Path {
         /// Its path.

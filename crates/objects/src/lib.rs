@@ -8,6 +8,7 @@
 
 pub mod clocks;
 pub mod descriptor;
+pub mod directory;
 pub mod epoll;
 pub mod event;
 pub mod eventfd;
@@ -17,6 +18,7 @@ pub mod inotify;
 pub mod job;
 pub mod memory;
 pub mod names;
+pub mod namespaces;
 pub mod netlink_socket;
 pub mod observe;
 pub mod older;
@@ -26,6 +28,7 @@ pub mod posix_timer;
 pub mod process;
 pub mod rebuild;
 pub mod shared_memory;
+pub mod sharing;
 pub mod signal;
 pub mod signalfd;
 pub mod signalling;

@@ -8,7 +8,7 @@ use crate::FilePath;
 
 mod observe;
 
-pub use observe::{Mapping, guards, mappings, mm_fields};
+pub use observe::{Mapping, guards, lock_future, mappings, mm_fields, protection_keys};
 
 /// The memory of one process, but for the contents of its pages.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,6 +21,12 @@ pub struct AddressSpace {
     pub guards: Vec<(u64, u64)>,
     /// The kernel's notes of where things are.
     pub fields: MmFields,
+    /// `MCL_FUTURE` and `MCL_ONFAULT`, as mlockall(2) was given them.
+    pub lock_future: u32,
+    /// Protection keys that are allocated (pkeys(7)), bit by bit.
+    pub protection_keys: u32,
+    /// The key that the kernel has taken for memory that may only be executed; 0: none.
+    pub execute_only_key: u32,
 }
 
 /// A mapping.
@@ -38,6 +44,10 @@ pub struct Vma {
     pub flags: VmaFlags,
     /// The name that `PR_SET_VMA_ANON_NAME` gave it.
     pub name: Option<FilePath>,
+    /// Its protection key (pkeys(7)); 0: the one that all memory has.
+    pub protection_key: u32,
+    /// On which memory nodes its pages are to lie (mbind(2)), where that is not left to its threads.
+    pub policy: Option<MemoryPolicy>,
 }
 
 impl Vma {
@@ -51,6 +61,24 @@ impl Vma {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
+    }
+}
+
+/// On which memory nodes pages are to lie (set_mempolicy(2), mbind(2)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPolicy {
+    /// `MPOL_*` with its flags; 0: the default.
+    pub mode: u32,
+    /// The nodes as a bit mask, lowest word first, without zero words at its end.
+    pub nodes: Vec<u64>,
+}
+
+impl MemoryPolicy {
+    /// A policy as get_mempolicy(2) tells it.
+    #[must_use]
+    pub fn new(mode: u32, nodes: &[u64]) -> Self {
+        let len = nodes.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        Self { mode, nodes: nodes[..len].to_vec() }
     }
 }
 
@@ -121,6 +149,10 @@ impl VmaFlags {
     pub const DROPPABLE: Self = Self(1 << 12);
     /// `sl`: sealed by mseal(2).
     pub const SEALED: Self = Self(1 << 13);
+    /// `lf`: locked as it is touched (`MLOCK_ONFAULT`).
+    pub const LOCKED_ON_FAULT: Self = Self(1 << 14);
+    /// `ss`: a shadow stack.
+    pub const SHADOW_STACK: Self = Self(1 << 15);
 
     /// System V shared memory that was attached with `SHM_RDONLY`: it can never be made writable. It has no mnemonic.
     pub const READ_ONLY: Self = Self(1 << 30);
@@ -141,7 +173,15 @@ impl VmaFlags {
         ("ht", Self::HUGETLB),
         ("dp", Self::DROPPABLE),
         ("sl", Self::SEALED),
+        ("lf", Self::LOCKED_ON_FAULT),
+        ("ss", Self::SHADOW_STACK),
     ];
+
+    /// These flags but those of `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 
     /// Whether all flags of `other` are set.
     #[must_use]

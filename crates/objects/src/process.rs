@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::FdEntry;
+use crate::directory::RemovedDirectory;
 use crate::memory::AddressSpace;
 use crate::posix_timer::PosixTimer;
 use crate::signal::SignalState;
@@ -14,7 +15,8 @@ use crate::{FilePath, NsPid};
 mod observe;
 
 pub use observe::{
-    Status, children, group_session_and_terminal, limits, oom_score_adj, scheduling, status_if_there, threads, wait_status,
+    Status, children, core_filter, exit_signal, group_session_and_terminal, limits, oom_score_adj, scheduling, status_if_there,
+    threads, wait_status,
 };
 
 /// A process of the job, alive or waiting to be waited for.
@@ -28,6 +30,8 @@ pub struct ProcessState {
     pub pgid: NsPid,
     /// Its session.
     pub sid: NsPid,
+    /// The signal that tells its parent of its end: `SIGCHLD`, or what clone(2) was given; 0: none.
+    pub exit_signal: i32,
     /// The name of its first thread, as in `/proc/PID/comm`.
     pub comm: FilePath,
     /// What it is.
@@ -67,6 +71,8 @@ pub struct LiveProcess {
     pub semaphore_undo: Vec<Undo>,
     /// Its working directory.
     pub cwd: FilePath,
+    /// The working directory, where it has been removed: then nothing is at `cwd`.
+    pub removed_cwd: Option<RemovedDirectory>,
     /// Its root directory.
     pub root: FilePath,
     /// `umask`.
@@ -114,8 +120,16 @@ pub struct ProcessSettings {
     pub dumpable: u32,
     /// `PR_GET_CHILD_SUBREAPER`.
     pub child_subreaper: bool,
-    /// `PR_GET_THP_DISABLE`.
-    pub thp_disable: bool,
+    /// `PR_GET_THP_DISABLE`: 0, or 1 with the flags it was set with.
+    pub thp_disable: u32,
+    /// `personality`.
+    pub personality: u32,
+    /// `PR_GET_MEMORY_MERGE`.
+    pub memory_merge: bool,
+    /// `PR_GET_MDWE`.
+    pub no_exec_gain: u32,
+    /// `/proc/PID/coredump_filter`; 0: not known.
+    pub core_filter: u32,
 }
 
 /// Where the agent lies in a process's memory.

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::memory::MemoryPolicy;
+use crate::process::Credentials;
 use crate::signal::Siginfo;
 use crate::{FilePath, NsPid};
 
@@ -40,7 +42,43 @@ pub struct ThreadState {
     pub parent_death_signal: i32,
     /// `PR_GET_NO_NEW_PRIVS`.
     pub no_new_privs: bool,
+    /// Who it runs as, where that is not as the process does.
+    pub credentials: Option<Box<Credentials>>,
+    /// Settings of its own.
+    pub settings: ThreadSettings,
+    /// On which memory nodes what it touches first is to lie.
+    pub policy: MemoryPolicy,
 }
+
+/// Settings that prctl(2) and arch_prctl(2) make for one thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadSettings {
+    /// `PR_SET_TSC`: reading the time stamp counter is a SIGSEGV.
+    pub no_time_stamp_counter: bool,
+    /// `ARCH_SET_CPUID`: the instruction is a SIGSEGV.
+    pub no_cpuid: bool,
+    /// `PR_MCE_KILL_GET`.
+    pub machine_check: u32,
+    /// `PR_GET_IO_FLUSHER`.
+    pub io_flusher: bool,
+    /// `PR_GET_SPECULATION_CTRL` of `PR_SPEC_STORE_BYPASS` and `PR_SPEC_INDIRECT_BRANCH`, as the value that sets it; 0: as the machine has it.
+    pub speculation: [u32; 2],
+}
+
+impl Default for ThreadSettings {
+    fn default() -> Self {
+        Self {
+            no_time_stamp_counter: false,
+            no_cpuid: false,
+            machine_check: MCE_KILL_DEFAULT,
+            io_flusher: false,
+            speculation: [0; 2],
+        }
+    }
+}
+
+/// `PR_MCE_KILL_DEFAULT` (include/uapi/linux/prctl.h).
+pub const MCE_KILL_DEFAULT: u32 = 2;
 
 /// A restartable sequences area (rseq(2)), as it was registered.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -58,6 +96,10 @@ pub struct Rseq {
 pub struct Scheduling {
     /// `SCHED_*`.
     pub policy: u32,
+    /// `SCHED_FLAG_*`: that children begin with the default policy, and their like.
+    pub flags: u64,
+    /// `SCHED_DEADLINE`: runtime, deadline and period in nanoseconds; zeroes else.
+    pub deadline: [u64; 3],
     /// Real-time priority.
     pub priority: u32,
     /// Nice value.

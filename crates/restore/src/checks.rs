@@ -107,7 +107,8 @@ pub fn memory(reader: &ImageReader) -> Result<(), RestoreError> {
 pub fn moved_directory(job: &JobState, paths: &mut PathMap) -> Option<String> {
     let old = job.info.launch_dir.as_path();
     let here = std::env::current_dir().ok()?;
-    let lost = living(job).any(|(_, live)| live.cwd.as_path().starts_with(old) && !paths.resolve(&live.cwd).exists());
+    let lost = living(job)
+        .any(|(_, live)| live.removed_cwd.is_none() && live.cwd.as_path().starts_with(old) && !paths.resolve(&live.cwd).exists());
     if !lost || paths.resolve(&job.info.launch_dir).exists() {
         return None;
     }
@@ -189,8 +190,9 @@ pub fn open_files(job: &JobState, paths: &PathMap) -> Result<(), RestoreError> {
     }
     for (process, live) in living(job) {
         for (path, use_) in [(&live.cwd, "has as its working directory"), (&live.root, "has as its root")] {
+            let removed = live.removed_cwd.as_ref().is_some_and(|removed| removed.path == *path);
             let path = paths.resolve(path);
-            if !path.is_dir() {
+            if !removed && !path.is_dir() {
                 return Err(RestoreError::Missing { path, pid: process.pid.0, use_ });
             }
         }
@@ -235,6 +237,7 @@ fn open_file(job: &JobState, paths: &PathMap, description: &OpenFile, pid: i32) 
         | OpenFileKind::PtySlave { .. }
         | OpenFileKind::OutsideTerminal { .. }
         | OpenFileKind::Deleted(_)
+        | OpenFileKind::RemovedDirectory(_)
         | OpenFileKind::SharedMemory { .. }
         | OpenFileKind::Proc { .. }
         | OpenFileKind::Epoll(_)

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use ckpt_image::ImageReader;
 use ckpt_objects::process::{Life, ProcessState};
 use ckpt_objects::{JobState, sysv};
-use ckpt_sys::fork::{Fork, fork};
+use ckpt_sys::fork::{Fork, fork_telling};
 
 use crate::control::{self, Control, Phase, Report};
 use crate::error::ProcessError;
@@ -158,9 +158,11 @@ fn take_place(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> Res
 
 /// Forks a node of the tree.
 fn make(restart: &Restart<'_>, child: Index, files: Option<&Files>) -> Result<(), ProcessError> {
-    let pid = restart.tree.nodes[child].pid;
+    let node = &restart.tree.nodes[child];
+    let pid = node.pid;
+    let exit_signal = restart.process(node).map_or(libc::SIGCHLD, |process| process.exit_signal);
     // SAFETY: processes of a restart have one thread while the tree grows; the threads that filled memory have ended.
-    match unsafe { fork(0, Some(pid)) } {
+    match unsafe { fork_telling(0, Some(pid), exit_signal) } {
         Ok(Fork::Child) => grow(restart, child, files),
         Ok(Fork::Parent(_)) => Ok(()),
         Err(error) => Err(ProcessError::raw(format!("make process {pid} with its number"))(error)),
@@ -205,7 +207,7 @@ fn wait_for_end(pid: i32, flags: i32) -> Result<(), ProcessError> {
         // SAFETY: `info` is written by the call, and lives over it.
         let result = unsafe {
             let mut info: libc::siginfo_t = std::mem::zeroed();
-            libc::waitid(libc::P_PID, pid.unsigned_abs(), &raw mut info, libc::WEXITED | flags)
+            libc::waitid(libc::P_PID, pid.unsigned_abs(), &raw mut info, libc::WEXITED | libc::__WALL | flags)
         };
         if result == 0 {
             return Ok(());

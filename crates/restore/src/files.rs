@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
+use ckpt_objects::directory::{self, RemovedDirectory};
 use ckpt_objects::file::{self, OpenFile, OpenFileKind};
 use ckpt_objects::inotify::Watched;
 use ckpt_objects::pidfd::PidfdState;
@@ -34,6 +35,8 @@ pub struct Files {
     pub shared: Vec<RawFd>,
     /// Shared memory that is to be sealed when everybody has mapped it, and how.
     pub seals: Vec<(RawFd, u32)>,
+    /// Working directories that have been removed, by device and inode number.
+    pub removed: HashMap<(u64, u64), RawFd>,
     /// Timers and watches that are to be set when everything is there: their descriptors, and indices as in `open`.
     pub unset: Vec<(RawFd, usize)>,
     /// Pseudo-terminals.
@@ -85,6 +88,13 @@ impl Builder<'_> {
                 self.files.seals.push((fd, seals));
             }
             self.files.shared.push(fd);
+        }
+        for process in &job.processes {
+            if let Life::Alive(live) = &process.life
+                && let Some(removed) = &live.removed_cwd
+            {
+                self.removed(removed)?;
+            }
         }
         let mut open: Vec<Option<RawFd>> = vec![None; job.open_files.len()];
         let (restart, lowest) = (self.restart, self.restart.lowest);
@@ -162,6 +172,12 @@ impl Builder<'_> {
         Ok(Some(match kind {
             OpenFileKind::Regular(regular) => file::rebuild_named(&self.at(&regular.path), *flags, *position)?,
             OpenFileKind::Directory { path } => file::rebuild_named(&self.at(path), *flags, *position)?,
+            OpenFileKind::RemovedDirectory(removed) => {
+                // SAFETY: the descriptor is open, and stays so as long as this process builds.
+                let fd = rebuild::reopen(unsafe { BorrowedFd::borrow_raw(self.removed(removed)?) }, *flags)?;
+                file::rebuild_position(&fd, removed.path.as_path(), *position)?;
+                fd
+            }
             OpenFileKind::Device { path, .. } => file::rebuild_named(&self.at(path), *flags, *position)?,
             OpenFileKind::Path { path } => file::rebuild_place(&self.at(path), *flags)?,
             OpenFileKind::Deleted(deleted) => {
@@ -208,6 +224,17 @@ impl Builder<'_> {
             }
             OpenFileKind::Pidfd(_) | OpenFileKind::Proc { .. } => return Ok(None),
         }))
+    }
+
+    /// A directory without a name: one for all who had it.
+    fn removed(&mut self, removed: &RemovedDirectory) -> Result<RawFd, ProcessError> {
+        let key = (removed.device, removed.inode);
+        if let Some(&known) = self.files.removed.get(&key) {
+            return Ok(known);
+        }
+        let fd = self.lift(directory::rebuild_removed(&self.at(&removed.path), removed.mode)?)?;
+        self.files.removed.insert(key, fd);
+        Ok(fd)
     }
 
     /// The launcher's own input and output are the restart's own now.

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ckpt_image::{ImageReader, PlacedExtent, ReadError};
-use ckpt_objects::memory::{Backing, Vma, VmaFlags};
+use ckpt_objects::memory::{AddressSpace, Backing, MemoryPolicy, Vma, VmaFlags};
 use ckpt_objects::older::Switch;
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_sys::raw::Errno;
@@ -145,9 +145,14 @@ impl<'a> Layout<'a> {
         }
         layout.placed.sort_by_key(|placed| placed.start);
         for placed in &layout.placed {
-            let flags = layout.vma_at(placed.start).map_or(VmaFlags::default(), |vma| vma.flags);
-            for (advice, required) in advices(flags) {
+            let Some(vma) = layout.vma_at(placed.start) else { continue };
+            for (advice, required) in advices(vma.flags) {
                 advise(placed, advice, required)?;
+            }
+            if let Some(policy) = &vma.policy {
+                let args = policy_arguments(policy);
+                // SAFETY: the nodes live over the call; where pages come to lie changes nothing for a program. Nodes may be missing here.
+                let _ = unsafe { syscall!(nr::__NR_mbind, placed.at, vma.len(), args.mode, args.nodes, args.bits, 0) };
             }
         }
         layout.name_memory();
@@ -232,10 +237,14 @@ impl<'a> Layout<'a> {
 
     /// Gives the mappings their protection.
     pub fn finish(&self) -> Result<(), MemoryError> {
-        for placed in self.placed.iter().filter(|placed| placed.fillable) {
+        for placed in &self.placed {
             let Some(vma) = self.vma_at(placed.start) else { continue };
-            if vma.prot != nr::PROT_READ | nr::PROT_WRITE {
+            if vma.protection_key != 0 && vma.prot != nr::PROT_EXEC {
                 // SAFETY: memory of the job, which no Rust code uses any more.
+                unsafe { syscall!(nr::__NR_pkey_mprotect, placed.at, vma.len(), vma.prot, vma.protection_key) }
+                    .map_err(call_error("give its protection key to", placed.start))?;
+            } else if placed.fillable && vma.prot != nr::PROT_READ | nr::PROT_WRITE {
+                // SAFETY: as above.
                 unsafe { syscall!(nr::__NR_mprotect, placed.at, vma.len(), vma.prot) }
                     .map_err(call_error("protect", placed.start))?;
             }
@@ -312,6 +321,61 @@ pub fn advices(flags: VmaFlags) -> impl Iterator<Item = (u32, bool)> {
     .into_iter()
     .filter(move |(flag, ..)| flags.contains(*flag) && !flags.contains(VmaFlags::DROPPABLE))
     .map(|(_, advice, required)| (advice, required))
+}
+
+/// The arguments of mbind(2) and set_mempolicy(2).
+pub struct PolicyArguments {
+    /// `MPOL_*` with its flags.
+    pub mode: u32,
+    /// Address of the nodes; 0: none.
+    pub nodes: u64,
+    /// How many there can be, and one: the kernel takes that off again.
+    pub bits: u64,
+}
+
+/// What tells a policy to the kernel, as long as the policy lives.
+#[must_use]
+pub fn policy_arguments(policy: &MemoryPolicy) -> PolicyArguments {
+    let nodes = if policy.nodes.is_empty() { 0 } else { policy.nodes.as_ptr() as u64 };
+    PolicyArguments { mode: policy.mode, nodes, bits: if nodes == 0 { 0 } else { policy.nodes.len() as u64 * 64 + 1 } }
+}
+
+/// Allocates the protection keys of an address space by their numbers (pkeys(7)). To be done before anything is mapped that is only to be executed: the
+/// kernel takes a key for that by itself, which must be the same one.
+pub fn allocate_keys(memory: &AddressSpace) -> Result<(), MemoryError> {
+    let wanted = memory.protection_keys | 1 << memory.execute_only_key;
+    if wanted & !1 == 0 {
+        return Ok(());
+    }
+    let failed = call_error("allocate the protection keys of", 0);
+    // Keys come in ascending order.
+    match allocate_in_order(memory.execute_only_key, u32::BITS - 1 - wanted.leading_zeros(), wanted) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn allocate_in_order(execute_only: u32, highest: u32, wanted: u32) -> Result<(), Errno> {
+    for key in 1..=highest {
+        if key == execute_only {
+            // SAFETY: the page was mapped for this and is used by nobody.
+            unsafe {
+                let page = syscall!(nr::__NR_mmap, 0, PAGE, nr::PROT_EXEC, nr::MAP_PRIVATE | nr::MAP_ANONYMOUS, u64::MAX, 0)?;
+                syscall!(nr::__NR_munmap, page, PAGE)?;
+            }
+            continue;
+        }
+        // SAFETY: takes numbers only.
+        let got = unsafe { syscall!(nr::__NR_pkey_alloc, 0, 0) }?;
+        if got != u64::from(key) {
+            return Err(Errno(libc::EBUSY));
+        }
+    }
+    for key in (1..highest).filter(|key| wanted & 1 << key == 0) {
+        // SAFETY: takes numbers only; nothing has this key.
+        unsafe { syscall!(nr::__NR_pkey_free, key) }?;
+    }
+    Ok(())
 }
 
 fn advise(placed: &Placed, advice: u32, required: bool) -> Result<(), MemoryError> {
@@ -653,7 +717,7 @@ mod tests {
 
     fn vma(start: u64, pages: u64, prot: u32) -> Vma {
         let (backing, flags) = (Backing::Anonymous, VmaFlags::default());
-        Vma { start, end: start + pages * PAGE, prot, backing, flags, name: None }
+        Vma { start, end: start + pages * PAGE, prot, backing, flags, name: None, protection_key: 0, policy: None }
     }
 
     fn map(vmas: &[Vma], reader: &ImageReader) -> Layout<'static> {

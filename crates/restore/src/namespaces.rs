@@ -110,6 +110,7 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
 
 /// Moves the pipes out of the way of the job's descriptors: what is reported must never end in a file of the job.
 fn out_of_the_way<'a>(restart: &Restart<'a>) -> Result<Restart<'a>, ProcessError> {
+    raise_limits();
     let lowest = files::raise_limit(restart);
     // SAFETY: both are open, and borrowed for these calls only.
     let lift = |fd| files::lift(unsafe { BorrowedFd::borrow_raw(fd) }, lowest);
@@ -120,6 +121,21 @@ fn out_of_the_way<'a>(restart: &Restart<'a>) -> Result<Restart<'a>, ProcessError
         processes: lift(restart.processes)?,
         ..*restart
     })
+}
+
+/// Raises what limits this process as far as it may: the job's own limits, which come last, must not hinder it before.
+fn raise_limits() {
+    // `RLIM_NLIMITS` (include/uapi/asm-generic/resource.h).
+    for resource in 0..16 {
+        let mut limit = [0u64; 2];
+        // SAFETY: a `struct rlimit64` is read and written, which lives over the calls.
+        unsafe {
+            if syscall!(nr::__NR_prlimit64, 0, resource, 0, limit.as_mut_ptr()).is_ok() && limit[0] < limit[1] {
+                let raised = [limit[1]; 2];
+                let _ = syscall!(nr::__NR_prlimit64, 0, resource, raised.as_ptr(), 0);
+            }
+        }
+    }
 }
 
 fn write(path: &str, text: &str) -> Result<(), ProcessError> {

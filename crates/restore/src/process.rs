@@ -10,15 +10,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
 use ckpt_objects::older::Switch;
 use ckpt_objects::pidfd::{self, PidfdState};
-use ckpt_objects::process::{LiveProcess, ProcessState};
+use ckpt_objects::process::{Credentials, LiveProcess, ProcessState};
 use ckpt_objects::signal::Siginfo;
-use ckpt_objects::thread::{Scheduling, ThreadState};
+use ckpt_objects::thread::{MCE_KILL_DEFAULT, Scheduling, ThreadState};
 use ckpt_objects::{FilePath, NsPid, file, sysv};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
@@ -48,6 +48,16 @@ const PR_SET_MM: u64 = 35;
 const PR_SET_MM_MAP: u64 = 14;
 const PR_SET_NO_NEW_PRIVS: u64 = 38;
 const PR_SET_THP_DISABLE: u64 = 41;
+const PR_SET_TSC: u64 = 26;
+const PR_TSC_SIGSEGV: u64 = 2;
+const PR_MCE_KILL: u64 = 33;
+const PR_MCE_KILL_SET: u64 = 1;
+const PR_SET_SPECULATION_CTRL: u64 = 53;
+const PR_SET_IO_FLUSHER: u64 = 57;
+const PR_SET_MDWE: u64 = 65;
+const PR_SET_MEMORY_MERGE: u64 = 67;
+const PR_SET_PTRACER: u64 = 0x5961_6d61;
+const ARCH_SET_CPUID: u64 = 0x1012;
 const PR_CAP_AMBIENT: u64 = 47;
 const PR_CAP_AMBIENT_RAISE: u64 = 2;
 const ARCH_SET_GS: u64 = 0x1001;
@@ -58,7 +68,6 @@ const ARCH_MAP_VDSO_64: u64 = 0x2003;
 const XFEATURE_XTILEDATA: u64 = 18;
 /// `_LINUX_CAPABILITY_VERSION_3` (include/uapi/linux/capability.h).
 const CAPABILITY_VERSION: u64 = 0x2008_0522;
-const SCHED_DEADLINE: u32 = 6;
 /// `SECBIT_KEEP_CAPS` (include/uapi/linux/securebits.h).
 const SECBIT_KEEP_CAPS: u32 = 1 << 4;
 
@@ -86,10 +95,7 @@ pub fn become_process(
     forget_signals();
     timers::prepare(&live.posix_timers)?;
     sysv::rebuild_users(&restart.job.system_v.semaphores, process.pid.0)?;
-    if live.settings.thp_disable {
-        // SAFETY: takes numbers only.
-        unsafe { syscall!(nr::__NR_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0) }.map_err(ProcessError::raw("disable huge pages"))?;
-    }
+    set_memory_settings(live)?;
     let mut vdso = VdsoPlan::of(restart, &live.memory)?;
     let mut vmas = vdso.replace_in(&live.memory.vmas);
     memory::replace_droppable(&mut vmas);
@@ -105,7 +111,7 @@ pub fn become_process(
     // SAFETY: the region has just been set aside; this process is done with the shared page but through the region.
     let mut region = unsafe { Region::new(base, len, control) }.map_err(ProcessError::raw("set up the restorer"))?;
 
-    set_place(restart, live, process.pid)?;
+    set_place(restart, live, files, process.pid)?;
     let own = Own::now()?;
     let (reports, exe) = arrange_descriptors(restart, live, files, process.pid.0)?;
     // Failures from here on must find the pipe by its new number.
@@ -115,6 +121,23 @@ pub fn become_process(
         builder.build(&mut region).unwrap_or_else(|error| family::fail(restart, &format!("process {}", process.pid), &error));
     // SAFETY: the operations replace this program by the job's: nothing of it is used any more.
     unsafe { region.enter(first, reports) }
+}
+
+/// What holds for all memory, before there is any.
+fn set_memory_settings(live: &LiveProcess) -> Result<(), ProcessError> {
+    memory::allocate_keys(&live.memory)?;
+    if live.settings.thp_disable != 0 {
+        // The flags are told with the setting.
+        let flags = live.settings.thp_disable & !1;
+        // SAFETY: takes numbers only.
+        unsafe { syscall!(nr::__NR_prctl, PR_SET_THP_DISABLE, 1, flags, 0, 0) }
+            .map_err(ProcessError::raw("disable huge pages"))?;
+    }
+    if live.settings.memory_merge {
+        // SAFETY: takes numbers only. That equal pages become one is about speed: a kernel without it does as well.
+        let _ = unsafe { syscall!(nr::__NR_prctl, PR_SET_MEMORY_MERGE, 1, 0, 0, 0) };
+    }
+    Ok(())
 }
 
 /// Takes back what is pending: the ends of children that were needed for a moment.
@@ -284,14 +307,24 @@ fn open_own(restart: &Restart<'_>, index: usize, pid: i32) -> Result<RawFd, Proc
 }
 
 /// Directories, umask, and what else is set by calls that need no restorer.
-fn set_place(restart: &Restart<'_>, live: &LiveProcess, pid: NsPid) -> Result<(), ProcessError> {
+fn set_place(restart: &Restart<'_>, live: &LiveProcess, files: &Files, pid: NsPid) -> Result<(), ProcessError> {
     let cwd = restart.paths.resolve(&live.cwd);
-    std::env::set_current_dir(&cwd).map_err(ProcessError::call(format!("change to directory {}", cwd.display())))?;
+    let removed = live.removed_cwd.as_ref().map(|removed| files.removed.get(&(removed.device, removed.inode)));
+    let changed = match removed {
+        // SAFETY: the descriptor is open in every process until each arranges its own.
+        Some(fd) => rustix::process::fchdir(unsafe { BorrowedFd::borrow_raw(*fd.unwrap_or(&-1)) }).map_err(std::io::Error::from),
+        None => std::env::set_current_dir(&cwd),
+    };
+    changed.map_err(ProcessError::call(format!("change to directory {}", cwd.display())))?;
     if live.root.0 != b"/" {
         let root = restart.paths.resolve(&live.root);
         rustix::process::chroot(&root).map_err(ProcessError::call(format!("change the root to {}", root.display())))?;
     }
     rustix::process::umask(Mode::from_raw_mode(live.umask));
+    if live.settings.core_filter != 0 {
+        // What a core would hold is no reason to fail.
+        let _ = std::fs::write("/proc/self/coredump_filter", format!("{:#x}", live.settings.core_filter));
+    }
     let wanted = live.oom_score_adj.to_string();
     let path = "/proc/self/oom_score_adj";
     if std::fs::read_to_string(path).is_ok_and(|own| own.trim_end() != wanted)
@@ -329,6 +362,8 @@ impl Builder<'_> {
         let mut main = Operations::new(leader.tid.0);
         self.swap_memory(region, &mut main)?;
         self.set_signal_actions(region, &mut main)?;
+        let personality = self.live.settings.personality;
+        main.call(Step::Setting, Check::Success, nr::__NR_personality, &[personality.into()]);
         for thread in others {
             let list = self.thread(region, thread, finisher == Some(thread.tid), local)?;
             let list = region.put_operations(&list)?;
@@ -364,6 +399,15 @@ impl Builder<'_> {
                 let check = if required { Check::Success } else { Check::Any };
                 list.call(Step::Advise, check, nr::__NR_madvise, &[vma.start, vma.len(), u64::from(advice)]);
             }
+            if vma.protection_key != 0 && vma.prot != nr::PROT_EXEC {
+                let args = [vma.start, vma.len(), vma.prot.into(), vma.protection_key.into()];
+                list.call(Step::ProtectionKey, Check::Success, nr::__NR_pkey_mprotect, &args);
+            }
+            if let Some(policy) = &vma.policy {
+                let nodes = region.put_words(&policy.nodes)?;
+                let args = [vma.start, vma.len(), policy.mode.into(), nodes, memory::policy_arguments(policy).bits, 0];
+                list.call(Step::MemoryPolicy, Check::Any, nr::__NR_mbind, &args);
+            }
             if let Some(name) = &vma.name {
                 let name = region.put(&[&name.0[..], &[0]].concat())?;
                 let args = [PR_SET_VMA.into(), PR_SET_VMA_ANON_NAME.into(), vma.start, vma.len(), name];
@@ -374,11 +418,20 @@ impl Builder<'_> {
         self.set_mm_fields(region, list)?;
         for vma in self.vmas.iter().filter(|vma| !matches!(vma.backing, Backing::Vvar | Backing::Vdso)) {
             if vma.flags.contains(VmaFlags::LOCKED) {
-                list.call(Step::Lock, Check::Report, nr::__NR_mlock, &[vma.start, vma.len()]);
+                let flags = if vma.flags.contains(VmaFlags::LOCKED_ON_FAULT) { nr::MLOCK_ONFAULT } else { 0 };
+                list.call(Step::Lock, Check::Report, nr::__NR_mlock2, &[vma.start, vma.len(), flags.into()]);
             }
             if vma.flags.contains(VmaFlags::SEALED) {
                 list.call(Step::Seal, Check::Report, nr::__NR_mseal, &[vma.start, vma.len(), 0]);
             }
+        }
+        let memory = &self.live.memory;
+        if memory.lock_future != 0 {
+            list.call(Step::Lock, Check::Report, nr::__NR_mlockall, &[memory.lock_future.into()]);
+        }
+        let no_exec_gain = self.live.settings.no_exec_gain;
+        if no_exec_gain != 0 {
+            list.call(Step::Setting, Check::Report, nr::__NR_prctl, &[PR_SET_MDWE, no_exec_gain.into()]);
         }
         if self.tiles {
             list.call(Step::TileRegisters, Check::Success, nr::__NR_arch_prctl, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA]);
@@ -458,7 +511,7 @@ impl Builder<'_> {
         if thread.exited {
             list.call(Step::TidAddress, Check::Success, nr::__NR_set_tid_address, &[0]);
             list.call(Step::RobustList, Check::Success, nr::__NR_set_robust_list, &[0, ROBUST_LIST_LEN]);
-            self.set_credentials(region, &mut list)?;
+            self.set_credentials(region, &mut list, &self.live.credentials)?;
             list.call(Step::Exit, Check::Success, nr::__NR_exit, &[0]);
             return Ok(list);
         }
@@ -476,7 +529,8 @@ impl Builder<'_> {
         if thread.no_new_privs {
             list.call(Step::NoNewPrivileges, Check::Success, nr::__NR_prctl, &[PR_SET_NO_NEW_PRIVS, 1]);
         }
-        self.set_credentials(region, &mut list)?;
+        self.set_thread_settings(region, &mut list, thread)?;
+        self.set_credentials(region, &mut list, thread.credentials.as_deref().unwrap_or(&self.live.credentials))?;
         // A change of user or capabilities takes it away.
         let parent_death = u64::from(thread.parent_death_signal.cast_unsigned());
         list.call(Step::ParentDeathSignal, Check::Success, nr::__NR_prctl, &[PR_SET_PDEATHSIG, parent_death]);
@@ -515,9 +569,43 @@ impl Builder<'_> {
         Ok(list)
     }
 
+    /// What a thread has set for itself beside what it is scheduled by.
+    fn set_thread_settings(&self, region: &mut Region, list: &mut Operations, thread: &ThreadState) -> Result<(), ProcessError> {
+        if thread.policy.mode != 0 || self.own.has_policy {
+            let nodes = region.put_words(&thread.policy.nodes)?;
+            let arguments = memory::policy_arguments(&thread.policy);
+            let nodes = if arguments.nodes == 0 { 0 } else { nodes };
+            let args = [arguments.mode.into(), nodes, arguments.bits];
+            list.call(Step::MemoryPolicy, Check::Report, nr::__NR_set_mempolicy, &args);
+        }
+        let settings = &thread.settings;
+        let mut set = |call, args: &[u64]| list.call(Step::Setting, Check::Report, call, args);
+        for (which, control) in (0u64..).zip(settings.speculation).filter(|(_, control)| *control != 0) {
+            set(nr::__NR_prctl, &[PR_SET_SPECULATION_CTRL, which, control.into()]);
+        }
+        if settings.machine_check != MCE_KILL_DEFAULT {
+            set(nr::__NR_prctl, &[PR_MCE_KILL, PR_MCE_KILL_SET, settings.machine_check.into()]);
+        }
+        if settings.io_flusher {
+            set(nr::__NR_prctl, &[PR_SET_IO_FLUSHER, 1]);
+        }
+        if settings.no_time_stamp_counter {
+            set(nr::__NR_prctl, &[PR_SET_TSC, PR_TSC_SIGSEGV]);
+        }
+        if settings.no_cpuid {
+            set(nr::__NR_arch_prctl, &[ARCH_SET_CPUID, 0]);
+        }
+        if thread.tid == self.process.pid {
+            // Who may be traced by whom where Yama confines that cannot be seen. Processes of an MPI job read each other's memory: within the job
+            // they may.
+            let launcher = u64::from(self.restart.job.info.launcher.0.cast_unsigned());
+            list.call(Step::Setting, Check::Any, nr::__NR_prctl, &[PR_SET_PTRACER, launcher]);
+        }
+        Ok(())
+    }
+
     /// User, groups and capabilities, which each thread has for itself.
-    fn set_credentials(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
-        let wanted = &self.live.credentials;
+    fn set_credentials(&self, region: &mut Region, list: &mut Operations, wanted: &Credentials) -> Result<(), ProcessError> {
         let own = &self.own;
         let [inheritable, permitted, effective, bounding, ambient] = wanted.capabilities;
         for capability in 0..64u64 {
@@ -537,9 +625,7 @@ impl Builder<'_> {
             let ids = |ids: [u32; 4]| ids.map(u64::from);
             let (uids, gids) = (ids(wanted.uids), ids(wanted.gids));
             list.call(Step::User, Check::Success, nr::__NR_setresgid, &gids[..3]);
-            list.call(Step::User, Check::Any, nr::__NR_setfsgid, &gids[3..]);
             list.call(Step::User, Check::Success, nr::__NR_setresuid, &uids[..3]);
-            list.call(Step::User, Check::Any, nr::__NR_setfsuid, &uids[3..]);
         }
         // What this restart does not have it cannot give.
         let permitted = permitted & own.permitted;
@@ -557,10 +643,16 @@ impl Builder<'_> {
         };
         if wanted.securebits != 0 || changes_user {
             capset(region, list, [own.permitted, own.permitted, inheritable])?;
+            // These two tell nothing of failure.
+            list.call(Step::User, Check::Any, nr::__NR_setfsgid, &[wanted.gids[3].into()]);
+            list.call(Step::User, Check::Any, nr::__NR_setfsuid, &[wanted.uids[3].into()]);
             let bits = u64::from(wanted.securebits & !SECBIT_KEEP_CAPS);
             list.call(Step::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_SECUREBITS, bits]);
         }
         capset(region, list, [effective & permitted, permitted, inheritable & (permitted | own.inheritable)])?;
+        if wanted.securebits & SECBIT_KEEP_CAPS != 0 {
+            list.call(Step::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_KEEPCAPS, 1]);
+        }
         for capability in (0..64u64).filter(|capability| ambient & permitted & 1 << capability != 0) {
             let args = [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability];
             list.call(Step::Capabilities, Check::Report, nr::__NR_prctl, &args);
@@ -623,18 +715,21 @@ fn clone_thread(region: &mut Region, list: &mut Operations, tid: i32, operations
 }
 
 fn set_scheduling(region: &mut Region, list: &mut Operations, wanted: &Scheduling) -> Result<(), ProcessError> {
-    if wanted.policy != SCHED_DEADLINE {
-        // struct sched_attr: size, policy, flags (8), nice, priority, runtime (8), deadline (8), period (8).
-        let attr = region.put_words(&[
-            48 | u64::from(wanted.policy) << 32,
-            0,
-            u64::from(wanted.nice.cast_unsigned()) | u64::from(wanted.priority) << 32,
-            0,
-            0,
-            0,
-        ])?;
-        list.call(Step::Scheduling, Check::Report, nr::__NR_sched_setattr, &[0, attr, 0]);
-    }
+    const PRIO_PROCESS: u64 = 0;
+    // A policy that does not heed it keeps it all the same, and the next call does not take it then.
+    let nice = i64::from(wanted.nice).cast_unsigned();
+    list.call(Step::Scheduling, Check::Report, nr::__NR_setpriority, &[PRIO_PROCESS, 0, nice]);
+    // struct sched_attr: size, policy, flags (8), nice, priority, runtime (8), deadline (8), period (8).
+    let [runtime, deadline, period] = wanted.deadline;
+    let attr = region.put_words(&[
+        48 | u64::from(wanted.policy) << 32,
+        wanted.flags,
+        u64::from(wanted.nice.cast_unsigned()) | u64::from(wanted.priority) << 32,
+        runtime,
+        deadline,
+        period,
+    ])?;
+    list.call(Step::Scheduling, Check::Report, nr::__NR_sched_setattr, &[0, attr, 0]);
     if !wanted.affinity.is_empty() {
         let mut own = vec![0u64; wanted.affinity.len().max(16)];
         // SAFETY: `own` is writable for its length.
@@ -662,6 +757,8 @@ struct Own {
     inheritable: u64,
     permitted: u64,
     bounding: u64,
+    /// It was started with a memory policy, as by numactl(8).
+    has_policy: bool,
 }
 
 impl Own {
@@ -678,6 +775,14 @@ impl Own {
             inheritable: set("CapInh:"),
             permitted: set("CapPrm:"),
             bounding: set("CapBnd:"),
+            has_policy: has_policy(),
         })
     }
+}
+
+/// Whether this thread has a memory policy.
+fn has_policy() -> bool {
+    let mut mode = 0u32;
+    // SAFETY: the mode is written, and no nodes are asked for.
+    unsafe { syscall!(nr::__NR_get_mempolicy, &raw mut mode, 0, 0, 0, 0) }.is_ok() && mode != 0
 }

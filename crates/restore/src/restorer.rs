@@ -258,10 +258,13 @@ pub enum Step {
     MakeTimer,
     FileLock,
     Owner,
+    ProtectionKey,
+    MemoryPolicy,
+    Setting,
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 41] = [
+    const ALL: [(Self, &'static str); 44] = [
         (Self::Unmap, "unmapping its memory before the job's takes its place"),
         (Self::Move, "moving memory to its address"),
         (Self::Map, "mapping memory"),
@@ -303,6 +306,9 @@ impl Step {
         (Self::MakeTimer, "making a timer with its id"),
         (Self::FileLock, "taking a file lock that it had"),
         (Self::Owner, "setting whom a file sends signals"),
+        (Self::ProtectionKey, "giving memory its protection key"),
+        (Self::MemoryPolicy, "setting on which memory nodes pages are to lie"),
+        (Self::Setting, "setting a property of a process or thread with prctl"),
     ];
 
     fn describe(number: u32) -> &'static str {

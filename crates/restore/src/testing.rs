@@ -51,7 +51,15 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
 
 fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
     let live = LiveProcess {
-        memory: AddressSpace { space: 0, vmas: Vec::new(), guards: Vec::new(), fields: MmFields::default() },
+        memory: AddressSpace {
+            space: 0,
+            vmas: Vec::new(),
+            guards: Vec::new(),
+            fields: MmFields::default(),
+            lock_future: 0,
+            protection_keys: 0,
+            execute_only_key: 0,
+        },
         threads: Vec::new(),
         descriptors: Vec::new(),
         signals: Default::default(),
@@ -60,6 +68,7 @@ fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
         interval_timers: Default::default(),
         has_terminal: false,
         cwd: FilePath(b"/".to_vec()),
+        removed_cwd: None,
         root: FilePath(b"/".to_vec()),
         umask: 0o22,
         limits: Vec::new(),
@@ -69,5 +78,13 @@ fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
         agent: Default::default(),
     };
     let (pid, ppid, pgid, sid) = (NsPid(pid), NsPid(ppid), NsPid(pgid), NsPid(sid));
-    ProcessState { pid, ppid, pgid, sid, comm: FilePath::default(), life: Life::Alive(Box::new(live)) }
+    ProcessState {
+        pid,
+        ppid,
+        pgid,
+        sid,
+        exit_signal: libc::SIGCHLD,
+        comm: FilePath::default(),
+        life: Life::Alive(Box::new(live)),
+    }
 }

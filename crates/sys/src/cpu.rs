@@ -40,6 +40,13 @@ pub fn xcr0() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// Whether memory can have protection keys (pkeys(7)).
+#[must_use]
+pub fn has_protection_keys() -> bool {
+    const XFEATURE_PKRU: u64 = 1 << 9;
+    xcr0() & XFEATURE_PKRU != 0
+}
+
 /// Bytes that the enabled state components take in a signal frame (CPUID leaf 0xd).
 #[must_use]
 pub fn xsave_size() -> u32 {

@@ -20,13 +20,23 @@ pub enum Fork {
 /// # Safety
 /// As fork(2) without libc's knowledge: the process must have one thread, and no lock held that the child may want.
 pub unsafe fn fork(flags: u64, pid: Option<i32>) -> Result<Fork, Errno> {
+    const SIGCHLD: i32 = 17;
+    // SAFETY: the caller's promise.
+    unsafe { fork_telling(flags, pid, SIGCHLD) }
+}
+
+/// As [`fork`], with another signal that tells the parent of the child's end; 0: none.
+///
+/// # Safety
+/// As for [`fork`].
+pub unsafe fn fork_telling(flags: u64, pid: Option<i32>, exit_signal: i32) -> Result<Fork, Errno> {
     let pids = [pid.unwrap_or(0)];
     let args = nr::clone_args {
         flags,
         pidfd: 0,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: 17, // SIGCHLD
+        exit_signal: u64::from(exit_signal.cast_unsigned()),
         stack: 0,
         stack_size: 0,
         tls: 0,

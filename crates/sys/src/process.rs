@@ -47,6 +47,51 @@ pub fn unshare_time() -> Result<(), Errno> {
     unsafe { syscall!(nr::__NR_unshare, CLONE_NEWTIME) }.map(|_| ())
 }
 
+/// How a thread is scheduled: `struct sched_attr` (include/uapi/linux/sched/types.h) as of Linux 5.3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SchedAttributes {
+    /// Bytes of this struct.
+    pub size: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// Nice value.
+    pub nice: i32,
+    /// Real-time priority.
+    pub priority: u32,
+    /// `SCHED_DEADLINE`: nanoseconds; so for the next two.
+    pub runtime: u64,
+    /// See `runtime`.
+    pub deadline: u64,
+    /// See `runtime`.
+    pub period: u64,
+    /// Utilisation clamps.
+    pub util_min: u32,
+    /// See `util_min`.
+    pub util_max: u32,
+}
+
+/// sched_getattr(2) of a thread.
+pub fn sched_getattr(thread: i32) -> Result<SchedAttributes, Errno> {
+    let mut attributes = SchedAttributes::default();
+    let size = size_of::<SchedAttributes>();
+    // SAFETY: the kernel writes at most `size` bytes to `attributes`, which has as many.
+    unsafe { syscall!(nr::__NR_sched_getattr, thread, &raw mut attributes, size, 0) }?;
+    Ok(attributes)
+}
+
+/// `KCMP_VM`, `KCMP_FILES`, `KCMP_FS` (include/uapi/linux/kcmp.h): whether two tasks share what is named.
+pub mod shared {
+    /// Memory.
+    pub const VM: u32 = 1;
+    /// The table of descriptors.
+    pub const FILES: u32 = 2;
+    /// Root, working directory, umask.
+    pub const FS: u32 = 3;
+}
+
 /// ioprio_get(2) of a thread.
 pub fn ioprio_get(thread: i32) -> Result<u32, Errno> {
     const IOPRIO_WHO_PROCESS: u32 = 1;

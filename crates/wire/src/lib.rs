@@ -243,7 +243,8 @@ pub struct Control {
     pub plan_off: u64,
     /// See `plan_off`.
     pub max_plan: u32,
-    /// How many entries it has. Written by the coordinator before [`Order::Twin`].
+    /// How many entries it has. Written by the coordinator before [`Order::Twin`]. Until then by the agent: mappings with a memory policy
+    /// of their own, with its mode in `flags` and its nodes in `source` (0 to 63) and `address` (64 to 127).
     pub plan: AtomicU32,
     /// Byte offset of the ring, and how many slots it has.
     pub ring_off: u64,
@@ -293,6 +294,18 @@ pub struct ProcessRecord {
     pub thp_disable: u32,
     /// `PR_GET_SECUREBITS`.
     pub securebits: u32,
+    /// `personality(0xffffffff)`.
+    pub personality: u32,
+    /// Protection keys that the process may use, bit by bit.
+    pub protection_keys: u32,
+    /// Protection keys that cannot be allocated any more.
+    pub taken_keys: u32,
+    /// `PR_GET_MEMORY_MERGE`.
+    pub memory_merge: u32,
+    /// `PR_GET_MDWE`.
+    pub no_exec_gain: u32,
+    /// Keeps the layout plain.
+    pub reserved: u32,
     /// Where the agent is: see `ckpt_objects::process::AgentPlace`.
     pub leave: u64,
     /// See `leave`.
@@ -317,6 +330,12 @@ impl Default for ProcessRecord {
             child_subreaper: 0,
             thp_disable: 0,
             securebits: 0,
+            personality: 0,
+            protection_keys: 0,
+            taken_keys: 0,
+            memory_merge: 0,
+            no_exec_gain: 0,
+            reserved: 0,
             leave: 0,
             transient_start: 0,
             transient_len: 0,
@@ -369,7 +388,24 @@ pub struct ThreadRecord {
     pub parent_death_signal: i32,
     /// `PR_GET_NO_NEW_PRIVS`.
     pub no_new_privs: u32,
+    /// `PR_GET_SECUREBITS`.
+    pub securebits: u32,
+    /// `PR_GET_TSC`; 0: not known.
+    pub time_stamp_counter: u32,
+    /// `ARCH_GET_CPUID`: 0 where the instruction faults.
+    pub cpuid: u32,
+    /// `PR_MCE_KILL_GET`.
+    pub machine_check: u32,
+    /// `PR_GET_IO_FLUSHER`; 0 where it may not be asked for.
+    pub io_flusher: u32,
+    /// get_mempolicy(2): mode and flags.
+    pub policy: u32,
+    /// See `policy`: its nodes, bit by bit.
+    pub policy_nodes: [u64; POLICY_WORDS],
 }
+
+/// Words of a set of memory nodes: the kernel's limit is 1024 of them (`MAX_NUMNODES`).
+pub const POLICY_WORDS: usize = 16;
 
 /// How far a thread is.
 #[derive(Clone, Copy, Debug)]

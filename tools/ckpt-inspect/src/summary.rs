@@ -139,6 +139,7 @@ fn open_file(state: &JobState, file: &OpenFile) -> String {
         OpenFileKind::Deleted(deleted) => {
             format!("{} (deleted), at {} of {} bytes", printable(&deleted.path), file.position, deleted.size)
         }
+        OpenFileKind::RemovedDirectory(removed) => format!("removed directory {}", printable(&removed.path)),
         OpenFileKind::Directory { path } => format!("directory {}", printable(path)),
         OpenFileKind::Device { path, .. } => format!("device {}", printable(path)),
         OpenFileKind::Pipe { pipe: number } => match state.pipes.get(*number as usize) {

@@ -42,6 +42,7 @@ mod tests {
         let processes: Vec<_> = parents
             .iter()
             .map(|&(pid, ppid)| ProcessState {
+                exit_signal: 17,
                 pid: NsPid(pid),
                 ppid: NsPid(ppid),
                 pgid: NsPid(pid),

@@ -9,11 +9,11 @@ use ckpt_objects::clocks::Clocks;
 use ckpt_objects::descriptor::FdEntry;
 use ckpt_objects::file::{FileIdentity, OpenFile, OpenFileKind, RegularFile};
 use ckpt_objects::job::{JobInfo, Machine, Settings};
-use ckpt_objects::memory::{AddressSpace, MmFields};
+use ckpt_objects::memory::{AddressSpace, MemoryPolicy, MmFields};
 use ckpt_objects::pipe::PipeState;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::signal::SignalState;
-use ckpt_objects::thread::{Scheduling, ThreadState};
+use ckpt_objects::thread::{Scheduling, ThreadSettings, ThreadState};
 use ckpt_objects::{FilePath, JobState, NsPid};
 
 const JOB: &str = "00c0ffee00c0ffee";
@@ -38,17 +38,28 @@ fn thread(tid: i32) -> ThreadState {
         timer_slack_ns: 50_000,
         parent_death_signal: 0,
         no_new_privs: false,
+        credentials: None,
+        settings: ThreadSettings::default(),
+        policy: MemoryPolicy::default(),
     }
 }
 
 fn process(pid: i32, ppid: i32, comm: &str, life: Life) -> ProcessState {
-    ProcessState { pid: NsPid(pid), ppid: NsPid(ppid), pgid: NsPid(100), sid: NsPid(50), comm: path(comm), life }
+    ProcessState { pid: NsPid(pid), ppid: NsPid(ppid), pgid: NsPid(100), sid: NsPid(50), exit_signal: 17, comm: path(comm), life }
 }
 
 fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
     let descriptors = files.iter().enumerate().map(|(fd, &file)| FdEntry { fd: fd as i32, file, close_on_exec: false });
     Life::Alive(Box::new(LiveProcess {
-        memory: AddressSpace { space, vmas: Vec::new(), guards: Vec::new(), fields: MmFields::default() },
+        memory: AddressSpace {
+            space,
+            vmas: Vec::new(),
+            guards: Vec::new(),
+            fields: MmFields::default(),
+            lock_future: 0,
+            protection_keys: 0,
+            execute_only_key: 0,
+        },
         threads: threads.map(thread).collect(),
         descriptors: descriptors.collect(),
         signals: SignalState::default(),
@@ -57,6 +68,7 @@ fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
         interval_timers: Default::default(),
         has_terminal: false,
         cwd: path("/home/u"),
+        removed_cwd: None,
         root: path("/"),
         umask: 0o22,
         limits: Vec::new(),

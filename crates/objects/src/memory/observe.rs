@@ -119,6 +119,8 @@ fn apply_flags(mapping: &mut Mapping, text: &[u8]) {
         match mnemonic {
             b"io" | b"pf" => mapping.device_memory = true,
             b"mw" => mapping.may_write = true,
+            // Older kernels have no name for it: of what they have none for, it alone goes with a lock.
+            b"??" if mapping.flags.contains(VmaFlags::LOCKED) => mapping.flags.insert(VmaFlags::LOCKED_ON_FAULT),
             _ => {
                 if let Some((_, flag)) = VmaFlags::MNEMONICS.iter().find(|(name, _)| name.as_bytes() == mnemonic) {
                     mapping.flags.insert(*flag);
@@ -155,6 +157,29 @@ fn hexadecimal(text: &[u8]) -> Option<u64> {
 
 fn decimal<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
+}
+
+/// The protection keys that a process has allocated, and the one that the kernel has taken for memory that may only be executed: from those
+/// that the process may use, and those that nobody can allocate any more. Without the processor's support the kernel has none to allocate.
+#[must_use]
+pub fn protection_keys(usable: u32, taken: u32) -> (u32, u32) {
+    if !ckpt_sys::cpu::has_protection_keys() {
+        return (0, 0);
+    }
+    let kernels = taken & !usable & !1;
+    (usable & !1, if kernels == 0 { 0 } else { kernels.trailing_zeros() })
+}
+
+/// What mlockall(2) says of mappings to come, as one that was just made shows it: `MCL_FUTURE`, `MCL_ONFAULT`.
+#[must_use]
+pub fn lock_future(fresh: VmaFlags) -> u32 {
+    const MCL_FUTURE: u32 = 2;
+    const MCL_ONFAULT: u32 = 4;
+    match (fresh.contains(VmaFlags::LOCKED), fresh.contains(VmaFlags::LOCKED_ON_FAULT)) {
+        (false, _) => 0,
+        (true, false) => MCL_FUTURE,
+        (true, true) => MCL_FUTURE | MCL_ONFAULT,
+    }
 }
 
 /// The fields of a process's `mm`, but for `brk`, which only the process itself can tell, and `exe`, which is the caller's.

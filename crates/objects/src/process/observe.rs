@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
+
+use ckpt_sys::process::{SchedAttributes, sched_getattr};
+use ckpt_sys::raw::Errno;
 
 use super::{Credentials, Limit};
 use crate::observe::{ObserveError, parse_error, proc_path, read_proc};
@@ -64,6 +68,12 @@ impl Status {
     #[must_use]
     pub fn number(&self, key: &str) -> u64 {
         self.numbers(key).first().and_then(|number| u64::try_from(*number).ok()).unwrap_or(0)
+    }
+
+    /// Whose it is, or whose thread's.
+    #[must_use]
+    pub fn process(&self) -> HostPid {
+        self.pid
     }
 
     /// Its name (`Name`).
@@ -216,22 +226,83 @@ pub fn group_session_and_terminal(pid: HostPid) -> Result<(i32, i32, i32), Obser
     }
 }
 
+/// The signal that tells the parent of a process's end (field 38 of `/proc/PID/stat`).
+pub fn exit_signal(pid: HostPid) -> Result<i32, ObserveError> {
+    let stat = read_proc(pid, "stat")?;
+    stat_fields(&stat).get(38 - 3).and_then(|signal| signal.parse().ok()).ok_or_else(|| parse_error(pid, "stat", &stat))
+}
+
+/// `/proc/PID/coredump_filter`; 0 where the kernel has none.
+pub fn core_filter(pid: HostPid) -> u32 {
+    let text = fs::read_to_string(proc_path(pid, "coredump_filter")).unwrap_or_default();
+    u32::from_str_radix(text.trim(), 16).unwrap_or(0)
+}
+
 /// How a thread is scheduled. Processors are given only where they are fewer than `all`, the coordinator's own.
 pub fn scheduling(pid: HostPid, tid: HostPid, status: &Status, all: &[u64]) -> Result<Scheduling, ObserveError> {
+    let attributes = sched_getattr(tid.0).map_err(|Errno(errno)| ObserveError::Read {
+        pid,
+        path: proc_path(pid, &format!("task/{tid} (sched_getattr)")),
+        source: io::Error::from_raw_os_error(errno),
+    })?;
+    let affinity = status.affinity();
+    let SchedAttributes { policy, flags, priority, runtime, deadline, period, .. } = attributes;
+    // The call tells it only of a policy that heeds it.
     let file = format!("task/{tid}/stat");
     let stat = read_proc(pid, &file)?;
-    let fields = stat_fields(&stat);
-    let field = |number: usize| -> Result<i64, ObserveError> {
-        fields.get(number - 3).and_then(|text| text.parse().ok()).ok_or_else(|| parse_error(pid, &file, &stat))
-    };
-    let affinity = status.affinity();
+    let nice = stat_fields(&stat).get(19 - 3).and_then(|nice| nice.parse().ok()).ok_or_else(|| parse_error(pid, &file, &stat))?;
     Ok(Scheduling {
-        policy: u32::try_from(field(41)?).unwrap_or(0),
-        priority: u32::try_from(field(40)?).unwrap_or(0),
-        nice: i32::try_from(field(19)?).unwrap_or(0),
+        policy,
+        flags: flags & SCHED_FLAGS_KEPT,
+        // Other policies tell their time slice there, which is the machine's.
+        deadline: if policy == libc::SCHED_DEADLINE.cast_unsigned() { [runtime, deadline, period] } else { [0; 3] },
+        priority,
+        nice,
         affinity: if affinity == all { Vec::new() } else { affinity },
         io_priority: ckpt_sys::process::ioprio_get(tid.0).unwrap_or(0),
     })
+}
+
+/// `SCHED_FLAG_RESET_ON_FORK`, `SCHED_FLAG_RECLAIM`, `SCHED_FLAG_DL_OVERRUN` (include/uapi/linux/sched.h).
+const SCHED_FLAGS_KEPT: u64 = 1 | 2 | 4;
+
+impl Status {
+    /// What is set for this thread that no restart could set again, and what to do, if there is anything. What `other`, a process outside of
+    /// the job that its first one descends from, has too, it has from there.
+    #[must_use]
+    pub fn unkept(&self, other: &Self) -> Option<(&'static str, &'static str)> {
+        let seccomp = ["Seccomp", "Seccomp_filters"];
+        if seccomp.iter().any(|key| self.text(key) != other.text(key)) {
+            return Some(match self.number("Seccomp") {
+                1 => ("is in strict seccomp mode", "checkpoint it before it enters that, or let it run without"),
+                _ => ("has installed a seccomp filter, which cannot be read", "run the program without its sandbox"),
+            });
+        }
+        if self.text("x86_Thread_features").split_ascii_whitespace().any(|feature| feature == "shstk") {
+            return Some(("has a shadow stack", "run it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off"));
+        }
+        // Who is about to end has no memory whose addresses could be masked.
+        let mask = self.text("untag_mask");
+        if !mask.is_empty() && mask != other.text("untag_mask") {
+            return Some(("uses linear address masking", "run it without tagged pointers"));
+        }
+        None
+    }
+
+    /// Speculation controls of this thread, as the values that set them (`PR_SET_SPECULATION_CTRL`); 0: as the machine has it.
+    #[must_use]
+    pub fn speculation(&self) -> [u32; 2] {
+        const PR_SPEC_ENABLE: u32 = 1 << 1;
+        const PR_SPEC_DISABLE: u32 = 1 << 2;
+        const PR_SPEC_FORCE_DISABLE: u32 = 1 << 3;
+        // fs/proc/array.c, task_seccomp.
+        ["Speculation_Store_Bypass", "SpeculationIndirectBranch"].map(|key| match self.text(key) {
+            "thread vulnerable" | "conditional enabled" => PR_SPEC_ENABLE,
+            "thread mitigated" | "conditional disabled" => PR_SPEC_DISABLE,
+            "thread force mitigated" | "conditional force disabled" => PR_SPEC_FORCE_DISABLE,
+            _ => 0,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,122 @@
+// Tests that a job with a property that no restart could give back runs on: takes on the one named by the argument, waits, and goes on as
+// nothing had been. It ends with 77 where this machine does not allow it.
+// @refused Process: seccomp filters and strict mode, other than the launcher's own (nobody can read them)
+// @refused Process: namespaces of its own: unshare, setns, containers (a restart makes one set of namespaces for the whole job)
+// @refused Process: memory, descriptors or directories that processes share by clone (processes are restarted one by one)
+// @refused Process: descriptors or directories that a thread has for itself (threads are restarted with those of their process)
+// @refused Process: a child of vfork that neither calls exec nor ends (it runs in its parent's memory)
+// @refused Memory: memory of memfd_secret (nobody but the program can read it), shadow stacks, linear address masking
+#include "check.h"
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <sys/prctl.h>
+
+static void rest_long(void) {
+    for (int round = 0; round < 100; round++) rest();
+}
+
+static int child(void *unused) {
+    (void)unused;
+    // By raw calls: the stack is small, and may be another's.
+    for (int round = 0; round < 100; round++) {
+        struct timespec ten_milliseconds = {0, 10000000};
+        syscall(SYS_nanosleep, &ten_milliseconds, NULL);
+    }
+    syscall(SYS_exit, 0);
+    return 0;
+}
+
+static char stack[65536];
+
+static int clone_with(int flags) {
+    pid_t pid = clone(child, stack + sizeof stack, flags | SIGCHLD, NULL);
+    if (pid < 0) return 0;
+    rest_long();
+    CHECK(waitpid(pid, NULL, 0) == pid);
+    return 1;
+}
+
+static int flags_of_thread;
+
+static void *thread(void *unused) {
+    (void)unused;
+    CHECK(unshare(flags_of_thread) == 0);
+    rest_long();
+    return NULL;
+}
+
+static int in_thread(int flags) {
+    pthread_t id;
+    flags_of_thread = flags;
+    CHECK(pthread_create(&id, NULL, thread, NULL) == 0 && pthread_join(id, NULL) == 0);
+    return 1;
+}
+
+static int enter(int namespace) {
+    if (unshare(namespace) != 0) return 0;
+    rest_long();
+    return 1;
+}
+
+static int strictly(void) {
+    pid_t pid = fork();
+    if (pid == 0) {
+        int pause[2];
+        char byte;
+        CHECK(pipe(pause) == 0);
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0) _exit(77);
+        // The end of the parent ends the wait.
+        while (read(pause[0], &byte, 1) > 0) continue;
+        syscall(SYS_exit, 0);
+    }
+    rest_long();
+    int status;
+    CHECK(waitpid(pid, &status, WNOHANG) == 0 && kill(pid, SIGKILL) == 0 && waitpid(pid, &status, 0) == pid);
+    return 1;
+}
+
+static int take_on(const char *what) {
+    if (strcmp(what, "seccomp") == 0) {
+        struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+        struct sock_fprog program = {1, &allow};
+        CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) return 0;
+        rest_long();
+        return 1;
+    }
+    if (strcmp(what, "strict_seccomp") == 0) return strictly();
+    if (strcmp(what, "user_namespace") == 0) return enter(CLONE_NEWUSER);
+    if (strcmp(what, "host_name") == 0) return enter(CLONE_NEWUSER | CLONE_NEWUTS);
+    if (strcmp(what, "shared_descriptors") == 0) return clone_with(CLONE_FILES);
+    if (strcmp(what, "shared_directories") == 0) return clone_with(CLONE_FS);
+    if (strcmp(what, "own_descriptors") == 0) return in_thread(CLONE_FILES);
+    if (strcmp(what, "own_directories") == 0) return in_thread(CLONE_FS);
+    if (strcmp(what, "secret_memory") == 0) {
+        int secret = (int)syscall(447, 0);
+        if (secret < 0) return 0;
+        CHECK(ftruncate(secret, 4096) == 0 && mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, secret, 0) != MAP_FAILED);
+        CHECK(close(secret) == 0);
+        rest_long();
+        return 1;
+    }
+    if (strcmp(what, "vfork") == 0) {
+        pid_t pid = vfork();
+        if (pid == 0) {
+            struct timespec long_time = {13, 0};
+            syscall(SYS_nanosleep, &long_time, NULL);
+            _exit(0);
+        }
+        CHECK(waitpid(pid, NULL, 0) == pid);
+        return 1;
+    }
+    CHECK(!"such a property is known");
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc > 1);
+    if (!take_on(argv[1])) return 77;
+    puts("untouched");
+}
