@@ -77,6 +77,7 @@ fn copy_first(shared: &Shared, start: &Start) -> Result<Copies, Errno> {
         };
         match &mut map {
             Some(map) if entry.flags & PlanFlag::SHARED == 0 => map.own_pages(from, end, |run| copy(run.start, run.end))?,
+            _ if entry.flags & PlanFlag::ALL != 0 => copy(from, end),
             _ => pages::shared_pages(from, end, copy)?,
         }
         entry.source = base;

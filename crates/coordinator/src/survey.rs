@@ -398,6 +398,7 @@ impl<'a> Surveyor<'a> {
                 policy: policies.get(&mapping.start).cloned(),
             });
         }
+        check_room_for_copies(process, plan)?;
         let mut fields = mm_fields(process.live)?;
         fields.brk = record.brk;
         let exe = read_proc_link(process.live, "exe")?;
@@ -593,6 +594,10 @@ impl<'a> Surveyor<'a> {
             plan.push(PlanEntry { start, len, flags: PlanFlag::NOT_IN_TWIN, space: u32::MAX, ..PlanEntry::default() });
         }
         let keep_zero = if matches!(kind, SharedMemoryKind::Named { .. }) { PlanFlag::KEEP_ZERO } else { 0 };
+        // Of a file on disk, what is not in memory now may be changed before a restart too. What is swapped out does not show either. Both are
+        // read by a call, which fails where the file ends or its disk does.
+        let on_disk = matches!(kind, SharedMemoryKind::Named { in_memory: false, .. });
+        let every = if on_disk || mapping.swapped > 0 { PlanFlag::ALL | PlanFlag::UNREADABLE } else { 0 };
         let ranges = &mut self.object_ranges[object as usize];
         for (start, end) in subtract(offset, offset + (mapping.end - mapping.start), ranges) {
             plan.push(PlanEntry {
@@ -601,7 +606,7 @@ impl<'a> Surveyor<'a> {
                 source: 0,
                 address: start,
                 space,
-                flags: flags | keep_zero | PlanFlag::COPY_FIRST | PlanFlag::SHARED,
+                flags: flags | keep_zero | every | PlanFlag::COPY_FIRST | PlanFlag::SHARED,
             });
             ranges.push((start, end));
         }
@@ -861,6 +866,28 @@ fn working_directory(process: &FrozenProcess) -> Result<(FilePath, Option<Remove
     let link = read_proc_link(process.live, "cwd")?;
     let removed = directory::observe_removed(&link, &proc_path(process.live, "cwd"));
     Ok((removed.as_ref().map_or(link, |removed| removed.path.clone()), removed))
+}
+
+/// Refuses what would need more memory than there is: every page of files that are mapped shared is copied while the job stands still.
+fn check_room_for_copies(process: &FrozenProcess, plan: &[PlanEntry]) -> Result<(), ObserveError> {
+    const EVERY: u32 = PlanFlag::ALL | PlanFlag::SHARED;
+    let needed: u64 = plan.iter().filter(|entry| entry.flags & EVERY == EVERY).map(|entry| entry.len).sum();
+    if needed == 0 {
+        return Ok(());
+    }
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    match free.map(|kib| kib << 10) {
+        Some(free) if needed > free => {
+            let what = format!(
+                "has {} MiB of files mapped shared and writable, of which a copy must be made, and {} MiB of memory are free",
+                needed >> 20,
+                free >> 20
+            );
+            Err(refuse(process, what, "map less of them at once, or use read and write"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn open_directory(descriptor: &SeenDescriptor, path: FilePath) -> OpenFileKind {

@@ -48,6 +48,8 @@ pub struct Mapping {
     pub protection_key: u32,
     /// Bytes that are in memory or swapped out.
     pub resident: u64,
+    /// Bytes of those that are swapped out.
+    pub swapped: u64,
     /// Bytes of those that are the process's own: anonymous memory, or pages of a private file mapping that were written.
     pub own: u64,
 }
@@ -75,6 +77,7 @@ fn parse_smaps(text: &[u8]) -> Result<Vec<Mapping>, Vec<u8>> {
             } else if let Some(size) = line.strip_prefix(b"Swap:") {
                 mapping.resident += kilobytes(size);
                 mapping.own += kilobytes(size);
+                mapping.swapped += kilobytes(size);
             }
         }
     }
@@ -110,6 +113,7 @@ fn parse_mapping(line: &[u8]) -> Option<Mapping> {
         may_write: false,
         protection_key: 0,
         resident: 0,
+        swapped: 0,
         own: 0,
     })
 }
