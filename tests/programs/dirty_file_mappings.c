@@ -13,7 +13,7 @@ struct page {
 };
 
 static struct page *map(const char *name, int *fd, off_t offset, size_t pages) {
-    *fd = open(name, O_RDWR | O_CREAT, 0600);
+    *fd = open(name, O_RDWR | O_CREAT | O_TRUNC, 0600);
     CHECK(*fd >= 0 && ftruncate(*fd, PAGES * PAGE) == 0);
     struct page *at = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, offset);
     CHECK(at != MAP_FAILED);
