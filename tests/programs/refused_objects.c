@@ -4,6 +4,7 @@
 #include "check.h"
 #include <fcntl.h>
 #include <linux/perf_event.h>
+#include <mqueue.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
@@ -39,6 +40,13 @@ static int make(const char *object) {
         void *at = id < 0 ? (void *)-1 : shmat(id, NULL, 0);
         if (id >= 0) shmctl(id, IPC_RMID, NULL);
         return at == (void *)-1 ? -1 : 0;
+    }
+    if (strcmp(object, "mq_notify") == 0) {
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+        int queue = mq_open("/ckpt-notified", O_RDWR | O_CREAT, 0600, NULL);
+        if (queue < 0) return -1;
+        CHECK(mq_unlink("/ckpt-notified") == 0 && mq_notify(queue, &event) == 0);
+        return queue;
     }
     if (strcmp(object, "pidfd") == 0) return (int)syscall(SYS_pidfd_open, 1, 0);
     if (strcmp(object, "inotify") == 0) {

@@ -41,6 +41,7 @@ refused! {
     userfaultfd: "a userfaultfd"
     io_uring: "an io_uring instance"
     perf_event: "a performance event"
+    mq_notify: "a POSIX message queue with a notification"
     hugetlb: "huge pages of hugetlbfs"
     hugetlb_shared: "huge pages of hugetlbfs"
     hugetlb_memfd: "huge pages of hugetlbfs"

@@ -1,4 +1,4 @@
-//! System V IPC: shared memory, semaphores, message queues.
+//! System V IPC: shared memory, semaphores, message queues; and POSIX message queues.
 
 use ckpt_tests::job::IMAGES;
 use ckpt_tests::sandbox::BOUND;
@@ -52,12 +52,13 @@ fn what_others_made_is_refused() {
 
 survives!(shared_memory, Job::program("sysv_shared_memory", 300, &[]).own_ipc());
 survives!(semaphores, Job::program("sysv_semaphores", 300, &[]).own_ipc());
+survives!(posix_queues, Job::program("posix_queues", 300, &[]).own_ipc());
 survives!(messages, Job::program("sysv_messages", 300, &[]).own_ipc());
 
 /// Restarted three times over.
 #[test]
 fn over_and_over() {
-    for program in ["sysv_shared_memory", "sysv_semaphores", "sysv_messages"] {
+    for program in ["sysv_shared_memory", "sysv_semaphores", "sysv_messages", "posix_queues"] {
         Job::program(program, 400, &[]).own_ipc().survives_chain(Identity::own(), 3);
     }
 }

@@ -105,11 +105,15 @@ impl<'a> Ipc<'a> {
         if !self.shared {
             return true;
         }
-        let users =
-            self.frozen.processes.iter().filter_map(|process| process.status.credentials(0).ok()).flat_map(|who| who.uids);
         BEFORE.get().is_some_and(|before| !before[kind].contains(&row.identity.id))
-            && users.into_iter().any(|uid| uid == row.identity.cuid)
+            && self.is_user(row.identity.cuid)
             && !row.pids.first().is_some_and(|pid| self.is_outside(*pid))
+    }
+
+    /// Whether a process of the job runs as this user.
+    pub fn is_user(&self, uid: u32) -> bool {
+        let mut users = self.frozen.processes.iter().filter_map(|process| process.status.credentials(0).ok());
+        users.any(|who| who.uids.contains(&uid))
     }
 
     fn is_member(&self, pid: i32) -> bool {
@@ -216,9 +220,9 @@ impl<'a> Ipc<'a> {
         self.ours.iter().all(BTreeMap::is_empty)
     }
 
-    /// Semaphores, message queues, limits.
-    pub fn system_v(&self) -> Result<SystemV, ObserveError> {
-        if self.is_empty() {
+    /// Semaphores, message queues, limits, which POSIX message queues have too.
+    pub fn system_v(&self, limits_matter: bool) -> Result<SystemV, ObserveError> {
+        if self.is_empty() && !limits_matter {
             return Ok(SystemV::default());
         }
         let mut limits = Vec::new();

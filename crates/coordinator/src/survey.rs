@@ -15,6 +15,7 @@ use ckpt_objects::file::{
 use ckpt_objects::file_lock::Locks;
 use ckpt_objects::job::{JobInfo, Machine};
 use ckpt_objects::memory::{self, AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
+use ckpt_objects::mqueue::{self, Mqueue};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
 use ckpt_objects::pidfd::PidfdState;
 use ckpt_objects::pipe::{self, PipeState};
@@ -132,7 +133,7 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
     surveyor.locks.all.retain(|lock| open_files.get(lock.file as usize).is_some_and(|file| file.inherited.is_none()));
     surveyor.read_shared_memory(&mut plans)?;
     surveyor.read_system_v_memory(&mut plans)?;
-    let system_v = surveyor.ipc.system_v()?;
+    let system_v = surveyor.ipc.system_v(!surveyor.mqueues.is_empty())?;
     for process in &frozen.processes {
         let undo = surveyor.ipc.undo(process, &system_v)?;
         if let Some(live) = processes.iter_mut().find(|state| state.pid == process.ns_pid).and_then(live_mut) {
@@ -151,6 +152,7 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
             terminals: surveyor.terminals.terminals,
             sockets: surveyor.sockets.states,
             shared_memory: surveyor.objects,
+            mqueues: surveyor.mqueues,
             system_v,
             mapped_files: surveyor.mapped_files,
         },
@@ -171,6 +173,8 @@ struct Surveyor<'a> {
     pipes: Vec<PipeState>,
     pipe_index: HashMap<(u64, u64), u32>,
     sockets: Sockets,
+    mqueues: Vec<Mqueue>,
+    mqueue_index: HashMap<(u64, u64), u32>,
     objects: Vec<SharedMemory>,
     /// Shared memory objects by inode; device numbers in `maps` and of `stat` differ on some file systems.
     object_index: HashMap<u64, u32>,
@@ -209,6 +213,8 @@ impl<'a> Surveyor<'a> {
             pipes: Vec::new(),
             pipe_index: HashMap::new(),
             sockets: Sockets::default(),
+            mqueues: Vec::new(),
+            mqueue_index: HashMap::new(),
             objects: Vec::new(),
             object_index: HashMap::new(),
             ipc,
@@ -772,6 +778,9 @@ impl<'a> Surveyor<'a> {
     }
 
     fn regular_file(&mut self, descriptor: &SeenDescriptor, path: FilePath, deleted: bool) -> Result<OpenFileKind, ObserveError> {
+        if mqueue::is_queue(descriptor) {
+            return self.mqueue(descriptor);
+        }
         let SeenDescriptor { device, inode, size, .. } = *descriptor;
         let through_proc = proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd));
         if let Some(name) = path.0.strip_prefix(b"/memfd:") {
@@ -811,6 +820,21 @@ impl<'a> Surveyor<'a> {
         self.contents.push((space, pieces));
         let mode = descriptor.mode & 0o7777;
         Ok(OpenFileKind::Deleted(DeletedFile { path, size, mode, device, inode, space }))
+    }
+
+    fn mqueue(&mut self, descriptor: &SeenDescriptor) -> Result<OpenFileKind, ObserveError> {
+        let key = (descriptor.device, descriptor.inode);
+        if let Some(&queue) = self.mqueue_index.get(&key) {
+            return Ok(OpenFileKind::Mqueue { queue });
+        }
+        let state = mqueue::observe(descriptor).map_err(|error| self.refuse_descriptor(descriptor, &error.to_string()))?;
+        if !self.ipc.is_user(state.owner.0) {
+            return Err(self.refuse_descriptor(descriptor, "a POSIX message queue of another user"));
+        }
+        let queue = self.mqueues.len() as u32;
+        self.mqueues.push(state);
+        self.mqueue_index.insert(key, queue);
+        Ok(OpenFileKind::Mqueue { queue })
     }
 
     fn pipe(&mut self, descriptor: &SeenDescriptor) -> Result<u32, ObserveError> {

@@ -109,6 +109,11 @@ pub enum OpenFileKind {
         /// Index into [`crate::JobState::sockets`].
         socket: u32,
     },
+    /// A POSIX message queue.
+    Mqueue {
+        /// Index into [`crate::JobState::mqueues`].
+        queue: u32,
+    },
     /// A pidfd, which must be opened when its process is there, by each process that has it.
     Pidfd(PidfdState),
 }

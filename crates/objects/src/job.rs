@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clocks::Clocks;
 use crate::file::{FileIdentity, OpenFile};
 use crate::file_lock::FileLock;
+use crate::mqueue::Mqueue;
 use crate::pipe::PipeState;
 use crate::process::ProcessState;
 use crate::shared_memory::SharedMemory;
@@ -37,6 +38,8 @@ pub struct JobState {
     pub sockets: Vec<SocketState>,
     /// Every shared memory object that a process maps or has open.
     pub shared_memory: Vec<SharedMemory>,
+    /// Every POSIX message queue that a process has open.
+    pub mqueues: Vec<Mqueue>,
     /// System V semaphores and message queues.
     pub system_v: SystemV,
     /// Every file that is mapped or executed, known by more than its path.

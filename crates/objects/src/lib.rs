@@ -17,6 +17,7 @@ pub mod file_lock;
 pub mod inotify;
 pub mod job;
 pub mod memory;
+pub mod mqueue;
 pub mod names;
 pub mod namespaces;
 pub mod netlink_socket;

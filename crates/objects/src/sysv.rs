@@ -93,7 +93,7 @@ pub const fn table(kind: Kind) -> (&'static str, &'static str) {
 }
 
 /// Limits that a namespace of the job's own is given: names below `/proc/sys`.
-pub const LIMITS: [&str; 8] = [
+pub const LIMITS: [&str; 10] = [
     "kernel/shmmax",
     "kernel/shmall",
     "kernel/shmmni",
@@ -102,6 +102,8 @@ pub const LIMITS: [&str; 8] = [
     "kernel/msgmnb",
     "kernel/msgmni",
     "fs/mqueue/msg_max",
+    "fs/mqueue/msgsize_max",
+    "fs/mqueue/queues_max",
 ];
 
 /// Finds out what the end of a process adds to a semaphore.

@@ -245,6 +245,7 @@ fn open_file(job: &JobState, paths: &PathMap, description: &OpenFile, pid: i32) 
         | OpenFileKind::Timerfd(_)
         | OpenFileKind::Signalfd(_)
         | OpenFileKind::Socket { .. }
+        | OpenFileKind::Mqueue { .. }
         | OpenFileKind::Pidfd(_) => Ok(()),
     }
 }

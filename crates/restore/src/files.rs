@@ -14,7 +14,7 @@ use ckpt_objects::pidfd::PidfdState;
 use ckpt_objects::process::Life;
 use ckpt_objects::rebuild::{self, RebuildError};
 use ckpt_objects::shared_memory::{self, SharedMemory, SharedMemoryKind};
-use ckpt_objects::{FilePath, NsPid, epoll, eventfd, inotify, pidfd, pipe, signalfd, sysv, timerfd};
+use ckpt_objects::{FilePath, NsPid, epoll, eventfd, inotify, mqueue, pidfd, pipe, signalfd, sysv, timerfd};
 use ckpt_sys::fork::{Fork, fork};
 use rustix::process::Resource;
 
@@ -45,13 +45,15 @@ pub struct Files {
 
 /// Makes them all.
 pub fn build(restart: &Restart<'_>) -> Result<Files, ProcessError> {
-    Builder { restart, unnamed: HashMap::new(), files: Files::default() }.build()
+    Builder { restart, unnamed: HashMap::new(), queues: Vec::new(), files: Files::default() }.build()
 }
 
 struct Builder<'a> {
     restart: &'a Restart<'a>,
     /// Files without a name, by device and inode number.
     unnamed: HashMap<(u64, u64), OwnedFd>,
+    /// Message queues, by index in [`ckpt_objects::JobState::mqueues`].
+    queues: Vec<OwnedFd>,
     files: Files,
 }
 
@@ -96,6 +98,7 @@ impl Builder<'_> {
                 self.removed(removed)?;
             }
         }
+        self.queues = job.mqueues.iter().map(mqueue::rebuild).collect::<Result<_, _>>()?;
         let mut open: Vec<Option<RawFd>> = vec![None; job.open_files.len()];
         let (restart, lowest) = (self.restart, self.restart.lowest);
         terminals::build(restart, &mut self.files, &mut open, |fd| lift(fd.as_fd(), lowest))?;
@@ -116,6 +119,9 @@ impl Builder<'_> {
         }
         locks::take_of_descriptions(restart, &mut open, |fd| lift(fd, lowest))?;
         self.files.unset.extend(locks::leased(job).filter_map(|index| Some((open.get(index).copied()??, index))));
+        for (fd, queue) in self.queues.iter().zip(&job.mqueues) {
+            mqueue::finish(fd, queue)?;
+        }
         self.set_modes()?;
         sockets.fill(&open)?;
         epolls::register_common(self.restart, &open)?;
@@ -217,6 +223,10 @@ impl Builder<'_> {
             OpenFileKind::Timerfd(state) => timerfd::rebuild(state, *flags)?,
             OpenFileKind::Signalfd(state) => signalfd::rebuild(state, *flags)?,
             OpenFileKind::Inotify(_) => inotify::rebuild()?,
+            OpenFileKind::Mqueue { queue } => {
+                let queue = self.queues.get(*queue as usize).ok_or(ProcessError::Incomplete("a message queue that is open"))?;
+                rebuild::reopen(queue, *flags)?
+            }
             OpenFileKind::Pidfd(PidfdState { process: None }) => pidfd_of_the_dead(*flags)?,
             OpenFileKind::OutsideTerminal { path } => terminals::outside(self.restart, &self.files, path, *flags)?,
             OpenFileKind::PtyMaster { .. } | OpenFileKind::PtySlave { .. } => {

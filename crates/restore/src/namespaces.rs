@@ -19,6 +19,9 @@ use crate::error::{ProcessError, RestoreError};
 use crate::family::{self, Restart};
 use crate::files;
 
+/// Magic number of the file system of message queues (ipc/mqueue.c).
+const MQUEUE_MAGIC: i64 = 0x1980_0202;
+
 /// Whether this process may make pid and mount namespaces without a user namespace: it has `CAP_SYS_ADMIN`.
 #[must_use]
 pub fn is_privileged() -> bool {
@@ -54,7 +57,7 @@ pub fn make_init(restart: &Restart<'_>) -> Result<i32, RestoreError> {
 /// Whether the job has objects that are known by numbers in an IPC namespace: it gets one of its own, where all are free.
 fn has_ipc(job: &JobState) -> bool {
     let has_memory = job.shared_memory.iter().any(|object| matches!(object.kind, SharedMemoryKind::SystemV { .. }));
-    has_memory || !job.system_v.semaphores.is_empty() || !job.system_v.queues.is_empty()
+    has_memory || !job.mqueues.is_empty() || !job.system_v.semaphores.is_empty() || !job.system_v.queues.is_empty()
 }
 
 /// What to look at when namespaces cannot be made.
@@ -94,6 +97,10 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
             "cannot mount /proc ({}): the job sees the processes of the machine there, with other numbers than its own",
             io::Error::from_raw_os_error(error.0)
         )));
+    }
+    if has_ipc(restart.job) && rustix::fs::statfs("/dev/mqueue").is_ok_and(|stat| stat.f_type == MQUEUE_MAGIC) {
+        // The message queues of the job's own namespace. Where they cannot be shown, they can be used all the same.
+        let _ = mount(Some(c"mqueue"), c"/dev/mqueue", Some(c"mqueue"), flags, None);
     }
     if let Err(error) = clocks::rebuild(restart.job.machine.clocks)
         && clocks::behind(restart.job.machine.clocks)

@@ -44,6 +44,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         terminals: Default::default(),
         sockets: Vec::new(),
         shared_memory: Vec::new(),
+        mqueues: Vec::new(),
         system_v: Default::default(),
         mapped_files: Vec::new(),
     }

@@ -7,6 +7,7 @@ pub mod blocked;
 pub mod cpu;
 pub mod descriptor;
 pub mod fork;
+pub mod mqueue;
 pub mod pagemap;
 pub mod probe;
 pub mod process;

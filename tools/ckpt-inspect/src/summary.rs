@@ -178,6 +178,11 @@ fn open_file(state: &JobState, file: &OpenFile) -> String {
             Some(socket) => printable(&socket.summary()),
             None => format!("socket [{socket}]"),
         },
+        OpenFileKind::Mqueue { queue } => {
+            let queue = state.mqueues.get(*queue as usize);
+            let name = queue.map_or_else(String::new, |queue| printable(&queue.name));
+            format!("POSIX message queue {name}, {} messages", queue.map_or(0, |queue| queue.messages.len()))
+        }
         OpenFileKind::Pidfd(pidfd) => match pidfd.process {
             Some(pid) => format!("pidfd of process {pid}"),
             None => "pidfd of a process that has ended".to_owned(),

@@ -134,6 +134,7 @@ fn state(generation: u64) -> JobState {
         signalling: Vec::new(),
         terminals: Default::default(),
         shared_memory: Vec::new(),
+        mqueues: Vec::new(),
         system_v: Default::default(),
         mapped_files: vec![FileIdentity {
             path: path("/usr/bin/bash"),
