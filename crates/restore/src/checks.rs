@@ -122,6 +122,9 @@ pub fn mapped_files(job: &JobState, paths: &PathMap) -> Result<Vec<Option<PathBu
     for (index, identity) in (0u32..).zip(&job.mapped_files) {
         let path = paths.resolve(&identity.path);
         let difference = if identity.deleted { Some(Difference::Gone) } else { differs(identity, &path) };
+        // What the job wrote to it through a shared mapping goes back with the rest; a restart before this one may have done so already.
+        let goes_back = goes_back(job, identity) && path.metadata().is_ok_and(|meta| meta.size() >= identity.size);
+        let difference = difference.filter(|difference| !goes_back || matches!(difference, Difference::Gone));
         let needed = needed_by(job, index);
         result.push(match (difference, needed) {
             (None, _) => Some(path),
@@ -134,6 +137,11 @@ pub fn mapped_files(job: &JobState, paths: &PathMap) -> Result<Vec<Option<PathBu
         });
     }
     Ok(result)
+}
+
+/// Whether the job has a file mapped in a way that it can be written through: the image holds what is mapped.
+fn goes_back(job: &JobState, identity: &FileIdentity) -> bool {
+    job.shared_memory.iter().any(|object| matches!(&object.kind, SharedMemoryKind::Named { path, .. } if *path == identity.path))
 }
 
 enum Difference {
