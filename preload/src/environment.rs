@@ -1,7 +1,7 @@
 //! The constructor: it reads the environment, installs the checkpoint signal's handler, and is done.
 
 use core::ffi::{CStr, c_char};
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ckpt_agent::{CONFIG, Config, OWNER, on_checkpoint_signal};
 use ckpt_sys::syscall;
@@ -57,15 +57,35 @@ fn parse_signal(text: &[u8]) -> Option<i32> {
 /// # Safety
 /// The agent must be configured.
 unsafe fn install(signal: i32) {
-    // The kernel's struct sigaction: handler, flags, restorer, mask. Every signal is blocked while it runs.
+    // Every signal is blocked while it runs.
     let action =
         [on_checkpoint_signal as *const () as u64, SA_SIGINFO | SA_RESTORER | SA_RESTART, restorer as *const () as u64, u64::MAX];
+    for (word, value) in ckpt_agent_action.0.iter().zip(action) {
+        word.store(value, Relaxed);
+    }
     let set = 1u64 << (signal - 1);
     // SAFETY: action and set live over the calls; the handler has the signature that SA_SIGINFO asks for.
     unsafe {
-        let _ = syscall!(nr::__NR_rt_sigaction, signal, action.as_ptr(), 0, 8);
+        let _ = syscall!(nr::__NR_rt_sigaction, signal, &raw const ckpt_agent_action, 0, 8);
         let _ = syscall!(nr::__NR_rt_sigprocmask, nr::SIG_UNBLOCK, &raw const set, 0, 8);
     }
+}
+
+/// The kernel's `struct sigaction`: handler, flags, restorer, mask.
+#[repr(transparent)]
+pub struct Action([AtomicU64; 4]);
+
+/// What the handler is installed with; zeroes before it is. The coordinator finds it by its name where a program has put a handler of its own in
+/// the place of ours by a raw call.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals, reason = "a name of the linker's")]
+pub static ckpt_agent_action: Action = Action([const { AtomicU64::new(0) }; 4]);
+
+/// A system call instruction, which the coordinator has a thread run to install the handler again.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_agent_syscall() -> ! {
+    core::arch::naked_asm!("syscall", "ud2")
 }
 
 /// The way back from the handler. Debuggers and unwinders know a signal frame by these very instructions.

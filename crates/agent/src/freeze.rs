@@ -11,8 +11,12 @@ use ckpt_wire::{
 use linux_raw_sys::general as nr;
 
 use crate::interrupted::{self, Saved};
+use crate::rendezvous::Connection;
 use crate::state::{CONFIG, TRANSIENT};
 use crate::{call, handler, observe, procfs, timers};
+
+/// How long a thread may have the signal blocked before the coordinator is told, in milliseconds. Libraries block all signals for moments.
+const BLOCKED_FOR_MS: i64 = 8;
 
 /// The shared memory object, mapped. Its layout is the coordinator's word; both are one program.
 #[derive(Clone, Copy)]
@@ -109,7 +113,12 @@ impl Shared {
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
-pub unsafe fn freeze(shared: &Shared, start: &Start, frame: *mut UContext) -> (Option<Saved>, Result<(), Report>) {
+pub unsafe fn freeze(
+    connection: &Connection,
+    shared: &Shared,
+    start: &Start,
+    frame: *mut UContext,
+) -> (Option<Saved>, Result<(), Report>) {
     let tid = call::gettid();
     let leader = shared.thread(0);
     // SAFETY: record 0 exists, and is the leader's.
@@ -117,16 +126,17 @@ pub unsafe fn freeze(shared: &Shared, start: &Start, frame: *mut UContext) -> (O
         (*leader).tid.store(tid as u32, Relaxed);
         (*leader).call = if start.tid == tid { start.call } else { BlockedCall::default() };
         observe::record_thread(leader, frame);
+        block_again(frame, start.unblocked);
         let saved = interrupted::make_again(frame, &(*leader).call, tid);
         (*leader).status.store(ThreadStatus::PARKED, Release);
         saved
     };
     shared.control().threads.store(1, Release);
     TRANSIENT.control.store(shared.control_mut(), Release);
-    (saved, freeze_others(shared, start, tid))
+    (saved, freeze_others(connection, shared, start, tid))
 }
 
-fn freeze_others(shared: &Shared, start: &Start, leader: i32) -> Result<(), Report> {
+fn freeze_others(connection: &Connection, shared: &Shared, start: &Start, leader: i32) -> Result<(), Report> {
     let pid = call::getpid();
     let deadline = now_ms() + i64::from(start.grace_ms);
     loop {
@@ -152,7 +162,7 @@ fn freeze_others(shared: &Shared, start: &Start, leader: i32) -> Result<(), Repo
                 value: i64::from(shared.control().max_threads),
             });
         }
-        wait_until_parked(shared, start, pid, deadline)?;
+        wait_until_parked(connection, shared, start, pid, deadline)?;
         if fresh == 0 {
             return Ok(());
         }
@@ -184,7 +194,7 @@ fn signal_thread(pid: i32, tid: i32) -> bool {
 }
 
 /// Waits until every thread that was signalled is parked, or has ended; one that parked inside the vDSO is let go and signalled again.
-fn wait_until_parked(shared: &Shared, start: &Start, pid: i32, deadline: i64) -> Result<(), Report> {
+fn wait_until_parked(connection: &Connection, shared: &Shared, start: &Start, pid: i32, deadline: i64) -> Result<(), Report> {
     let mut wait_ms = 1;
     loop {
         let seen = TRANSIENT.changed.load(Acquire);
@@ -215,7 +225,39 @@ fn wait_until_parked(shared: &Shared, start: &Start, pid: i32, deadline: i64) ->
         if TRANSIENT.changed.load(Acquire) == seen {
             wait_ms = (wait_ms * 2).min(50);
             forget_the_ended(shared, pid);
+            if wait_ms >= BLOCKED_FOR_MS {
+                report_blocked(connection, shared);
+            }
         }
+    }
+}
+
+/// Reports the threads that have not answered and block the signal: the coordinator has another way to them.
+fn report_blocked(connection: &Connection, shared: &Shared) {
+    for i in 1..shared.threads_len() {
+        let record = shared.thread(i);
+        // SAFETY: the record exists; only the leader writes `reported`.
+        let (tid, done) = unsafe {
+            let done = (*record).status.load(Acquire) == ThreadStatus::PARKED || (*record).exited != 0 || (*record).reported != 0;
+            ((*record).tid.load(Relaxed), done)
+        };
+        if tid == 0 || done || !observe::blocks(tid as i32, CONFIG.get().signal) {
+            continue;
+        }
+        // SAFETY: as above.
+        unsafe { (*record).reported = 1 };
+        let _ = connection.send(&Report { kind: ReportKind::ThreadBlocked as u32, errno: 0, value: i64::from(tid) });
+    }
+}
+
+/// Puts the checkpoint signal back into the mask that a thread goes on with.
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+unsafe fn block_again(frame: *mut UContext, unblocked: u32) {
+    if unblocked != 0 {
+        // SAFETY: the caller's promise.
+        unsafe { (*frame).sigmask |= 1 << (CONFIG.get().signal - 1) };
     }
 }
 
@@ -228,6 +270,8 @@ fn let_out_of_vdso(shared: &Shared, start: &Start, i: u32, pid: i32, tid: i32) {
     // SAFETY: the thread has left and does not touch its record before it is signalled again.
     unsafe {
         (*record).call = interrupted::blocked_call(tid, start.features & Feature::SCHEDULER_NOTES != 0);
+        (*record).unblocked.store(0, Relaxed);
+        (*record).reported = 0;
         (*record).order.store(ThreadOrder::STAY, Relaxed);
         (*record).status.store(ThreadStatus::CALLED, Release);
     }
@@ -288,6 +332,7 @@ unsafe fn park_with(shared: &Shared, frame: *mut UContext) {
     // SAFETY: the record is this thread's; the leader reads the plain fields only once the status says so.
     let saved = unsafe {
         observe::record_thread(record, frame);
+        block_again(frame, (*record).unblocked.load(Relaxed));
         let saved = interrupted::make_again(frame, &(*record).call, tid);
         (*record).status.store(ThreadStatus::PARKED, Release);
         saved

@@ -95,7 +95,7 @@ unsafe fn converse(connection: &Connection, frame: *mut UContext) {
     drop(memory);
     let shared = Shared::new(base);
     // SAFETY: the frame is the leader's own.
-    let (saved, frozen) = unsafe { freeze::freeze(&shared, &start, frame) };
+    let (saved, frozen) = unsafe { freeze::freeze(connection, &shared, &start, frame) };
     let report = match frozen {
         Ok(()) => {
             observe::record_process(&shared, len);

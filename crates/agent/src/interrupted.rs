@@ -84,7 +84,12 @@ pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> 
         return None;
     }
     let (number, elapsed) = if call.valid == 1 && call.pc == context.rip && call.sp == context.rsp {
-        (call.number, elapsed_ns(call, tid))
+        let number = match call.number {
+            // It was stopped, or held by a debugger, since it made the call: the registers hold the arguments, but not the number any more.
+            nr::__NR_restart_syscall => number_from_code(context.rip)?,
+            number => number,
+        };
+        (number, elapsed_ns(call, tid))
     } else {
         // The thread entered the call between the look and the signal: the number is in the code before.
         (number_from_code(context.rip)?, 0)

@@ -186,16 +186,22 @@ pub fn restore_subreaper(shared: &Shared) {
 
 /// Whether signals are pending for this thread alone.
 pub fn has_private_pending(tid: i32) -> bool {
-    pending_set(tid, b"SigPnd:") != 0
+    signal_set(tid, b"SigPnd:") != 0
 }
 
 /// Whether a signal is pending for this thread or the process.
 pub fn is_pending(tid: i32, signal: i32) -> bool {
-    let both = pending_set(tid, b"SigPnd:") | pending_set(tid, b"ShdPnd:");
+    let both = signal_set(tid, b"SigPnd:") | signal_set(tid, b"ShdPnd:");
     (1..=64).contains(&signal) && both & 1 << (signal - 1) != 0
 }
 
-fn pending_set(tid: i32, key: &[u8]) -> u64 {
+/// Whether a thread blocks a signal.
+pub fn blocks(tid: i32, signal: i32) -> bool {
+    signal_set(tid, b"SigBlk:") & 1 << (signal - 1) != 0
+}
+
+/// A set of signals that a thread's status shows.
+fn signal_set(tid: i32, key: &[u8]) -> u64 {
     let mut buffer = [0u8; 2048];
     procfs::read_task(tid, b"/status", &mut buffer)
         .and_then(|status| blocked::after(status, key))
@@ -216,7 +222,7 @@ pub fn capture_pending(shared: &Shared, tid: i32, whole_process: bool) -> bool {
             break;
         }
         // The kernel takes a thread's own signals before the process's, so each set is emptied in its turn.
-        while let set @ 1.. = pending_set(tid, key) {
+        while let set @ 1.. = signal_set(tid, key) {
             let mut signal = PendingSignal { tid: owner, reserved: 0, info: [0; 16] };
             let no_wait = nr::__kernel_timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: `set` is a signal set of 8 bytes, `info` has the 128 bytes of a siginfo.

@@ -182,7 +182,7 @@ impl Checkpointer {
         let (generation, job) = (info.generation, info.id.clone());
 
         let settings = Settings { signal: info.signal, features: self.features, slots: 2 * self.workers as u32 + 2 };
-        let frozen = freeze(&self.anchor, &self.listener, &settings)?;
+        let mut frozen = freeze(&self.anchor, &self.listener, &settings)?;
         let (agent, makers) = (self.agent.clone(), self.makers.clone());
         let context = Context { reaper: self.anchor.reaper, info, agent, terminal: self.terminal, makers };
         let clocks = frozen.processes.first().map_or_else(Clocks::own, |process| clocks::observe(process.live));
@@ -191,12 +191,12 @@ impl Checkpointer {
         let all_have_twins = self.snapshot(&frozen, &survey, &mut twins)?;
         // A process without a twin is dumped as it stands, and the others wait for it: they may share memory.
         if all_have_twins && !stop {
-            resume(&frozen);
+            frozen.resume();
         }
         let mut pause = frozen.since.elapsed();
         dump::collect(&frozen.processes, &writer, self.codec, self.workers, &self.cancelled)?;
         if !all_have_twins && !stop {
-            resume(&frozen);
+            frozen.resume();
             pause = frozen.since.elapsed();
         }
         // A process that dumped as it stood has captured them only now.
@@ -284,13 +284,6 @@ fn next_report(process: &FrozenProcess) -> Result<(Report, HostPid), CheckpointE
 
 fn give_order(process: &FrozenProcess, order: Order) -> Result<(), CheckpointError> {
     process.order(order).map_err(|source| CheckpointError::Order { pid: process.ns_pid, name: process.name(), source })
-}
-
-/// Lets every process go on at once. One that has died meanwhile is no failure.
-fn resume(frozen: &Frozen) {
-    for process in &frozen.processes {
-        let _ = process.order(Order::Resume);
-    }
 }
 
 /// Ends every process of a frozen job.

@@ -1,6 +1,6 @@
 //! Freezing the job: every process is signalled until each has reported that all its threads are parked and no new process appears.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use ckpt_objects::observe::proc_path;
 use ckpt_objects::older::Switch;
 use ckpt_objects::process::{Status, threads};
 use ckpt_objects::{FilePath, HostPid, NsPid};
-use ckpt_sys::blocked;
+use ckpt_sys::blocked::{self, Call};
 use ckpt_sys::process::{kcmp, shared, tgkill};
 use ckpt_wire::{BlockedCall, Feature, Hello, Order, PROTOCOL, Report, ReportKind, Start, Step};
 use linux_numbers::{EXECVE, EXECVEAT};
@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::diagnosis::why_no_agent;
 use crate::hand_over::HandOver;
 use crate::rendezvous::{Connection, Listener, Received};
+use crate::second_door::{AgentCode, Door, DoorError};
 use crate::tree::{Anchor, Member};
 
 /// Numbers of the system calls in which a process must not be signalled.
@@ -34,6 +35,10 @@ const GRACE: Duration = Duration::from_secs(10);
 const EXEC_GRACE: Duration = Duration::from_millis(500);
 /// How long to wait before a process that did not react is looked at again.
 const RETRY: Duration = Duration::from_millis(20);
+/// How long a process may leave no thread to signal before the second door is tried: libraries block all signals for moments.
+const CLOSED_FOR: Duration = Duration::from_millis(40);
+/// How often a process may take the signal without an answer before its handler is taken for another's.
+const UNANSWERED: u32 = 3;
 
 /// Why a job could not be frozen. It goes on as if nothing had been.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +129,8 @@ pub struct FrozenProcess {
     pub memory: HandOver,
     /// The agent's own descriptor in it.
     pub agent_socket: i32,
+    /// The job has stopped it (`SIGSTOP`), and it is to stay so.
+    pub stopped: bool,
 }
 
 impl FrozenProcess {
@@ -145,6 +152,8 @@ impl FrozenProcess {
 
 /// A frozen job.
 pub struct Frozen {
+    /// What stopped processes run through.
+    door: Option<Door>,
     /// The living, by ascending pid.
     pub processes: Vec<FrozenProcess>,
     /// The dead that are not yet waited for.
@@ -153,20 +162,64 @@ pub struct Frozen {
     pub since: Instant,
 }
 
+impl Frozen {
+    /// Lets every process go on at once, the stopped ones first: they only stop again. One that has died meanwhile is no failure.
+    pub fn resume(&mut self) {
+        let resume = |stopped: bool| {
+            for process in self.processes.iter().filter(|process| process.stopped == stopped) {
+                let _ = process.order(Order::Resume);
+            }
+        };
+        if let Some(door) = self.door.take() {
+            door.close(|| resume(true));
+        }
+        resume(false);
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Some(door) = self.door.take() {
+            door.close(|| self.processes.retain(|process| !process.stopped));
+        }
+    }
+}
+
 enum Stage {
     /// Seen, but it could not be signalled yet.
     Seen { since: Instant },
     /// It runs in its parent's memory; it is not signalled, which could only disturb it.
     Borrowing,
-    /// Signalled at this time.
-    Signalled { at: Instant, call: BlockedCall, tid: HostPid },
+    /// Signalled.
+    Signalled(Signalled),
     /// The agent has connected and freezes its threads.
     Freezing(Box<FrozenProcess>),
     /// All its threads are parked.
     Frozen(Box<FrozenProcess>),
 }
 
+/// How a process was signalled.
+#[derive(Clone, Copy)]
+struct Signalled {
+    at: Instant,
+    /// The thread.
+    tid: HostPid,
+    /// What it was blocked in.
+    call: BlockedCall,
+    /// It blocked the signal, which was taken out of its mask.
+    unblocked: bool,
+    /// How often this has been done.
+    times: u32,
+}
+
 struct Freezer<'a> {
+    door: Option<Door>,
+    /// Why the door did not open to a process, when it did not.
+    closed: HashMap<HostPid, DoorError>,
+    /// Stopped processes, whose threads the door lets run.
+    stopped: HashSet<HostPid>,
+    /// Threads of those that have not left the restorer yet.
+    in_restorer: HashSet<HostPid>,
     listener: &'a Listener,
     settings: &'a Settings,
     stages: HashMap<HostPid, Stage>,
@@ -179,7 +232,17 @@ struct Freezer<'a> {
 pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
     wait_for_agents(anchor, settings.signal)?;
     refuse_sandboxes(anchor)?;
-    let mut freezer = Freezer { listener, settings, stages: HashMap::new(), strangers: Vec::new(), since: Instant::now() };
+    let mut freezer = Freezer {
+        door: None,
+        closed: HashMap::new(),
+        stopped: HashSet::new(),
+        in_restorer: HashSet::new(),
+        listener,
+        settings,
+        stages: HashMap::new(),
+        strangers: Vec::new(),
+        since: Instant::now(),
+    };
     loop {
         let members = anchor.scan();
         let fresh = freezer.visit(&members)?;
@@ -207,6 +270,8 @@ fn wait_for_agents(anchor: &Anchor, signal: i32) -> Result<(), FreezeError> {
         let without = members.iter().find(|member| !member.is_zombie() && member.status.set("SigCgt") & bit == 0);
         match without {
             None => return Ok(()),
+            // Its handler was taken away: the freeze puts it back.
+            Some(member) if begun.elapsed() > EXEC_GRACE && AgentCode::find(member.pid).is_some() => return Ok(()),
             Some(member) if begun.elapsed() > EXEC_GRACE => {
                 let reason = why_no_agent(member, signal);
                 return Err(FreezeError::NoAgent { pid: member.status.ns_pid(), name: member.status.name(), reason });
@@ -236,33 +301,164 @@ fn is_in_parents_memory(member: &Member) -> bool {
     kcmp(member.pid.0, member.status.parent().0, shared::VM, 0, 0) == Ok(0)
 }
 
+impl Drop for Freezer<'_> {
+    fn drop(&mut self) {
+        if let Some(door) = self.door.take() {
+            door.close(|| self.stages.retain(|pid, _| !self.stopped.contains(pid)));
+        }
+    }
+}
+
 impl Freezer<'_> {
     /// Signals whoever is new or did not react. Whether there was anybody new.
     fn visit(&mut self, members: &[Member]) -> Result<bool, FreezeError> {
         self.stages.retain(|pid, _| members.iter().any(|member| member.pid == *pid && !member.is_zombie()));
         let mut fresh = false;
+        // Whoever else there is must not see that a stopped process runs, so such are the last.
+        let only_stopped = members.iter().all(|member| {
+            let frozen = matches!(self.stages.get(&member.pid), Some(Stage::Frozen(_)));
+            frozen || member.is_zombie() || member.status.state() == 'T' || self.stopped.contains(&member.pid)
+        });
         for member in members.iter().filter(|member| !member.is_zombie()) {
-            let stage = self.stages.entry(member.pid).or_insert_with(|| {
-                fresh = true;
-                Stage::Seen { since: Instant::now() }
-            });
-            let due = match stage {
-                Stage::Seen { .. } | Stage::Borrowing => true,
-                Stage::Signalled { at, .. } => at.elapsed() >= RETRY && !is_pending(member, self.settings.signal),
-                Stage::Freezing(_) | Stage::Frozen(_) => false,
-            };
-            if due && is_in_parents_memory(member) {
-                *stage = Stage::Borrowing;
-            } else if due && matches!(stage, Stage::Borrowing) {
-                *stage = Stage::Seen { since: Instant::now() };
-            } else if due && let Some((tid, call)) = signal(member, self.settings) {
-                *stage = Stage::Signalled { at: Instant::now(), call, tid };
+            let known = self.stages.remove(&member.pid);
+            let is_new = known.is_none();
+            fresh |= is_new;
+            let mut stage = known.unwrap_or_else(|| Stage::Seen { since: Instant::now() });
+            if !matches!(stage, Stage::Frozen(_)) && member.status.state() == 'T' {
+                if only_stopped {
+                    self.let_run(member.pid);
+                } else if matches!(stage, Stage::Seen { .. }) {
+                    self.stages.insert(member.pid, Stage::Seen { since: Instant::now() });
+                    continue;
+                }
             }
+            if self.stopped.contains(&member.pid) && !self.door.as_ref().is_some_and(|door| door.is_ready(member.pid)) {
+                self.stages.insert(member.pid, Stage::Seen { since: Instant::now() });
+                continue;
+            }
+            if matches!(stage, Stage::Seen { .. } | Stage::Borrowing | Stage::Signalled(_)) {
+                if is_in_parents_memory(member) {
+                    stage = Stage::Borrowing;
+                } else if matches!(stage, Stage::Borrowing) {
+                    stage = Stage::Seen { since: Instant::now() };
+                }
+            }
+            match &mut stage {
+                Stage::Borrowing => (),
+                Stage::Seen { since } => {
+                    let closed_for = since.elapsed();
+                    let replaced = catches_all_around(member, self.settings.signal);
+                    if let Some(signalled) = self.signal(member, closed_for, replaced) {
+                        stage = Stage::Signalled(signalled);
+                    }
+                }
+                Stage::Signalled(before) if before.at.elapsed() >= RETRY && !is_pending(member, self.settings.signal) => {
+                    if let Some(signalled) = self.signal(member, Duration::ZERO, before.times >= UNANSWERED) {
+                        *before = Signalled { times: before.times + 1, ..signalled };
+                    }
+                }
+                Stage::Signalled(_) | Stage::Freezing(_) | Stage::Frozen(_) => (),
+            }
+            self.stages.insert(member.pid, stage);
         }
         if members.iter().all(Member::is_zombie) {
             return Err(FreezeError::Empty);
         }
         Ok(fresh)
+    }
+
+    /// Sends the checkpoint signal to one thread of a process that can take it: never to a process that does not catch it, since it would end.
+    /// One that has let none be signalled for a while is gone to through the second door, and one that has `replaced` the handler.
+    fn signal(&mut self, member: &Member, closed_for: Duration, replaced: bool) -> Option<Signalled> {
+        let number = self.settings.signal;
+        let bit = 1u64 << (number - 1);
+        let mut candidates = vec![member.pid];
+        candidates.extend(threads(member.pid).into_iter().filter(|tid| *tid != member.pid));
+        let mut blocked = None;
+        for tid in candidates {
+            // Read anew: the process may have called exec since the scan.
+            let Ok(status) = Status::of_thread(member.pid, tid) else { continue };
+            let catches = status.set("SigCgt") & bit != 0;
+            if !catches && closed_for < CLOSED_FOR {
+                return None;
+            }
+            if matches!(status.state(), 'Z' | 'X') {
+                continue;
+            }
+            if status.set("SigBlk") & bit != 0 && !self.in_restorer.contains(&tid) {
+                blocked = blocked.or(Some(tid));
+                continue;
+            }
+            let call = blocked_call(member.pid, tid, self.settings.features);
+            // In the midst of exec the handler is about to go: a signal sent now could meet the default action, which ends the process.
+            if call.valid == 1 && matches!(call.number, EXECVE | EXECVEAT) {
+                return None;
+            }
+            let agent = if replaced || !catches { AgentCode::find(member.pid) } else { None };
+            let sent = match agent {
+                Some(agent) => self
+                    .through_door(member.pid, |door| door.install(member.pid, tid, number, agent))
+                    .map(|held| exactly(call, held)),
+                None => (catches && tgkill(member.pid.0, tid.0, number).is_ok()).then_some(call),
+            };
+            if let Some(call) = sent {
+                return Some(Signalled { at: Instant::now(), tid, call, unblocked: false, times: 1 });
+            }
+        }
+        let tid = blocked.filter(|_| closed_for >= CLOSED_FOR)?;
+        let call = blocked_call(member.pid, tid, self.settings.features);
+        if call.valid == 1 && matches!(call.number, EXECVE | EXECVEAT) {
+            return None;
+        }
+        tgkill(member.pid.0, tid.0, number).ok()?;
+        let held = self.through_door(member.pid, |door| door.unblock(tid, number))?;
+        self.through_door(member.pid, |door| {
+            door.let_go(tid);
+            Ok(())
+        });
+        let call = held.map_or(call, |held| exactly(call, held));
+        Some(Signalled { at: Instant::now(), tid, call, unblocked: held.is_some(), times: 1 })
+    }
+
+    /// Goes through the second door, and remembers why when it is closed.
+    fn through_door<T>(&mut self, pid: HostPid, work: impl FnOnce(&Door) -> Result<T, DoorError>) -> Option<T> {
+        if self.door.is_none() {
+            self.door = Door::new().ok();
+        }
+        match work(self.door.as_ref()?) {
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.closed.insert(pid, error);
+                None
+            }
+        }
+    }
+
+    /// Lets the threads of a stopped process run until the door closes.
+    fn let_run(&mut self, pid: HostPid) {
+        let signal = self.settings.signal;
+        if !self.stopped.contains(&pid)
+            && let Some(restored) = self.through_door(pid, |door| door.let_run(pid, signal))
+        {
+            self.stopped.insert(pid);
+            self.in_restorer.extend(restored);
+        }
+    }
+
+    /// Has a thread that blocks the checkpoint signal take it.
+    fn unblock(&mut self, process: &FrozenProcess, tid: i32) {
+        let signal = self.settings.signal;
+        let of_that_number =
+            |thread: &HostPid| Status::of_thread(process.pid, *thread).is_ok_and(|status| status.ns_pid().0 == tid);
+        let Some(thread) = threads(process.pid).into_iter().find(of_that_number) else { return };
+        let call = blocked_call(process.pid, thread, self.settings.features);
+        if let Some(Some(held)) = self.through_door(process.pid, |door| door.unblock(thread, signal)) {
+            process.memory.note_unblocked(tid, exactly(call, held));
+            self.through_door(process.pid, |door| {
+                door.let_go(thread);
+                Ok(())
+            });
+        }
     }
 
     fn all_frozen(&self) -> bool {
@@ -300,7 +496,7 @@ impl Freezer<'_> {
     /// An agent has said who it is: if it was signalled, it gets its memory and may freeze.
     fn welcome(&mut self, connection: Connection, hello: Hello) -> Result<(), FreezeError> {
         let pid = connection.peer;
-        let Some(&Stage::Signalled { call, tid, .. }) = self.stages.get(&pid) else {
+        let Some(&Stage::Signalled(Signalled { call, tid, unblocked, .. })) = self.stages.get(&pid) else {
             // It was not asked, or has answered before: it goes on when the connection closes.
             return Ok(());
         };
@@ -324,6 +520,8 @@ impl Freezer<'_> {
             len: memory.len() as u64,
             grace_ms: u32::try_from(GRACE.as_millis()).unwrap_or(u32::MAX) / 2,
             tid: hello.tid,
+            unblocked: u32::from(unblocked),
+            reserved: 0,
             call,
             vdso_start,
             vdso_end,
@@ -331,8 +529,16 @@ impl Freezer<'_> {
         if connection.send(&start, Some(memory.memory())).is_err() {
             return Ok(());
         }
-        let process =
-            FrozenProcess { pid, live: tid, ns_pid: NsPid(hello.pid), status, connection, memory, agent_socket: hello.socket };
+        let process = FrozenProcess {
+            pid,
+            live: tid,
+            ns_pid: NsPid(hello.pid),
+            status,
+            connection,
+            memory,
+            agent_socket: hello.socket,
+            stopped: false,
+        };
         self.stages.insert(pid, Stage::Freezing(Box::new(process)));
         Ok(())
     }
@@ -346,6 +552,14 @@ impl Freezer<'_> {
             Received::Message(report, _) => match ReportKind::of(&report) {
                 Some(ReportKind::Frozen) => Stage::Frozen(process),
                 Some(ReportKind::InVdso) => Stage::Seen { since: Instant::now() },
+                Some(ReportKind::ThreadBlocked) => {
+                    self.unblock(&process, i32::try_from(report.value).unwrap_or(0));
+                    Stage::Freezing(process)
+                }
+                Some(ReportKind::ThreadSilent) if let Some(error) = self.closed.get(&pid) => {
+                    let what = format!("thread {} does not take the checkpoint signal, and {error}", report.value);
+                    return Err(FreezeError::Agent { pid: process.ns_pid, name: process.name(), what });
+                }
                 _ => return Err(process.failure(&report)),
             },
         };
@@ -353,9 +567,8 @@ impl Freezer<'_> {
         Ok(())
     }
 
-    fn finish(self, members: Vec<Member>) -> Result<Frozen, FreezeError> {
-        let mut processes: Vec<FrozenProcess> = self
-            .stages
+    fn finish(mut self, members: Vec<Member>) -> Result<Frozen, FreezeError> {
+        let mut processes: Vec<FrozenProcess> = std::mem::take(&mut self.stages)
             .into_values()
             .filter_map(|stage| match stage {
                 Stage::Frozen(process) => Some(*process),
@@ -366,6 +579,7 @@ impl Freezer<'_> {
             return Err(FreezeError::Empty);
         }
         for process in &mut processes {
+            process.stopped = self.stopped.contains(&process.pid);
             // Of a leader that has ended little is told; ids and credentials are the same for all threads.
             if let Ok(status) = Status::of_thread(process.pid, process.live) {
                 process.status = status;
@@ -373,13 +587,17 @@ impl Freezer<'_> {
         }
         processes.sort_by_key(|process| process.ns_pid);
         let zombies = members.into_iter().filter(Member::is_zombie).collect();
-        Ok(Frozen { processes, zombies, since: self.since })
+        Ok(Frozen { door: self.door.take(), processes, zombies, since: self.since })
     }
 
     /// Who has not answered, and why.
     fn blame(&self, members: &[Member]) -> FreezeError {
         for member in members.iter().filter(|member| !member.is_zombie()) {
             let (pid, name) = (member.status.ns_pid(), member.status.name());
+            if let Some(error) = self.closed.get(&member.pid) {
+                let reason = format!("it takes no signal, and {error}");
+                return FreezeError::Silent { pid, name, reason };
+            }
             match self.stages.get(&member.pid) {
                 Some(Stage::Frozen(_)) => (),
                 Some(Stage::Borrowing) => {
@@ -430,32 +648,12 @@ fn agent_failure(pid: NsPid, name: FilePath, report: &Report) -> FreezeError {
     FreezeError::Agent { pid, name, what }
 }
 
-/// Sends the checkpoint signal to one thread of a process that can take it: never to a process that does not catch it, since it would end.
-/// Gives the thread, and what it was blocked in.
-fn signal(member: &Member, settings: &Settings) -> Option<(HostPid, BlockedCall)> {
-    let number = settings.signal;
-    let bit = 1u64 << (number - 1);
-    let mut candidates = vec![member.pid];
-    candidates.extend(threads(member.pid).into_iter().filter(|tid| *tid != member.pid));
-    for tid in candidates {
-        // Read anew: the process may have called exec since the scan.
-        let Ok(status) = Status::of_thread(member.pid, tid) else { continue };
-        if status.set("SigCgt") & bit == 0 {
-            return None;
-        }
-        if status.set("SigBlk") & bit != 0 || matches!(status.state(), 'Z' | 'X') {
-            continue;
-        }
-        let call = blocked_call(member.pid, tid, settings.features);
-        // In the midst of exec the handler is about to go: a signal sent now could meet the default action, which ends the process.
-        if call.valid == 1 && matches!(call.number, EXECVE | EXECVEAT) {
-            return None;
-        }
-        if tgkill(member.pid.0, tid.0, number).is_ok() {
-            return Some((tid, call));
-        }
-    }
-    None
+/// Whether a process catches the signals beside the checkpoint signal too: then it has most likely replaced all handlers by raw calls, as some
+/// runtimes do, and its own would find the checkpoint signal, and a call of the job fail with `EINTR`.
+fn catches_all_around(member: &Member, number: i32) -> bool {
+    let beside = 1u64 << (number - 1) >> 1 | (1u64 << (number - 1)) << 1;
+    let caught = member.status.set("SigCgt");
+    caught & beside == beside
 }
 
 /// Whether the checkpoint signal still waits to be taken.
@@ -465,6 +663,15 @@ fn is_pending(member: &Member, number: i32) -> bool {
         || threads(member.pid)
             .into_iter()
             .any(|tid| Status::of_thread(member.pid, tid).is_ok_and(|status| status.set("SigPnd") & bit != 0))
+}
+
+/// What a thread that is held was interrupted in, and since when it was, if that is what it was seen in before.
+fn exactly(seen: BlockedCall, held: Call) -> BlockedCall {
+    if (seen.number, seen.sp, seen.pc) == (held.number, held.sp, held.pc) {
+        return seen;
+    }
+    let in_call = held.number != u32::MAX;
+    BlockedCall { valid: in_call.into(), number: held.number, sp: held.sp, pc: held.pc, since_ns: 0, cpu: 0 }
 }
 
 /// What a thread is blocked in, and since when.

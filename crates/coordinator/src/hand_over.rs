@@ -15,8 +15,8 @@ use std::time::Duration;
 use ckpt_objects::memory::MemoryPolicy;
 use ckpt_objects::thread::ThreadSettings;
 use ckpt_wire::{
-    CallRecord, Control, PAGE_SIZE, PendingSignal, PlanEntry, ProcessRecord, Run, SLOT_DATA, SLOT_RUNS, Slot, SlotState,
-    ThreadRecord, TimerRecord,
+    BlockedCall, CallRecord, Control, PAGE_SIZE, PendingSignal, PlanEntry, ProcessRecord, Run, SLOT_DATA, SLOT_RUNS, Slot,
+    SlotState, ThreadRecord, TimerRecord,
 };
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -181,6 +181,22 @@ impl HandOver {
                 })
             })
             .collect()
+    }
+
+    /// Notes that a thread was made to take the checkpoint signal, which it blocks, and what it was blocked in; before it takes it.
+    pub fn note_unblocked(&self, tid: i32, call: BlockedCall) {
+        let layout = self.layout();
+        let count = self.control_field(offset_of!(Control, threads)).load(Acquire).min(layout.max_threads);
+        for i in 0..count as usize {
+            let record = self.at::<ThreadRecord>(layout.threads + i * size_of::<ThreadRecord>());
+            // SAFETY: within the object. The call is written by the leader before it reports the thread, and read by the thread, which is held.
+            unsafe {
+                if (*record).tid.load(Acquire) == tid as u32 {
+                    (*record).call = call;
+                    (*record).unblocked.store(1, Release);
+                }
+            }
+        }
     }
 
     /// The signals that are pending.

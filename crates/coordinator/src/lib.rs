@@ -17,6 +17,7 @@ pub mod probe;
 mod rendezvous;
 mod report;
 mod run;
+mod second_door;
 mod separate;
 mod signals;
 mod survey;

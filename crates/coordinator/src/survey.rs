@@ -281,6 +281,7 @@ impl<'a> Surveyor<'a> {
             limits: limits(pid)?,
             credentials,
             oom_score_adj: oom_score_adj(pid)?,
+            stopped: process.stopped,
             settings: ProcessSettings {
                 dumpable: record.dumpable,
                 child_subreaper: record.child_subreaper != 0,

@@ -85,6 +85,8 @@ pub struct LiveProcess {
     pub oom_score_adj: i32,
     /// `prctl` settings that are the process's, not a thread's.
     pub settings: ProcessSettings,
+    /// The job has stopped it (`SIGSTOP`), and not let it go on.
+    pub stopped: bool,
     /// Where the agent is in its memory.
     pub agent: AgentPlace,
 }

@@ -335,6 +335,15 @@ fn set_place(restart: &Restart<'_>, live: &LiveProcess, files: &Files, pid: NsPi
     Ok(())
 }
 
+/// Words by which the threads of one process wait for each other.
+#[derive(Clone, Copy)]
+struct Meeting {
+    /// 1 when what must be done last is done.
+    local: u64,
+    /// 0 when a leader that had ended has ended again.
+    ended: u64,
+}
+
 /// Writes the operations of one process.
 struct Builder<'a> {
     restart: &'a Restart<'a>,
@@ -352,7 +361,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     /// Writes them into the region; gives the address of the first.
     fn build(&self, region: &mut Region) -> Result<u64, ProcessError> {
-        let local = region.put(&0u32.to_ne_bytes())?;
+        let meeting = Meeting { local: region.put(&0u32.to_ne_bytes())?, ended: region.put(&1u32.to_ne_bytes())? };
         let threads = &self.live.threads;
         let Some((leader, others)) = threads.split_first().filter(|(leader, _)| leader.tid == self.process.pid) else {
             return Err(ProcessError::Incomplete("the leader of a process's threads"));
@@ -365,13 +374,13 @@ impl Builder<'_> {
         let personality = self.live.settings.personality;
         main.call(Step::Setting, Check::Success, nr::__NR_personality, &[personality.into()]);
         for thread in others {
-            let list = self.thread(region, thread, finisher == Some(thread.tid), local)?;
+            let list = self.thread(region, thread, finisher == Some(thread.tid), meeting)?;
             let list = region.put_operations(&list)?;
             clone_thread(region, &mut main, thread.tid.0, list)?;
         }
         queue_pending(region, &mut main, leader.tid.0, None, &self.live.signals.pending)?;
         timers::make(region, &mut main, &self.live.posix_timers)?;
-        main.append(self.thread(region, leader, finisher == Some(leader.tid), local)?);
+        main.append(self.thread(region, leader, finisher == Some(leader.tid), meeting)?);
         Ok(region.put_operations(&main)?)
     }
 
@@ -504,12 +513,19 @@ impl Builder<'_> {
     }
 
     /// What a thread does from its beginning until it leaves.
-    fn thread(&self, region: &mut Region, thread: &ThreadState, finishes: bool, local: u64) -> Result<Operations, ProcessError> {
+    fn thread(
+        &self,
+        region: &mut Region,
+        thread: &ThreadState,
+        finishes: bool,
+        meeting: Meeting,
+    ) -> Result<Operations, ProcessError> {
         let mut list = Operations::new(thread.tid.0);
         let name = region.put(&[&thread.comm.0[..], &[0]].concat())?;
         list.call(Step::ThreadName, Check::Success, nr::__NR_prctl, &[PR_SET_NAME, name]);
         if thread.exited {
-            list.call(Step::TidAddress, Check::Success, nr::__NR_set_tid_address, &[0]);
+            let tid = u64::from(thread.tid.0.cast_unsigned());
+            list.call_expecting(Step::TidAddress, nr::__NR_set_tid_address, &[meeting.ended], tid);
             list.call(Step::RobustList, Check::Success, nr::__NR_set_robust_list, &[0, ROBUST_LIST_LEN]);
             self.set_credentials(region, &mut list, &self.live.credentials)?;
             list.call(Step::Exit, Check::Success, nr::__NR_exit, &[0]);
@@ -546,23 +562,25 @@ impl Builder<'_> {
             locks::record_locks(self.restart.job, self.process.pid, region, &mut list)?;
             locks::signals(self.restart.job, self.process.pid, region, &mut list)?;
         }
+        // One that is to be stopped is so before the gate opens: when it goes on, nobody listens any more.
+        if finishes && self.live.stopped {
+            self.finish(region, &mut list)?;
+        }
         let gate = region.gate();
         list.arrive(gate + std::mem::offset_of!(Control, arrived) as u64);
         if finishes {
             list.wait(gate + std::mem::offset_of!(Control, gate) as u64, OPEN);
-            list.call(Step::Close, Check::Success, nr::__NR_close, &[u64::from(self.reports.cast_unsigned())]);
-            // Nothing but 0 and 1 can be set; what the kernel itself set for a set-uid program counts as 0.
-            let dumpable = u64::from(self.live.settings.dumpable == 1);
-            list.call(Step::Dumpable, Check::Any, nr::__NR_prctl, &[PR_SET_DUMPABLE, dumpable]);
-            for (which, timer) in (0u64..).zip(&self.live.interval_timers).filter(|(_, timer)| timer.is_set()) {
-                let parts = |us: u64| [us / 1_000_000, us % 1_000_000];
-                let value = region.put_words(&[parts(timer.interval_us), parts(timer.time_left_us())].concat())?;
-                list.call(Step::Timer, Check::Any, nr::__NR_setitimer, &[which, value, 0]);
+            if !self.live.stopped {
+                self.finish(region, &mut list)?;
             }
-            timers::start(region, &mut list, &self.live.posix_timers, self.process.pid.0)?;
-            list.arrive(local);
+            if self.live.threads.iter().any(|thread| thread.exited) {
+                // The region goes when the last thread leaves: one that ends must have left it by then. The kernel clears the word when it has.
+                let args = [meeting.ended, nr::FUTEX_WAIT.into(), 1, 0];
+                list.call(Step::Exit, Check::Any, nr::__NR_futex, &args);
+            }
+            list.arrive(meeting.local);
         } else {
-            list.wait(local, 1);
+            list.wait(meeting.local, 1);
         }
         let agent = &self.live.agent;
         list.leave(agent.leave, [region.base(), region.len(), thread.frame, agent.leaving]);
@@ -602,6 +620,20 @@ impl Builder<'_> {
             list.call(Step::Setting, Check::Any, nr::__NR_prctl, &[PR_SET_PTRACER, launcher]);
         }
         Ok(())
+    }
+
+    /// What is done last, once for the whole process.
+    fn finish(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
+        list.call(Step::Close, Check::Success, nr::__NR_close, &[u64::from(self.reports.cast_unsigned())]);
+        // Nothing but 0 and 1 can be set; what the kernel itself set for a set-uid program counts as 0.
+        let dumpable = u64::from(self.live.settings.dumpable == 1);
+        list.call(Step::Dumpable, Check::Any, nr::__NR_prctl, &[PR_SET_DUMPABLE, dumpable]);
+        for (which, timer) in (0u64..).zip(&self.live.interval_timers).filter(|(_, timer)| timer.is_set()) {
+            let parts = |us: u64| [us / 1_000_000, us % 1_000_000];
+            let value = region.put_words(&[parts(timer.interval_us), parts(timer.time_left_us())].concat())?;
+            list.call(Step::Timer, Check::Any, nr::__NR_setitimer, &[which, value, 0]);
+        }
+        timers::start(region, list, &self.live.posix_timers, self.process.pid.0)
     }
 
     /// User, groups and capabilities, which each thread has for itself.

@@ -7,11 +7,14 @@
 use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use ckpt_objects::process::{Life, ProcessState, Status, threads};
 use ckpt_objects::shared_memory::{self, SharedMemoryKind};
+use ckpt_objects::{HostPid, JobState};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
-use rustix::process::{WaitOptions, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use crate::control::{COMMITTED, OPEN, wait_for, wake};
 use crate::error::ProcessError;
@@ -85,6 +88,7 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
     }
     if node.role == Role::StandIn {
         terminals::take_outside_foreground(restart)?;
+        stop_the_stopped(restart.job)?;
     }
     // SAFETY: from here on only these are used.
     unsafe { descriptors::close_all_but(&own) }?;
@@ -100,6 +104,22 @@ fn remove_segments(restart: &Restart<'_>) -> Result<(), ProcessError> {
     for object in &restart.job.shared_memory {
         if let SharedMemoryKind::SystemV { identity, removed: true, .. } = &object.kind {
             ckpt_sys::sysv::remove_memory(identity.id).map_err(ProcessError::raw("remove shared memory"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Stops the processes that the job had stopped, which all wait for the gate.
+fn stop_the_stopped(job: &JobState) -> Result<(), ProcessError> {
+    let stopped = |process: &&ProcessState| matches!(&process.life, Life::Alive(live) if live.stopped);
+    for process in job.processes.iter().filter(stopped) {
+        let pid = Pid::from_raw(process.pid.0).ok_or(ProcessError::Incomplete("a process id"))?;
+        kill_process(pid, Signal::STOP).map_err(ProcessError::call(format!("stop process {}", process.pid)))?;
+        let tasks = HostPid(process.pid.0);
+        let runs =
+            |thread: HostPid| Status::of_thread(tasks, thread).is_ok_and(|status| !matches!(status.state(), 'T' | 'Z' | 'X'));
+        while threads(tasks).into_iter().any(runs) {
+            std::thread::sleep(Duration::from_micros(100));
         }
     }
     Ok(())

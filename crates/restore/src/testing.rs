@@ -76,6 +76,7 @@ fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
         credentials: Credentials::default(),
         oom_score_adj: 0,
         settings: ProcessSettings::default(),
+        stopped: false,
         agent: Default::default(),
     };
     let (pid, ppid, pgid, sid) = (NsPid(pid), NsPid(ppid), NsPid(pgid), NsPid(sid));

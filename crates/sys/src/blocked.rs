@@ -50,7 +50,8 @@ pub fn parse_processor(text: &[u8]) -> Option<u64> {
 pub fn has_relative_timeout(number: u32) -> bool {
     matches!(
         number,
-        nr::__NR_poll
+        nr::__NR_restart_syscall
+            | nr::__NR_poll
             | nr::__NR_epoll_wait
             | nr::__NR_epoll_pwait
             | nr::__NR_epoll_pwait2

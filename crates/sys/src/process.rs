@@ -98,3 +98,54 @@ pub fn ioprio_get(thread: i32) -> Result<u32, Errno> {
     // SAFETY: takes no pointer.
     unsafe { syscall!(nr::__NR_ioprio_get, IOPRIO_WHO_PROCESS, thread) }.map(|value| value as u32)
 }
+
+/// `PTRACE_GETSIGMASK` (ptrace(2), Linux 3.11): the signals that a stopped tracee blocks.
+pub fn blocked_signals(tracee: i32) -> Result<u64, Errno> {
+    const PTRACE_GETSIGMASK: u32 = 0x420a;
+    let mut set = 0u64;
+    // SAFETY: the third argument is the size of a kernel signal set, the fourth is written with one.
+    unsafe { syscall!(nr::__NR_ptrace, PTRACE_GETSIGMASK, tracee, size_of::<u64>(), &raw mut set) }.map(|_| set)
+}
+
+/// `PTRACE_SETSIGMASK` (ptrace(2), Linux 3.11): sets the signals that a stopped tracee blocks.
+pub fn set_blocked_signals(tracee: i32, set: u64) -> Result<(), Errno> {
+    const PTRACE_SETSIGMASK: u32 = 0x420b;
+    // SAFETY: the third argument is the size of a kernel signal set, the fourth is read as one.
+    unsafe { syscall!(nr::__NR_ptrace, PTRACE_SETSIGMASK, tracee, size_of::<u64>(), &raw const set) }.map(|_| ())
+}
+
+/// `PTRACE_CONT` (ptrace(2)): lets a stopped tracee go on, with a signal if that is not 0.
+pub fn resume_tracee(tracee: i32, signal: i32) -> Result<(), Errno> {
+    const PTRACE_CONT: u32 = 7;
+    // SAFETY: takes no pointer: the third argument is not looked at.
+    unsafe { syscall!(nr::__NR_ptrace, PTRACE_CONT, tracee, 0, signal) }.map(|_| ())
+}
+
+/// `PTRACE_SYSCALL` (ptrace(2)): as [`resume_tracee`], up to the begin or end of a system call.
+pub fn resume_tracee_to_call(tracee: i32, signal: i32) -> Result<(), Errno> {
+    const PTRACE_SYSCALL: u32 = 24;
+    // SAFETY: takes no pointer: the third argument is not looked at.
+    unsafe { syscall!(nr::__NR_ptrace, PTRACE_SYSCALL, tracee, 0, signal) }.map(|_| ())
+}
+
+/// How a tracee has stopped: the low byte is a signal, the next an event of ptrace(2) if it is not 0. Nothing while it runs; `ECHILD` when it
+/// has ended, which is left to be waited for by its parent.
+pub fn look_at_tracee(tracee: i32) -> Result<Option<i32>, Errno> {
+    const P_PID: u32 = 1;
+    const ECHILD: i32 = 10;
+    const CLD_DUMPED: i32 = 3;
+    // A siginfo: signal, error, code, then from the fifth word pid, uid, status. The signal stays 0 when there is nothing to tell.
+    let mut info = [0i32; 32];
+    let options = nr::WSTOPPED | nr::WNOHANG | nr::__WALL | nr::__WNOTHREAD;
+    for what in [nr::WEXITED | nr::WNOWAIT, 0] {
+        info = [0; 32];
+        // SAFETY: a siginfo of 128 bytes is written, and lives over the call.
+        unsafe { syscall!(nr::__NR_waitid, P_PID, tracee, info.as_mut_ptr(), options | what, 0) }?;
+        match info {
+            [0, ..] => return Ok(None),
+            [_, _, ..=CLD_DUMPED, ..] => return Err(Errno(ECHILD)),
+            _ => (),
+        }
+    }
+    Ok(Some(info[6]))
+}

@@ -80,6 +80,10 @@ pub struct Start {
     pub grace_ms: u32,
     /// Which thread the coordinator signalled.
     pub tid: i32,
+    /// Nonzero: that thread had the signal blocked, and the coordinator took it out of its mask. It is to be put back.
+    pub unblocked: u32,
+    /// Nothing.
+    pub reserved: u32,
     /// What that thread was blocked in before it was signalled.
     pub call: BlockedCall,
     /// The vDSO.
@@ -163,6 +167,8 @@ pub enum ReportKind {
     InVdso = 7,
     /// The system call has been made; `value` is its result, or `-errno`.
     Called = 8,
+    /// A thread (`value`) blocks the checkpoint signal, and has not answered for a while. The leader goes on waiting for it.
+    ThreadBlocked = 9,
 }
 
 impl ReportKind {
@@ -178,6 +184,7 @@ impl ReportKind {
             6 => Self::Dumped,
             7 => Self::InVdso,
             8 => Self::Called,
+            9 => Self::ThreadBlocked,
             _ => return None,
         })
     }
@@ -358,6 +365,11 @@ pub struct ThreadRecord {
     pub order: AtomicU32,
     /// 1: a thread group leader that has ended.
     pub exited: u32,
+    /// Nonzero: it had the signal blocked, and the coordinator took it out of its mask, before it let the thread take the signal. It is to be
+    /// put back.
+    pub unblocked: AtomicU32,
+    /// Nonzero: the leader has reported [`ReportKind::ThreadBlocked`] for it.
+    pub reported: u32,
     /// What it was blocked in.
     pub call: BlockedCall,
     /// Address of its `ucontext`.

@@ -74,6 +74,7 @@ fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
         limits: Vec::new(),
         credentials: Default::default(),
         oom_score_adj: 0,
+        stopped: false,
         settings: Default::default(),
         agent: Default::default(),
     }))

@@ -1,0 +1,528 @@
+//! The second door into a process: ptrace(2), for the few that the checkpoint signal does not reach.
+//!
+//! - A thread that blocks every signal (glibc's helpers for `SIGEV_THREAD` timers and asynchronous I/O, or one by a call of its own):
+//!   the checkpoint signal is taken out of its mask for a moment ([`Door::unblock`]). The agent's handler puts it back in.
+//! - A process that has put a handler of its own in the place of the agent's by a raw call (the Go runtime does): it is made to
+//!   install the agent's again ([`Door::install`]).
+//! - A stopped process (`SIGSTOP`): its threads run while the door is open, though the process as a whole stays stopped
+//!   ([`Door::let_run`]), so that they can park and make their twin. When the door closes they stop where they are.
+//!
+//! The kernel knows one *thread* as a tracer, and lets all its tracees go when it ends, however it ends: so the door is a thread, and a
+//! coordinator that is killed leaves nobody held. All is done through the few calls that work on a tracee that
+//! was seized, which neither parents nor the tracee's own `wait` can tell.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ckpt_objects::observe::{proc_path, read_proc};
+use ckpt_objects::process::{Status, threads};
+use ckpt_objects::{FilePath, HostPid};
+use ckpt_sys::blocked::Call;
+use ckpt_sys::process::{blocked_signals, set_blocked_signals, tgkill};
+use goblin::elf::Elf;
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::unistd::Pid;
+
+/// How long a tracee may take to stop: one that waits for a device does not, and is let go.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often tracees are asked whether they have stopped.
+const LOOK: Duration = Duration::from_micros(200);
+/// `PTRACE_EVENT_STOP` (ptrace(2)): a tracee that was seized has been interrupted, or its process is stopped.
+const EVENT_STOP: i32 = 128;
+/// `SIGTRAP` with what `PTRACE_O_TRACESYSGOOD` adds where a tracee stops for a system call.
+const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
+
+/// Why the door did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DoorError {
+    /// ptrace is not allowed here.
+    #[error("ptrace is not allowed here ({0}; see /proc/sys/kernel/yama/ptrace_scope, or a debugger holds it)")]
+    Forbidden(Errno),
+    /// The process or thread has ended.
+    #[error("it has ended")]
+    Gone,
+    /// It did not stop in time.
+    #[error("it waits for a device or a file system, and could not be stopped")]
+    Busy,
+}
+
+impl From<Errno> for DoorError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ESRCH | Errno::ECHILD => Self::Gone,
+            other => Self::Forbidden(other),
+        }
+    }
+}
+
+impl From<ckpt_sys::raw::Errno> for DoorError {
+    fn from(errno: ckpt_sys::raw::Errno) -> Self {
+        Errno::from_raw(errno.0).into()
+    }
+}
+
+/// Where the agent lies in a process: what is needed to make it install its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentCode {
+    /// Address of its `struct sigaction`, as the kernel wants it.
+    pub action: u64,
+    /// Address of a system call instruction.
+    pub syscall: u64,
+}
+
+/// The name of the agent's library.
+const AGENT_LIBRARY: &str = "/libckpt_preload.so";
+/// All signals that can be blocked.
+const ALL_SIGNALS: u64 = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
+
+impl AgentCode {
+    /// Looks for the agent in a process: it is mapped, and its constructor has run.
+    pub fn find(process: HostPid) -> Option<Self> {
+        let maps = read_proc(process, "maps").ok()?;
+        let line = maps.split(|byte| *byte == b'\n').find(|line| line.ends_with(AGENT_LIBRARY.as_bytes()))?;
+        let path = &line[line.iter().position(|byte| *byte == b'/')?..];
+        // The first segment is mapped from the library's first byte.
+        let base = agent_range(process).start;
+        let library = std::fs::read(FilePath(path.to_vec()).as_path()).ok()?;
+        let library = Elf::parse(&library).ok()?;
+        let address = |name: &str| {
+            let symbol = library.dynsyms.iter().find(|symbol| library.dynstrtab.get_at(symbol.st_name) == Some(name))?;
+            base.checked_add(symbol.st_value)
+        };
+        let found = Self { action: address("ckpt_agent_action")?, syscall: address("ckpt_agent_syscall")? };
+        let mut handler = [0u8; 8];
+        std::fs::File::open(proc_path(process, "mem"))
+            .and_then(|memory| memory.read_exact_at(&mut handler, found.action))
+            .ok()?;
+        (handler != [0; 8]).then_some(found)
+    }
+}
+
+/// The ranges of a process's memory of which the line in `maps` is such.
+fn ranges(process: HostPid, such: impl Fn(&str) -> bool) -> Vec<Range<u64>> {
+    let maps = read_proc(process, "maps").unwrap_or_default();
+    let number = |text| u64::from_str_radix(text, 16).unwrap_or(0);
+    String::from_utf8_lossy(&maps)
+        .lines()
+        .filter(|line| such(line))
+        .filter_map(|line| line.split_ascii_whitespace().next()?.split_once('-'))
+        .map(|(start, end)| number(start)..number(end))
+        .collect()
+}
+
+/// Where the agent's library lies in a process.
+fn agent_range(process: HostPid) -> Range<u64> {
+    let parts = ranges(process, |line| line.ends_with(AGENT_LIBRARY));
+    let (start, end) = (parts.iter().map(|part| part.start).min(), parts.iter().map(|part| part.end).max());
+    start.unwrap_or(0)..end.unwrap_or(0)
+}
+
+/// Code that is of no file, as the restorer is: of six fields only five are there.
+fn nameless_code(process: HostPid) -> Vec<Range<u64>> {
+    ranges(process, |line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        fields.next().is_some_and(|access| access.contains('x')) && fields.count() == 3
+    })
+}
+
+type Work = Box<dyn FnOnce(&mut Tracer) + Send>;
+
+/// Held while a door is open, and while the coordinator waits for its children: the kernel tells of a tracee's stops whichever thread of a process
+/// waits for any child at all.
+static WAITING: Mutex<()> = Mutex::new(());
+
+/// Unless a door is open, keeps it closed for as long as the result lives.
+pub fn nobody_traces() -> Option<MutexGuard<'static, ()>> {
+    match WAITING.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// The door; it closes when this is dropped.
+pub struct Door {
+    work: Option<Sender<Work>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    /// A door that nobody has gone through.
+    pub fn new() -> std::io::Result<Self> {
+        let (work, requests) = channel();
+        let thread = std::thread::Builder::new().name("ckpt-door".into()).spawn(move || {
+            let _nobody_else_waits = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+            serve(&requests);
+        })?;
+        Ok(Self { work: Some(work), thread: Some(thread) })
+    }
+
+    /// Takes `signal` out of what a thread blocks, and gives the call that it was interrupted in. The thread is then held until [`Door::let_go`], so
+    /// that the caller can note both before the thread's handler runs. Nothing when it does not block it.
+    pub fn unblock(&self, thread: HostPid, signal: i32) -> Result<Option<Call>, DoorError> {
+        self.through(move |tracer| {
+            tracer.hold(thread.0)?;
+            let bit = 1u64 << (signal - 1);
+            let set = blocked_signals(thread.0)?;
+            if set & bit == 0 {
+                tracer.let_go(thread.0);
+                return Ok(None);
+            }
+            let call = interrupted_call(&ptrace::getregs(Pid::from_raw(thread.0))?);
+            set_blocked_signals(thread.0, set & !bit)?;
+            Ok(Some(call))
+        })
+    }
+
+    /// Lets a thread that is held go on.
+    pub fn let_go(&self, thread: HostPid) {
+        let _ = self.through(move |tracer| {
+            tracer.let_go(thread.0);
+            Ok(())
+        });
+    }
+
+    /// Has a thread install the agent's handler for `signal`, and take that signal at once. Gives the call that it was interrupted in.
+    pub fn install(&self, process: HostPid, thread: HostPid, signal: i32, agent: AgentCode) -> Result<Call, DoorError> {
+        self.through(move |tracer| {
+            tracer.hold(thread.0)?;
+            let call = interrupted_call(&ptrace::getregs(Pid::from_raw(thread.0))?);
+            // While it is held: it finds the handler in place, and the call that it was blocked in not yet made again.
+            tgkill(process.0, thread.0, signal)?;
+            let result = tracer.call(
+                thread.0,
+                agent.syscall,
+                libc::SYS_rt_sigaction,
+                [i64::from(signal).cast_unsigned(), agent.action, 0, size_of::<u64>() as u64],
+            );
+            tracer.let_go(thread.0);
+            match result? {
+                0 => Ok(call),
+                error => Err(DoorError::Forbidden(Errno::from_raw(i32::try_from(-error).unwrap_or(0)))),
+            }
+        })
+    }
+
+    /// Lets the threads of a stopped process run as long as the door is open, each from the moment when `signal` waits for it: of its own
+    /// code it executes nothing.
+    ///
+    /// Gives those that are still in the restorer, since they were stopped when they were restored: they block every signal until they
+    /// leave it, and then take this one.
+    pub fn let_run(&self, process: HostPid, signal: i32) -> Result<Vec<HostPid>, DoorError> {
+        let agent = agent_range(process);
+        let nameless = nameless_code(process);
+        self.through(move |tracer| {
+            let mut restored = Vec::new();
+            for thread in threads(process) {
+                match tracer.hold(thread.0) {
+                    Ok(()) => (),
+                    Err(DoorError::Gone) => continue,
+                    Err(error) => return Err(error),
+                }
+                let rip = ptrace::getregs(Pid::from_raw(thread.0))?.rip;
+                if agent.contains(&rip) {
+                    // It was stopped on its way out of the handler, after an earlier checkpoint.
+                    tracer.follow(thread.0, Some((process, signal)));
+                    continue;
+                }
+                let in_restorer = blocked_signals(thread.0)? == ALL_SIGNALS && nameless.iter().any(|code| code.contains(&rip));
+                if in_restorer {
+                    restored.push(thread);
+                }
+                tracer.tracees.insert(thread.0, State::Awaits { process, signal, in_restorer });
+            }
+            Ok(restored)
+        })
+    }
+
+    /// Whether all threads of a process that was let run have left the handler of an earlier checkpoint.
+    pub fn is_ready(&self, process: HostPid) -> bool {
+        let leaves = move |state: &State| matches!(state, State::Followed { then: Some((of, _)), .. } if *of == process);
+        self.through(move |tracer| Ok(!tracer.tracees.values().any(leaves))) == Ok(true)
+    }
+
+    /// Closes the door: `release` has the agents of stopped processes leave their handlers, and their threads are followed until they have, to stop
+    /// where they were.
+    pub fn close(self, release: impl FnOnce()) {
+        let _ = self.through(|tracer| {
+            tracer.follow_all();
+            Ok(())
+        });
+        release();
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE && self.through(|tracer| Ok(!tracer.is_done())) == Ok(true) {
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn through<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tracer) -> Result<T, DoorError> + Send + 'static,
+    ) -> Result<T, DoorError> {
+        let (answer, result) = channel();
+        let work: Work = Box::new(move |tracer| drop(answer.send(work(tracer))));
+        self.work.as_ref().and_then(|sender| sender.send(work).ok()).ok_or(DoorError::Gone)?;
+        result.recv().unwrap_or(Err(DoorError::Gone))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.work = None;
+        // With the thread end its tracees' bonds.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn serve(requests: &Receiver<Work>) {
+    let mut tracer = Tracer::default();
+    loop {
+        let next = if tracer.tracees.values().any(|state| *state != State::Held) {
+            requests.recv_timeout(Duration::from_millis(1))
+        } else {
+            requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        match next {
+            Ok(work) => work(&mut tracer),
+            Err(RecvTimeoutError::Timeout) => (),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        tracer.keep_running();
+    }
+}
+
+/// What a tracee does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It has stopped.
+    Held,
+    /// It has stopped with its process, and is let run when this signal waits for it.
+    Awaits { process: HostPid, signal: i32, in_restorer: bool },
+    /// It runs, and is stopped for each signal that comes.
+    Runs,
+    /// It is followed from system call to system call until it has left the handler, by the one that `leaves`.
+    Followed {
+        leaves: bool,
+        /// What it then awaits, if it is not let go.
+        then: Option<(HostPid, i32)>,
+    },
+}
+
+/// How a tracee has stopped.
+enum Stop {
+    /// Interrupted, or with its process.
+    Event,
+    /// For a system call, at its begin or end.
+    Syscall,
+    /// A signal is to be delivered to it.
+    Signal(i32),
+}
+
+/// The state of the door's thread: the threads that it traces.
+#[derive(Default)]
+struct Tracer {
+    tracees: HashMap<i32, State>,
+    /// Those that were followed out of the handler.
+    left: Vec<HostPid>,
+}
+
+impl Tracer {
+    /// Stops a thread, wherever it is; gives way to signals that are just being delivered.
+    fn hold(&mut self, tid: i32) -> Result<(), DoorError> {
+        match self.tracees.get(&tid) {
+            Some(State::Held | State::Awaits { .. }) => return Ok(()),
+            Some(State::Followed { .. }) => return Err(DoorError::Busy),
+            Some(State::Runs) | None => (),
+        }
+        let pid = Pid::from_raw(tid);
+        if let Entry::Vacant(entry) = self.tracees.entry(tid) {
+            ptrace::seize(pid, Options::PTRACE_O_TRACESYSGOOD)?;
+            entry.insert(State::Runs);
+        }
+        ptrace::interrupt(pid)?;
+        loop {
+            match self.wait(tid)? {
+                Stop::Event => break,
+                Stop::Syscall => resume(tid, 0)?,
+                Stop::Signal(signal) => resume(tid, signal)?,
+            }
+        }
+        self.tracees.insert(tid, State::Held);
+        Ok(())
+    }
+
+    /// Lets a held thread go, for good, unless it is one of a stopped process.
+    fn let_go(&mut self, tid: i32) {
+        if self.tracees.get(&tid) == Some(&State::Held) {
+            self.tracees.remove(&tid);
+            let _ = ptrace::detach(Pid::from_raw(tid), None);
+        }
+    }
+
+    /// Lets threads of stopped processes run, and hands them the signals that are for them.
+    fn keep_running(&mut self) {
+        self.run_the_signalled();
+        let running: Vec<(i32, State)> = self.tracees.iter().map(|(tid, state)| (*tid, *state)).collect();
+        for (tid, state) in running {
+            let result = match state {
+                State::Held | State::Awaits { .. } => continue,
+                State::Runs => look(tid).and_then(|stop| match stop {
+                    None => Ok(()),
+                    Some(Stop::Signal(signal)) => resume(tid, signal),
+                    Some(Stop::Event | Stop::Syscall) => resume(tid, 0),
+                }),
+                State::Followed { leaves, then } => self.follow_one(tid, leaves, then),
+            };
+            if result.is_err() {
+                self.tracees.remove(&tid);
+            }
+        }
+    }
+
+    /// From now on every thread that runs is followed.
+    fn follow_all(&mut self) {
+        let running: Vec<i32> = self.tracees.iter().filter(|(_, state)| **state == State::Runs).map(|(tid, _)| *tid).collect();
+        for tid in running {
+            if self.hold(tid).is_ok() {
+                self.follow(tid, None);
+            }
+        }
+    }
+
+    /// Follows a held thread out of the handler.
+    fn follow(&mut self, tid: i32, then: Option<(HostPid, i32)>) {
+        if ptrace::syscall(Pid::from_raw(tid), None).is_ok() {
+            self.tracees.insert(tid, State::Followed { leaves: false, then });
+        }
+    }
+
+    /// Whether every thread that was followed has stopped again.
+    fn is_done(&self) -> bool {
+        let runs = |tid: &HostPid| Status::of(*tid).is_ok_and(|status| !matches!(status.state(), 'T' | 'Z' | 'X'));
+        self.tracees.is_empty() && !self.left.iter().any(runs)
+    }
+
+    /// Brings a thread nearer to the end of the handler. Beyond it its own code begins: it is let go there, and its process being stopped, stops.
+    fn follow_one(&mut self, tid: i32, leaves: bool, then: Option<(HostPid, i32)>) -> Result<(), DoorError> {
+        let pid = Pid::from_raw(tid);
+        match look(tid)? {
+            None => return Ok(()),
+            Some(Stop::Syscall) if leaves && let Some((process, signal)) = then => {
+                self.tracees.insert(tid, State::Awaits { process, signal, in_restorer: false });
+            }
+            Some(Stop::Syscall) if leaves => {
+                self.tracees.insert(tid, State::Held);
+                self.let_go(tid);
+                self.left.push(HostPid(tid));
+                return Ok(());
+            }
+            Some(Stop::Syscall) => {
+                let leaves = ptrace::getregs(pid)?.orig_rax == libc::SYS_rt_sigreturn as u64;
+                self.tracees.insert(tid, State::Followed { leaves, then });
+                ptrace::syscall(pid, None)?;
+            }
+            // Every signal but these is blocked in the handler.
+            Some(Stop::Signal(signal)) => ckpt_sys::process::resume_tracee_to_call(tid, signal)?,
+            Some(Stop::Event) => ptrace::syscall(pid, None)?,
+        }
+        Ok(())
+    }
+
+    fn run_the_signalled(&mut self) {
+        for (&tid, state) in &mut self.tracees {
+            if let State::Awaits { process, signal, in_restorer } = *state
+                && Status::of_thread(process, HostPid(tid)).is_ok_and(|status| {
+                    let bit = 1u64 << (signal - 1);
+                    status.set("SigPnd") & bit != 0 && (in_restorer || status.set("SigBlk") & bit == 0)
+                })
+                && resume(tid, 0).is_ok()
+            {
+                *state = State::Runs;
+            }
+        }
+    }
+
+    /// Waits until a thread stops.
+    fn wait(&mut self, tid: i32) -> Result<Stop, DoorError> {
+        let begun = Instant::now();
+        loop {
+            match look(tid) {
+                Ok(Some(stop)) => return Ok(stop),
+                Ok(None) if begun.elapsed() > PATIENCE => return Err(DoorError::Busy),
+                Ok(None) => std::thread::sleep(LOOK),
+                Err(error) => {
+                    self.tracees.remove(&tid);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Has a held thread make a system call, and be as it was, the call that it was interrupted in included. Gives what the call returned.
+    fn call(&mut self, tid: i32, instruction: u64, number: i64, arguments: [u64; 4]) -> Result<i64, DoorError> {
+        let pid = Pid::from_raw(tid);
+        let saved = ptrace::getregs(pid)?;
+        let mask = blocked_signals(tid)?;
+        let mut regs = saved;
+        regs.rip = instruction;
+        regs.rax = number.cast_unsigned();
+        // Not in a system call any more: else the kernel would make the interrupted one again, with these registers.
+        regs.orig_rax = u64::MAX;
+        [regs.rdi, regs.rsi, regs.rdx, regs.r10] = arguments;
+        // No handler may run in between.
+        set_blocked_signals(tid, u64::MAX)?;
+        let result = self.call_with(tid, regs);
+        // Interrupted once more, so that it goes on from a stop after which the kernel looks at the saved call.
+        let again = ptrace::interrupt(pid).map_err(DoorError::from).and_then(|()| {
+            resume(tid, 0)?;
+            while !matches!(self.wait(tid)?, Stop::Event) {
+                resume(tid, 0)?;
+            }
+            Ok(())
+        });
+        ptrace::setregs(pid, saved)?;
+        set_blocked_signals(tid, mask)?;
+        again?;
+        result
+    }
+
+    fn call_with(&mut self, tid: i32, regs: libc::user_regs_struct) -> Result<i64, DoorError> {
+        let pid = Pid::from_raw(tid);
+        ptrace::setregs(pid, regs)?;
+        // To the call's begin, then to its end.
+        for _ in 0..2 {
+            ptrace::syscall(pid, None)?;
+            while !matches!(self.wait(tid)?, Stop::Syscall) {
+                ptrace::syscall(pid, None)?;
+            }
+        }
+        Ok(ptrace::getregs(pid)?.rax.cast_signed())
+    }
+}
+
+/// The system call that a thread was interrupted in; its number is that of none (-1) where it was in none.
+fn interrupted_call(regs: &libc::user_regs_struct) -> Call {
+    Call { number: regs.orig_rax as u32, sp: regs.rsp, pc: regs.rip }
+}
+
+/// Resumes a stopped tracee with a signal, 0 for none. Not by nix: it has no real-time signals.
+fn resume(tid: i32, signal: i32) -> Result<(), DoorError> {
+    Ok(ckpt_sys::process::resume_tracee(tid, signal)?)
+}
+
+/// Whether a tracee has stopped, and how.
+fn look(tid: i32) -> Result<Option<Stop>, DoorError> {
+    let Some(status) = ckpt_sys::process::look_at_tracee(tid)? else { return Ok(None) };
+    Ok(Some(match (status >> 8, status & 0xff) {
+        (EVENT_STOP, _) => Stop::Event,
+        (0, SYSCALL_STOP) => Stop::Syscall,
+        (_, signal) => Stop::Signal(signal),
+    }))
+}
