@@ -132,10 +132,46 @@ for i in range(150):
 print(os.path.getsize("log"), os.path.getsize("new"), both.tell())
 "#;
 
+/// Two processes that share memory by its name, named semaphores, and a value.
+const SHARED_MEMORY: &str = r"
+import os, time
+from multiprocessing import Process, shared_memory, Semaphore, Value
+
+def double(name, turn, done, rounds):
+    memory = shared_memory.SharedMemory(name)
+    for _ in range(rounds):
+        turn.acquire()
+        memory.buf[0] = (memory.buf[0] * 2 + 1) % 251
+        done.release()
+    memory.close()
+
+if __name__ == '__main__':
+    memory = shared_memory.SharedMemory(create=True, size=100000)
+    memory.buf[99999] = 7
+    turn, done, count = Semaphore(0), Semaphore(0), Value('i', 0)
+    child = Process(target=double, args=(memory.name, turn, done, 150))
+    child.start()
+    wanted = 0
+    for _ in range(150):
+        turn.release()
+        done.acquire()
+        wanted = (wanted * 2 + 1) % 251
+        assert memory.buf[0] == wanted and memory.buf[99999] == 7 and memory.size >= 100000
+        with count.get_lock():
+            count.value += 1
+        time.sleep(0.02)
+    child.join()
+    print(wanted, count.value, child.exitcode)
+    memory.close()
+    memory.unlink()
+";
+
 survives!(numpy_with_blas_threads, Job::script(SYSTEM, NUMPY).env("OPENBLAS_NUM_THREADS", "2"));
 survives!(threading, Job::script(SYSTEM, THREADING));
 survives!(subprocess, Job::script(SYSTEM, SUBPROCESS));
 survives!(multiprocessing_with_pipes, Job::script(SYSTEM, MULTIPROCESSING));
+// Python's tracker of such objects outlives the rest for a moment.
+survives!(multiprocessing_with_shared_memory, Job::script(SYSTEM, SHARED_MEMORY).option("--wait-all"));
 survives!(generators_in_flight, Job::script(SYSTEM, GENERATORS));
 survives!(
     a_file_being_appended,
