@@ -1,4 +1,5 @@
 // Tests that the x87, SSE and AVX registers, and their control words, are live across a checkpoint, in two threads.
+// @restored Threads: x87, SSE and AVX registers with their control words
 #include "check.h"
 #include <fenv.h>
 #include <xmmintrin.h>

@@ -1,4 +1,5 @@
 // Tests that all 32 zmm registers and the 7 mask registers of AVX-512 are live across a checkpoint, in two threads.
+// @restored Threads: AVX-512 registers and mask registers
 #include "check.h"
 
 static int rounds;

@@ -1,4 +1,5 @@
 // Tests that barriers let 8 threads go together, and that each keeps its own thread-local storage.
+// @restored Threads: barriers, thread-local storage
 #include "check.h"
 
 static pthread_barrier_t barrier;

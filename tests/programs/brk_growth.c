@@ -1,4 +1,5 @@
 // Tests that the heap that brk grows goes on where it was, and that its start does not move.
+// @restored Memory: the heap of brk, its start and its growth
 #include "check.h"
 
 int main(int argc, char **argv) {

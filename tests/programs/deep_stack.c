@@ -1,4 +1,5 @@
 // Tests that a deep stack keeps every frame, and that the main thread's stack grows further after a restart.
+// @restored Memory: stacks, and the growth of the first thread's
 #include "check.h"
 
 static int descend(int depth, unsigned key) {

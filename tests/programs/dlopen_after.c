@@ -1,4 +1,5 @@
 // Tests that libraries can be loaded and unloaded after a restart, and that those loaded before it go on working.
+// @restored Memory: libraries, loaded before the checkpoint and after the restart
 #include "check.h"
 #include <dlfcn.h>
 

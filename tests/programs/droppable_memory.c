@@ -1,5 +1,6 @@
 // Memory that the kernel may drop (MAP_DROPPABLE, Linux 6.11): it holds what was written or zero, and zero in children. Where
 // the kernel has none, memory that is wiped in children does the same.
+// @restored Memory: MAP_DROPPABLE, empty, so that two restarts draw no random bytes twice
 #include "check.h"
 
 #ifndef MAP_DROPPABLE

@@ -1,4 +1,5 @@
 // Tests that epoll instances keep what they wait for: levels, edges, one-shots that have fired or not, nested ones, and closed descriptors.
+// @restored epoll: registrations with their data words, edges, one-shots that have fired or not, nested instances, descriptors closed since
 #include "check.h"
 #include <fcntl.h>
 #include <sys/epoll.h>

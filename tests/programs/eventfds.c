@@ -1,4 +1,5 @@
 // Tests that eventfds keep their counts, flags and semaphore mode, and who shares them.
+// @restored eventfd: count, semaphore mode, flags
 #include "check.h"
 #include <fcntl.h>
 #include <sys/eventfd.h>

@@ -1,4 +1,5 @@
 // Tests that exec works after a restart: the program starts itself anew each round, and keeps its pid, descriptors and mask.
+// @restored Process: exec after a restart, with descriptors and mask
 #include "check.h"
 
 int main(int argc, char **argv) {

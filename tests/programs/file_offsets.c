@@ -1,4 +1,5 @@
 // Tests that files open for reading, writing, appending and both go on at their offsets, with their flags.
+// @restored Files: offsets, access modes and status flags
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -1,4 +1,5 @@
 // Tests that fork works after a restart, that exit codes reach wait4, and that a child lives on across the checkpoint.
+// @restored Process: children, fork and wait after a restart
 #include "check.h"
 
 int main(int argc, char **argv) {

@@ -1,5 +1,6 @@
 // Guard pages within mappings (MADV_GUARD_INSTALL, Linux 6.13): nobody can touch them, their neighbours stay as they are, and a child has
 // them too. Where the kernel has none, memory without access does the same.
+// @restored Memory: guard pages (MADV_GUARD_INSTALL)
 #include "check.h"
 
 #ifndef MADV_GUARD_INSTALL

@@ -1,4 +1,5 @@
 // Tests that the heap of 4 threads that allocate all the time, small and large, keeps every block.
+// @restored Memory: heaps of several threads
 #include "check.h"
 
 enum { SLOTS = 512 };

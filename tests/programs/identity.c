@@ -1,4 +1,5 @@
 // Tests that getpid, gettid and getppid stay the same in every thread and process, and /proc/self agrees.
+// @restored Process: the ids of processes, threads and parents, /proc/self
 #include "check.h"
 
 static int rounds;

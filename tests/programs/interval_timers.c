@@ -1,4 +1,5 @@
 // Tests that the three interval timers go on: a periodic one, a far one that counts down, and those of processor time.
+// @restored Interval timers: ITIMER_REAL (and alarm), ITIMER_VIRTUAL, ITIMER_PROF: time left and period
 #include "check.h"
 #include <sys/time.h>
 

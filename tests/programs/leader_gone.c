@@ -1,4 +1,5 @@
 // Tests that a process goes on whose first thread has ended with pthread_exit, and that it keeps its pid.
+// @restored Threads: a process whose first thread has ended
 #include "check.h"
 
 static int rounds;

@@ -1,4 +1,5 @@
 // Tests that private and shared mappings of files and of nothing keep contents, protections and neighbours.
+// @restored Memory: mappings of files and of nothing, private and shared: contents, protection, place
 #include "check.h"
 #include <fcntl.h>
 #include <setjmp.h>

@@ -1,4 +1,5 @@
 // Tests that mutexes and condition variables among 8 threads keep their owners and waiters.
+// @restored Threads: mutexes and condition variables with owners and waiters
 #include "check.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -1,4 +1,6 @@
 // Tests that pidfds are of the processes that they were of: alive, dead, waited for, and the process itself.
+// @restored pidfd: of processes that live, have ended, were waited for
+// @refused pidfd: of processes outside of the job
 #include "check.h"
 #include <fcntl.h>
 #include <poll.h>

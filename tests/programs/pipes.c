@@ -1,4 +1,5 @@
 // Tests that bytes in flight in pipes and named pipes are neither lost nor doubled, and that flags and sizes stay.
+// @restored Pipes: bytes in flight, packets, sizes, flags, named pipes
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>

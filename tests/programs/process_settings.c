@@ -1,4 +1,5 @@
 // Tests that limits, umask, working directory, niceness, affinity, names and prctl settings of a process stay.
+// @restored Process: limits, umask, working directory, OOM score, names, timer slack, dumpable, parent-death signal, child subreaper, no-new-privs
 #include "check.h"
 #include <fcntl.h>
 #include <sched.h>

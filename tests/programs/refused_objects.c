@@ -1,4 +1,8 @@
 // Tests that a job with an object that is not kept runs on: makes the object named by the argument, waits, and uses nothing of it.
+// @refused fanotify: groups (nobody can read their marks)
+// @refused userfaultfd: descriptors, and the ranges registered with them
+// @refused io_uring: instances (requests in flight cannot be seen)
+// @refused Performance events: perf_event_open
 // @refused Huge pages of hugetlbfs: anonymous mappings, private and shared, memfds, System V shared memory (use transparent huge pages)
 // It ends with 77 where this machine does not allow the object.
 #include "check.h"

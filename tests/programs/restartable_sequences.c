@@ -1,4 +1,5 @@
 // Tests that each thread's restartable sequences area is still registered after a restart: the kernel keeps writing to it.
+// @restored Threads: restartable sequences (rseq)
 #include "check.h"
 #include <sched.h>
 #include <sys/rseq.h>

@@ -1,4 +1,5 @@
 // Tests that robust mutexes held over a checkpoint are handed on when their owner, a thread or a process, dies after it.
+// @restored Futexes: robust lists
 #include "check.h"
 
 static pthread_mutex_t *shared_mutex;

@@ -1,4 +1,5 @@
 // Tests that sessions, process groups and orphans keep their numbers, and that signals still reach exactly one group.
+// @restored Process: sessions, process groups, orphans
 #include "check.h"
 #include <fcntl.h>
 

@@ -1,4 +1,5 @@
 // Tests that anonymous memory shared over fork stays one memory: parent and child count in turns, by futex and by semaphore.
+// @restored Memory: shared anonymous memory, with futexes and semaphores in it
 #include "check.h"
 #include <linux/futex.h>
 #include <semaphore.h>

@@ -1,4 +1,5 @@
 // Tests that descriptors that share an open file description still share it, over dup and over fork, and others do not.
+// @restored Files: descriptions that are shared over dup and fork, close-on-exec flags
 #include "check.h"
 #include <fcntl.h>
 

@@ -1,4 +1,5 @@
 // Tests that signal handlers, their flags and masks, and each thread's own mask stay as they were set.
+// @restored Signals: handlers, their flags and masks, masks of each thread
 #include "check.h"
 
 static _Thread_local volatile int handled;

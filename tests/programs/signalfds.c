@@ -1,4 +1,5 @@
 // Tests that signalfds give the signals of whoever reads them, that epoll wakes up for them, and that what is pending waits.
+// @restored signalfd: masks, what waits
 #include "check.h"
 #include <fcntl.h>
 #include <sys/epoll.h>

@@ -1,4 +1,5 @@
 // Tests that a thread inside a handler on the smallest alternate stack that the machine allows is checkpointed unharmed.
+// @restored Signals: the smallest alternate stack that the machine allows
 #include "check.h"
 #include <sys/auxv.h>
 

@@ -1,4 +1,5 @@
 // Tests that posix_spawn, vfork, system and popen work under checkpoints and after a restart.
+// @restored Process: posix_spawn, vfork, system and popen in progress
 #include "check.h"
 #include <spawn.h>
 

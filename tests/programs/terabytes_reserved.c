@@ -1,4 +1,5 @@
 // Tests that reservations of terabytes without access cost nothing, stay reserved, and can be opened up page by page.
+// @restored Memory: reservations of terabytes, at no cost
 #include "check.h"
 
 enum { PAGE = 4096 };

@@ -1,4 +1,5 @@
 // Tests that threads can be made after a restart, and that those from before it can be joined and keep their stacks.
+// @restored Threads: creation, join, detached ones, stacks
 #include "check.h"
 
 static int rounds;

@@ -1,4 +1,4 @@
-//! Everything a contributor runs: `cargo xtask build|demo|test|bench`.
+//! Everything a contributor runs: `cargo xtask build|demo|test|objects|bench`.
 //!
 //! Every step is bounded in time, and nothing that was started is left running. The engine is not here: these commands
 //! use the tools as a user does.
@@ -24,10 +24,14 @@ usage: cargo xtask COMMAND
   demo [SEED]        kill a real job at a random moment, restart it, compare its output
   test [FILTER]      install what the tests need, check the style, build, and run all tests;
                      with FILTER only build and run the tests whose names contain it
+  objects            write docs/objects.md anew from what the test programs declare
   bench              measure; see docs/benchmarks.md";
 
 /// How long the benches may take: some hundred runs of jobs of a gigabyte.
 const BENCH_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// How long the table of objects may take: the build of the tests, that is.
+const OBJECTS_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         ["demo", seed] => seed.parse().context("a seed is a number").and_then(|seed| demo::demo(Some(seed))),
         ["test"] => test::test(None),
         ["test", filter] => test::test(Some(filter)),
+        ["objects"] => objects(),
         ["bench"] => bench(),
         ["help" | "--help" | "-h"] => {
             say!("{USAGE}");
@@ -58,6 +63,14 @@ fn main() -> ExitCode {
 fn build(profile: Profile) -> Result<ExitCode> {
     adopt_orphans()?;
     say!("the tools and the agent are in {}", Tools::build(profile)?.dir.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn objects() -> Result<ExitCode> {
+    adopt_orphans()?;
+    let mut command = cargo();
+    command.args(["test", "--quiet", "-p", "ckpt-tests", "--test", "objects_table"]).env("CKPT_UPDATE_DOCS", "1");
+    run_well(&mut command, OBJECTS_LIMIT)?;
     Ok(ExitCode::SUCCESS)
 }
 
