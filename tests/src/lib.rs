@@ -17,12 +17,14 @@ pub mod artifacts;
 pub mod identity;
 pub mod job;
 pub mod sandbox;
+pub mod terminal;
 pub mod tree;
 
 pub use artifacts::{program, tool};
 pub use identity::{Identity, not_run};
 pub use job::{Job, Output};
 pub use sandbox::{Running, Sandbox};
+pub use terminal::Terminal;
 
 /// Makes the tests `NAME::as_root`, `NAME::as_user` and `NAME::left_running`: the job survives three kills as either user, and
 /// does not notice ten checkpoints a second.

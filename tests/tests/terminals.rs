@@ -1,6 +1,10 @@
 //! Terminals: pseudo-terminals of the job, and the one that it was launched on.
 
-use ckpt_tests::{Identity, Job, program_survives};
+use std::time::{Duration, Instant};
+
+use ckpt_tests::job::IMAGES;
+use ckpt_tests::sandbox::BOUND;
+use ckpt_tests::{Identity, Job, Sandbox, Terminal, program_survives};
 
 program_survives!(pty_pair);
 program_survives!(pty_packet_mode);
@@ -12,4 +16,145 @@ fn pseudo_terminals_survive_three_restarts() {
     for (name, rounds) in [("pty_pair", 300), ("pty_packet_mode", 300), ("pty_in_flight", 150), ("controlling_terminal", 300)] {
         Job::program(name, rounds, &[]).survives_chain(Identity::own(), 3);
     }
+}
+
+/// Prints the keys that are typed, without echo or signals, and the width of the window when it changes.
+const KEYS: &str = r#"
+import os, signal, termios, tty
+before = termios.tcgetattr(0)
+signal.signal(signal.SIGWINCH, lambda *_: os.write(1, b"<width %d>" % os.get_terminal_size(0).columns))
+tty.setraw(0)
+os.write(1, b"<raw on %s>" % os.ttyname(0).encode())
+while (key := os.read(0, 1)) != b"q":
+    os.write(1, b"<%d>" % key[0])
+termios.tcsetattr(0, termios.TCSADRAIN, before)
+"#;
+
+/// Counts, and goes on when it is interrupted.
+const COUNTING: &str = r#"trap 'echo "<interrupted>"' INT; for i in {1..1000}; do echo "<$i>"; sleep 0.1; done"#;
+
+/// A shell on a terminal, a file for its job, and the first image of a launch.
+fn launched(identity: Identity, name: &str, script: &str, command: &str, running: &str) -> (Sandbox, Terminal) {
+    let sandbox = Sandbox::new(identity);
+    sandbox.write(name, script);
+    sandbox.make_dir(IMAGES);
+    let mut terminal = Terminal::new(&sandbox);
+    terminal.types(&format!("ckpt-launch -q -i 0.2 -d images {command}\n"));
+    terminal.expect(running);
+    let end = Instant::now() + BOUND;
+    while sandbox.images(IMAGES).is_empty() {
+        assert!(Instant::now() < end, "there is no image");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (sandbox, terminal)
+}
+
+#[test]
+fn raw_mode_and_the_window_are_those_of_the_new_terminal() {
+    for identity in [Identity::Root, Identity::User] {
+        identity.run(|identity| {
+            let (sandbox, mut first) = launched(identity, "keys.py", KEYS, "python3 keys.py", "<raw on /dev/pts/");
+            first.kill("ckpt-launch");
+            let mut second = Terminal::new(&sandbox);
+            second.types("stty cols 77; stty -a | tr ';' '\\n' | grep -w icanon; tty\n");
+            second.expect("/dev/pts/");
+            second.types("ckpt-restart -q images/*.img\n");
+            second.expect("<width 77>");
+            second.types("\x03\x1aab");
+            second.expect("<3><26><97><98>");
+            second.types("q");
+            second.expect("ready> ");
+            // As it was before.
+            second.types("stty -a | grep -w icanon | grep -cw isig\n");
+            second.expect("\n1");
+        });
+    }
+}
+
+#[test]
+fn job_control_works_after_a_restart() {
+    for identity in [Identity::Root, Identity::User] {
+        identity.run(|identity| {
+            let (_sandbox, mut terminal) = launched(identity, "count.sh", COUNTING, "bash count.sh", "<3>");
+            terminal.kill("ckpt-launch");
+            terminal.types("ckpt-restart -q images/*.img\n");
+            terminal.expect("<");
+            terminal.types("\x03");
+            terminal.expect("<interrupted>");
+            let shown = terminal.shows_within(Duration::from_millis(400));
+            assert!(!shown.contains("interrupted"), "it was interrupted twice: {shown}");
+            terminal.types("\x1a");
+            terminal.expect("Stopped");
+            terminal.expect("ready> ");
+            let shown = terminal.shows_within(Duration::from_millis(400));
+            assert!(!shown.contains('<'), "it goes on: {shown}");
+            terminal.types("bg\n");
+            terminal.expect("<");
+            terminal.types("echo the shell has it\n");
+            terminal.expect("\nthe shell has it");
+            terminal.types("fg\n");
+            terminal.expect("ckpt-restart");
+            terminal.types("\x1c");
+            terminal.expect("Quit");
+        });
+    }
+}
+
+#[test]
+fn a_shell_in_the_job_goes_on_with_its_own_jobs() {
+    for identity in [Identity::Root, Identity::User] {
+        identity.run(|identity| {
+            let command = "bash --norc --noprofile -i";
+            let (sandbox, mut terminal) = launched(identity, "none", "", command, "ready> ");
+            terminal.types("PS1='inner> '; kept=yes; sleep 1000 | cat\n");
+            // An image that was taken while the pipeline is in the foreground.
+            std::thread::sleep(Duration::from_millis(300));
+            let newest = sandbox.images(IMAGES).pop();
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(sandbox.images(IMAGES).pop() > newest, "there are no more images");
+            terminal.kill("ckpt-launch");
+            terminal.types("ckpt-restart images/*.img; echo outer $?\n");
+            terminal.expect("restarted from");
+            terminal.types("\x1a");
+            terminal.expect("Stopped");
+            terminal.types("echo \"kept: $kept\"\n");
+            terminal.expect("\nkept: yes");
+            terminal.types("fg\n");
+            terminal.expect("sleep 1000");
+            terminal.types("\x03");
+            terminal.expect("inner> ");
+            terminal.types("exit 5\n");
+            terminal.expect("outer 5");
+            terminal.expect("ready> ");
+        });
+    }
+}
+
+#[test]
+fn a_restart_without_a_terminal_uses_its_input_and_output() {
+    let script = "exec 7<> /dev/tty; for i in {1..20}; do echo \"out $i\"; echo \"seven $i\" >&7; sleep 0.05; done; exit 6";
+    let (sandbox, mut terminal) = launched(Identity::own(), "talk.sh", script, "bash talk.sh", "out 1");
+    terminal.kill("ckpt-launch");
+    let mut command = sandbox.command("setsid");
+    command.arg("--wait").arg(ckpt_tests::tool("ckpt-restart")).args(sandbox.images(IMAGES));
+    let mut running = sandbox.start(command, "out", false, "err");
+    let code = running.wait(BOUND);
+    let said = running.stderr();
+    assert_eq!(code, 6, "{said}");
+    assert!(said.contains("there is no terminal: /dev/tty is the standard output now"), "{said}");
+    assert!(sandbox.read_text("out").ends_with("out 20\nseven 20\n"), "{}", sandbox.read_text("out"));
+    assert!(!terminal.shows_within(Duration::from_millis(100)).contains("out"), "the old terminal is written to");
+}
+
+#[test]
+fn output_goes_where_the_restart_sends_it() {
+    // All three are one open file description on the terminal, and three on the restart.
+    let script = "for i in {1..20}; do echo \"out $i\"; echo \"err $i\" >&2; sleep 0.05; done";
+    let (sandbox, mut terminal) = launched(Identity::own(), "talk.sh", script, "bash talk.sh", "err 1");
+    terminal.kill("ckpt-launch");
+    terminal.types("ckpt-restart -q images/*.img > out\n");
+    terminal.expect("err 20");
+    terminal.expect("ready> ");
+    let out = sandbox.read_text("out");
+    assert!(out.ends_with("out 20\n") && !out.contains("err"), "{out}");
 }

@@ -20,6 +20,7 @@ mod run;
 mod second_door;
 mod separate;
 mod signals;
+mod standard;
 mod survey;
 mod timers;
 mod tree;

@@ -38,6 +38,7 @@ use crate::freeze::{Frozen, FrozenProcess};
 use crate::hand_over::SeenThread;
 use crate::ipc::Ipc;
 use crate::separate;
+use crate::standard;
 use crate::tree::Member;
 
 const PROT_READ: u32 = 1;
@@ -127,10 +128,11 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
     processes.sort_by_key(|process| process.pid);
     surveyor.sockets()?;
     surveyor.observe_terminals(&mut processes)?;
-    let open_files = surveyor.open_files()?;
+    let mut open_files = surveyor.open_files()?;
     let signalling = surveyor.signalling()?;
     // The launcher's own files are replaced, and with them what they have locked.
     surveyor.locks.all.retain(|lock| open_files.get(lock.file as usize).is_some_and(|file| file.inherited.is_none()));
+    standard::split(surveyor.descriptions.all(), &mut open_files, &mut processes);
     surveyor.read_shared_memory(&mut plans)?;
     surveyor.read_system_v_memory(&mut plans)?;
     let system_v = surveyor.ipc.system_v(!surveyor.mqueues.is_empty())?;
