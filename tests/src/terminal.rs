@@ -106,7 +106,9 @@ impl Terminal {
         let is_it = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name);
         let pid = tree::family(self.shell.pid()).into_iter().find(is_it);
         tree::kill_tree(pid.unwrap_or_else(|| panic!("{name} does not run; shown was:\n{}", self.all)));
-        self.expect("Killed");
+        // The shell sees it stopped first, and tells of its end when it is asked for something.
+        self.types("echo it is gone\n");
+        self.expect("\nit is gone");
         self.expect("ready> ");
     }
 }

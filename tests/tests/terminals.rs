@@ -41,8 +41,11 @@ fn launched(identity: Identity, name: &str, script: &str, command: &str, running
     let mut terminal = Terminal::new(&sandbox);
     terminal.types(&format!("ckpt-launch -q -i 0.2 -d images {command}\n"));
     terminal.expect(running);
-    let end = Instant::now() + BOUND;
-    while sandbox.images(IMAGES).is_empty() {
+    let (end, newest) = (Instant::now() + BOUND, sandbox.images(IMAGES).pop());
+    // One that was begun after that.
+    let newest = newest.and_then(|newest| newest.file_name().map(ToOwned::to_owned));
+    let newer = || sandbox.images(IMAGES).iter().filter(|image| image.file_name() > newest.as_deref()).count() > 1;
+    while !newer() {
         assert!(Instant::now() < end, "there is no image");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -132,7 +135,7 @@ fn a_shell_in_the_job_goes_on_with_its_own_jobs() {
 
 #[test]
 fn a_restart_without_a_terminal_uses_its_input_and_output() {
-    let script = "exec 7<> /dev/tty; for i in {1..20}; do echo \"out $i\"; echo \"seven $i\" >&7; sleep 0.05; done; exit 6";
+    let script = "exec 7<> /dev/tty; for i in {1..60}; do echo \"out $i\"; echo \"seven $i\" >&7; sleep 0.05; done; exit 6";
     let (sandbox, mut terminal) = launched(Identity::own(), "talk.sh", script, "bash talk.sh", "out 1");
     terminal.kill("ckpt-launch");
     let mut command = sandbox.command("setsid");
@@ -142,19 +145,19 @@ fn a_restart_without_a_terminal_uses_its_input_and_output() {
     let said = running.stderr();
     assert_eq!(code, 6, "{said}");
     assert!(said.contains("there is no terminal: /dev/tty is the standard output now"), "{said}");
-    assert!(sandbox.read_text("out").ends_with("out 20\nseven 20\n"), "{}", sandbox.read_text("out"));
+    assert!(sandbox.read_text("out").ends_with("out 60\nseven 60\n"), "{}", sandbox.read_text("out"));
     assert!(!terminal.shows_within(Duration::from_millis(100)).contains("out"), "the old terminal is written to");
 }
 
 #[test]
 fn output_goes_where_the_restart_sends_it() {
     // All three are one open file description on the terminal, and three on the restart.
-    let script = "for i in {1..20}; do echo \"out $i\"; echo \"err $i\" >&2; sleep 0.05; done";
+    let script = "for i in {1..60}; do echo \"out $i\"; echo \"err $i\" >&2; sleep 0.05; done";
     let (sandbox, mut terminal) = launched(Identity::own(), "talk.sh", script, "bash talk.sh", "err 1");
     terminal.kill("ckpt-launch");
     terminal.types("ckpt-restart -q images/*.img > out\n");
-    terminal.expect("err 20");
+    terminal.expect("err 60");
     terminal.expect("ready> ");
     let out = sandbox.read_text("out");
-    assert!(out.ends_with("out 20\n") && !out.contains("err"), "{out}");
+    assert!(out.ends_with("out 60\n") && !out.contains("err"), "{out}");
 }

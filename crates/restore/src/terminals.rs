@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ckpt_objects::file::{OpenFile, OpenFileKind, rebuild_named};
 use ckpt_objects::process::{Life, LiveProcess, children, group_session_and_terminal};
@@ -33,6 +34,8 @@ use crate::files::Files;
 use crate::namespaces::mount;
 use crate::tree::{Node, Role};
 
+/// How long the job's threads are given to be back in the calls that they waited in.
+const SETTLED: Duration = Duration::from_millis(50);
 const PTS: &str = "/dev/pts";
 const MULTIPLEXER: &str = "/dev/ptmx";
 
@@ -391,6 +394,8 @@ pub fn tell_window(job: &JobState, stand_in: HostPid) {
     if !uses_outside(job) {
         return;
     }
+    // A program that waits in a call sees the signal at once. One that got it on its way back into the call would see it only after that.
+    std::thread::sleep(SETTLED);
     let terminal = group_session_and_terminal(HostPid(std::process::id().cast_signed())).map_or(0, |own| own.2);
     let mut next = children(stand_in);
     while let Some(pid) = next.pop() {
