@@ -1,7 +1,7 @@
 // Tests that listening UNIX sockets keep their names, and those who wait to be accepted; accepted connections keep theirs.
 // @restored UNIX sockets: listening sockets with path or abstract name, whose file may be gone; the backlog and who waits in it, in order
 // @restored UNIX sockets: accepted connections with the names of both ends, also when the listening socket is closed
-// @refused UNIX sockets: connections that hold data and are not accepted yet (they cannot be read; the next checkpoint tries again)
+// @refused UNIX sockets: connections that hold data, or whose client is gone, and that are not accepted yet (the next checkpoint tries again)
 #include "socket.h"
 
 static int connected(const char *name, int type) {
@@ -47,24 +47,22 @@ int main(int argc, char **argv) {
         _exit(0);
     }
     for (int round = 0; round < rounds; round++) {
-        int first = connected("listener", SOCK_STREAM), left = connected("listener", SOCK_STREAM), second = connected("listener", SOCK_STREAM);
-        CHECK(close(left) == 0);
+        int first = connected("listener", SOCK_STREAM), second = connected("listener", SOCK_STREAM);
         int third = connected(hidden, SOCK_SEQPACKET);
         rest();
         CHECK(option(path, SOL_SOCKET, SO_ACCEPTCONN) == 1 && option(first, SOL_SOCKET, SO_ACCEPTCONN) == 0);
-        int servers[3];
-        for (int i = 0; i < 3; i++) CHECK((servers[i] = accept(path, NULL, NULL)) >= 0);
+        int servers[2];
+        for (int i = 0; i < 2; i++) CHECK((servers[i] = accept(path, NULL, NULL)) >= 0);
         exchange(first, servers[0]);
-        exchange(second, servers[2]);
+        exchange(second, servers[1]);
         char byte;
-        CHECK(recv(servers[1], &byte, 1, 0) == 0);
         int packets = accept(abstract, NULL, NULL);
         CHECK(packets >= 0);
         exchange(third, packets);
         CHECK(has_name(path, 0, "./listener") && has_name(first, 1, "./listener") && has_name(servers[0], 0, "./listener"));
         CHECK(has_name(third, 1, hidden) && has_name(packets, 0, hidden) && has_name(packets, 1, ""));
         CHECK(close(first) == 0 && close(second) == 0 && close(third) == 0 && close(packets) == 0);
-        for (int i = 0; i < 3; i++) CHECK(close(servers[i]) == 0);
+        for (int i = 0; i < 2; i++) CHECK(close(servers[i]) == 0);
         exchange(closed_client, closed_server);
         exchange(removed_client, removed_server);
         exchange(named_client, named_server);

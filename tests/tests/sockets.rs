@@ -1,6 +1,16 @@
 //! Sockets: within the job they go on as if nothing had been; those that lead outside are told.
 
-use ckpt_tests::{Identity, Job, program_survives};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::PathBuf;
+use std::thread;
+
+use ckpt_tests::job::{IMAGES, ROUNDS};
+use ckpt_tests::sandbox::{BOUND, Sandbox};
+use ckpt_tests::{Identity, Job, not_run, program, program_survives, tool};
 
 program_survives!(unix_stream);
 program_survives!(unix_datagram);
@@ -28,4 +38,146 @@ macro_rules! chains {
 chains! {
     unix_stream unix_datagram unix_listening unix_rights unix_credentials
     tcp_loopback tcp_listening tcp_urgent_half_closed udp_loopback netlink
+}
+
+program_survives!(connecting, "tcp_connecting", 150, "0");
+program_survives!(connecting_with_time_out, "tcp_connecting", 150, "600");
+
+/// A job with such a socket runs to its end; each checkpoint fails with a line that says what it is.
+fn is_refused(name: &str, what: &str) {
+    let job = Job::new([program("refused_sockets").as_os_str(), name.as_ref()]);
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    let code = running.wait(BOUND);
+    let messages = running.stderr();
+    if code == 77 {
+        return not_run(&format!("this machine does not allow {what}"));
+    }
+    assert_eq!((code, sandbox.read_text("out").as_str()), (0, "untouched\n"), "{messages}");
+    let named = messages.lines().any(|line| line.starts_with("ckpt: no checkpoint") && line.contains(what));
+    assert!(named, "no line names {what}:\n{messages}");
+    assert!(sandbox.images(IMAGES).is_empty(), "there is an image");
+}
+
+/// Makes a test for each socket: what the message says.
+macro_rules! refused {
+    ($($name:ident: $what:literal)*) => {
+        mod refused {
+            $(#[test] fn $name() { super::is_refused(stringify!($name), $what); })*
+        }
+    };
+}
+
+refused! {
+    packet: "a kind that is not kept (AF_PACKET)"
+    vsock: "a kind that is not kept (AF_VSOCK)"
+    alg: "a kind that is not kept (AF_ALG)"
+    raw: "a kind that is not kept (raw IP)"
+    mptcp: "a kind that is not kept (MPTCP)"
+    out_of_band: "with out-of-band data"
+    unix_waiting: "a connection that holds data and is not accepted yet"
+    unix_abandoned_waiting: "a connection that its client has closed"
+    tcp_waiting: "a connection that holds data and is not accepted yet"
+}
+
+/// Servers outside of the job: they send back what they get.
+struct Outside {
+    port: String,
+    stream: PathBuf,
+    log: PathBuf,
+    _log: UnixDatagram,
+}
+
+impl Outside {
+    fn new(sandbox: &Sandbox) -> Self {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = tcp.local_addr().expect("an address");
+        let udp = UdpSocket::bind(address).expect("the same port over UDP");
+        let (stream, log) = (sandbox.join("stream"), sandbox.join("log"));
+        let unix = UnixListener::bind(&stream).expect("a socket in the sandbox");
+        let logger = UnixDatagram::bind(&log).expect("a socket in the sandbox");
+        for path in [&stream, &log] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("chmod of a fresh socket");
+        }
+        // Nobody may be held up by a log that nobody reads.
+        let read = logger.try_clone().expect("a duplicate");
+        thread::spawn(move || while read.recv(&mut [0; 64]).is_ok() {});
+        thread::spawn(move || tcp.incoming().flatten().for_each(|stream| echo(stream.try_clone().expect("a duplicate"), stream)));
+        thread::spawn(move || {
+            unix.incoming().flatten().for_each(|stream| echo(stream.try_clone().expect("a duplicate"), stream))
+        });
+        thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((n, from)) = udp.recv_from(&mut buffer) {
+                let _ = udp.send_to(&buffer[..n], from);
+            }
+        });
+        Self { port: address.port().to_string(), stream, log, _log: logger }
+    }
+
+    fn job(&self) -> Job {
+        let paths = [&self.stream, &self.log].map(|path| path.to_str().expect("a plain path"));
+        Job::program("outside_sockets", ROUNDS, &[&self.port, paths[0], paths[1]])
+    }
+}
+
+fn echo(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static) {
+    thread::spawn(move || std::io::copy(&mut from, &mut to));
+}
+
+#[test]
+fn connections_to_the_outside_are_reset_by_a_restart_and_by_nothing_else() {
+    let servers = Sandbox::new(Identity::own());
+    fs::set_permissions(servers.path(), fs::Permissions::from_mode(0o777)).expect("chmod of a fresh folder");
+    let outside = Outside::new(&servers);
+    let job = outside.job();
+    let left = job.run_checkpointed(Identity::User);
+    assert_eq!((left.code, &left.stdout[..]), (0, &b"lost 0 over TCP and 0 over UNIX\n"[..]), "{:?}", left.stderr);
+    let chained = job.chain(Identity::User, 2);
+    assert_eq!((chained.code, &chained.stdout[..]), (0, &b"lost 2 over TCP and 2 over UNIX\n"[..]), "{:?}", chained.stderr);
+    let told = |messages: &String| {
+        messages.lines().any(|line| {
+            line.starts_with("ckpt: sockets that lost their connection: ")
+                && line.contains(&format!("127.0.0.1:{}", outside.port))
+        })
+    };
+    assert!(chained.stderr[1..].iter().all(told), "{:?}", chained.stderr);
+}
+
+#[test]
+fn strict_refuses_what_leads_outside() {
+    let servers = Sandbox::new(Identity::own());
+    let outside = Outside::new(&servers);
+    let job = outside.job().option("--strict");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    let (code, messages) = (running.wait(BOUND), running.stderr());
+    assert_eq!((code, sandbox.read_text("out").as_str()), (0, "lost 0 over TCP and 0 over UNIX\n"), "{messages}");
+    let refused =
+        |line: &str| line.starts_with("ckpt: no checkpoint") && line.contains("which leads outside of the job (--strict)");
+    assert!(messages.lines().any(refused) && sandbox.images(IMAGES).is_empty(), "{messages}");
+    // A restart can be strict by itself.
+    let job = outside.job();
+    let sandbox = job.sandbox(Identity::own());
+    let images = job.killed(&sandbox);
+    let mut command = sandbox.command(tool("ckpt-restart"));
+    command.arg("--strict").args(&images);
+    let mut running = sandbox.start(command, "out", true, "err.1");
+    let (code, messages) = (running.wait(BOUND), running.stderr());
+    assert_eq!(code, 122, "{messages}");
+    assert!(messages.contains("led outside of the job, and its connection is lost (--strict)"), "{messages}");
+}
+
+#[test]
+fn an_address_that_somebody_else_has_is_named() {
+    let job = Job::program("unix_listening", ROUNDS, &[]);
+    let sandbox = job.sandbox(Identity::own());
+    let images = job.killed(&sandbox);
+    let path = sandbox.join("listener");
+    fs::remove_file(&path).expect("the job's socket is there");
+    let _other = UnixListener::bind(&path).expect("its name is free");
+    let mut running = job.restart(&sandbox, &images, 1);
+    let (code, messages) = (running.wait(BOUND), running.stderr());
+    assert_eq!(code, 122, "{messages}");
+    assert!(messages.contains(&format!("another process listens on {}", path.display())), "{messages}");
 }

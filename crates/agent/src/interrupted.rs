@@ -94,8 +94,9 @@ pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> 
         // The thread entered the call between the look and the signal: the number is in the code before.
         (number_from_code(context.rip)?, 0)
     };
-    // The kernel leaves an interrupted connection being made, and an interrupted close closed: to call again would be wrong.
-    if matches!(number, nr::__NR_close | nr::__NR_connect) {
+    // The kernel leaves an interrupted close closed: to call again would be wrong. A connection being made is waited for by calling again: only
+    // one that does not block would be told EALREADY, and that is never interrupted (inet_stream_connect, net/ipv4/af_inet.c).
+    if number == nr::__NR_close {
         return None;
     }
     let saved = *context;

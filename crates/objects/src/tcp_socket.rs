@@ -74,8 +74,13 @@ pub enum TcpLink {
     },
     /// A socket outside of the job.
     Outside(Address),
-    /// It is being connected to this address.
-    Connecting(Address),
+    /// It is being connected.
+    Connecting {
+        /// To this address.
+        to: Address,
+        /// A socket of the job's listens there.
+        inside: bool,
+    },
 }
 
 /// A connection that nobody has accepted yet.

@@ -40,6 +40,13 @@ fn owner(job: &JobState, socket: u32) -> i32 {
     having.map_or(0, |process| process.pid.0)
 }
 
+/// Whether calls on a socket do not wait (`O_NONBLOCK`).
+fn is_nonblocking(job: &JobState, socket: u32) -> bool {
+    let is_it = |kind: &OpenFileKind| matches!(kind, OpenFileKind::Socket { socket: other } if *other == socket);
+    let file = job.open_files.iter().find(|file| is_it(&file.kind));
+    file.is_some_and(|file| OFlags::from_bits_retain(file.flags).contains(OFlags::NONBLOCK))
+}
+
 /// Whether all sockets can be made; gives a line on those that led outside of the job.
 pub fn check(job: &JobState, paths: &PathMap, strict: bool) -> Result<Option<String>, RestoreError> {
     let (mut lost, mut again) = (Vec::new(), Vec::new());
@@ -57,8 +64,10 @@ pub fn check(job: &JobState, paths: &PathMap, strict: bool) -> Result<Option<Str
                 }
             }
             SocketKind::Tcp(tcp) => match &tcp.link {
-                TcpLink::Outside(name) | TcpLink::Connecting(name) => {
-                    lost.push(format!("to {name} (process {})", owner(job, index)));
+                TcpLink::Outside(name) => lost.push(format!("to {name} (process {})", owner(job, index))),
+                TcpLink::Connecting { to, .. } => {
+                    let list = if is_nonblocking(job, index) { &mut lost } else { &mut again };
+                    list.push(format!("to {to} (process {})", owner(job, index)));
                 }
                 TcpLink::Listening { .. } if socket.leads_outside() => {
                     again.push(format!("listening on {} (process {})", socket.name, owner(job, index)));

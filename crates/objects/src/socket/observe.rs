@@ -37,8 +37,8 @@ pub enum SocketError {
     /// It is in another network namespace.
     #[error("a socket of another network namespace")]
     Namespace,
-    /// It sends signals.
-    #[error("a socket that sends signals (O_ASYNC)")]
+    /// It sends signals, and nobody has it open.
+    #[error("a socket in flight that sends signals (O_ASYNC)")]
     Async,
     /// TLS in the kernel and its like.
     #[error("a TCP socket with a protocol above it (TCP_ULP)")]
@@ -46,6 +46,9 @@ pub enum SocketError {
     /// What a client sent before it was accepted cannot be read.
     #[error("the listening socket {0} with a connection that holds data and is not accepted yet")]
     NotAccepted(Address),
+    /// What a client sent before it was accepted cannot be read, nor be seen when the client is gone.
+    #[error("the listening socket {0} with a connection that its client has closed and that is not accepted yet")]
+    Abandoned(Address),
     /// An error that the program has not seen.
     #[error("the socket {0} with an error that the program has not read yet")]
     Failed(Address),
@@ -71,7 +74,7 @@ impl SocketError {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::NotAccepted(_) | Self::Failed(_) | Self::Answer | Self::Flow(_) => {
+            Self::NotAccepted(_) | Self::Abandoned(_) | Self::Failed(_) | Self::Answer | Self::Flow(_) => {
                 "the next checkpoint will be tried as planned"
             }
             Self::Outside(_) => "close it before a checkpoint, or leave --strict out",
@@ -173,7 +176,8 @@ fn find(
     let fd = event::duplicate(&descriptor)?;
     let option = |name| number(&fd, libc::SOL_SOCKET, name).unwrap_or(-1);
     let (family, form, protocol) = (option(libc::SO_DOMAIN), option(libc::SO_TYPE), option(libc::SO_PROTOCOL));
-    if descriptor.flags & libc::O_ASYNC.cast_unsigned() != 0 {
+    // Whom it tells is known of those that somebody has open.
+    if descriptor.flags & libc::O_ASYNC.cast_unsigned() != 0 && descriptor.pid.0 == std::process::id().cast_signed() {
         return Err(SocketError::Async);
     }
     let unix = family == libc::AF_UNIX;
@@ -367,12 +371,8 @@ impl<'a> Join<'a> {
         let peer_name = || one.peer_name().unwrap_or_default();
         let link = if number(&one.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) {
             self.check_waiting(one, entry)?;
-            let waiting = entry.waiting.iter().filter_map(|client| match (*client, self.by_inode.get(client)) {
-                (0, _) => Some(None),
-                (_, Some(&socket)) => Some(Some(socket)),
-                // It is outside of the job, and will see that its connection is lost.
-                (_, None) => None,
-            });
+            // One that is outside of the job will see that its connection is lost.
+            let waiting = entry.waiting.iter().filter_map(|client| self.by_inode.get(client).copied());
             UnixLink::Listening { backlog: entry.queue.1, waiting: waiting.collect() }
         } else {
             match entry.peer {
@@ -401,14 +401,16 @@ impl<'a> Join<'a> {
         })
     }
 
-    /// What is in a connection that nobody has accepted cannot be read, but it can be seen that there is something.
+    /// What is in a connection that nobody has accepted cannot be read. That there is something is seen by what its client has sent.
     fn check_waiting(&self, one: &Found, listener: &UnixEntry) -> Result<(), SocketError> {
-        let of_listener = |entry: &&UnixEntry| {
-            let client = entry.peer.unwrap_or(0);
-            entry.inode == 0 && listener.waiting.contains(&client) && (client != 0 || entry.name == listener.name)
-        };
-        if self.unix.iter().filter(of_listener).any(|entry| entry.queue.0 > 0) {
-            return Err(SocketError::NotAccepted(one.name()));
+        if listener.waiting.contains(&0) {
+            return Err(SocketError::Abandoned(one.name()));
+        }
+        for client in listener.waiting.iter().filter_map(|client| self.by_inode.get(client)) {
+            let client = &self.found[*client as usize].fd;
+            if ckpt_sys::socket::get_number(client.as_raw_fd(), libc::TIOCOUTQ as u32).map_err(io_error)? > 0 {
+                return Err(SocketError::NotAccepted(one.name()));
+            }
         }
         Ok(())
     }
@@ -426,7 +428,10 @@ impl<'a> Join<'a> {
         let mut total = entry.map_or(0, |entry| entry.received as usize);
         let link = match info.state() {
             10 => return Ok(TcpState { link: self.tcp_listener(one, info.backlog())?, ..TcpState::default() }),
-            2 | 3 => TcpLink::Connecting(entry.map(|entry| entry.remote.clone()).unwrap_or_default()),
+            2 | 3 => {
+                let to = entry.map(|entry| entry.remote.clone()).unwrap_or_default();
+                TcpLink::Connecting { inside: self.listener_at(&to).is_some(), to }
+            }
             7 => {
                 if !events.contains(PollFlags::RDHUP) {
                     return Ok(TcpState::default());
@@ -463,16 +468,16 @@ impl<'a> Join<'a> {
         }
         let reversed = self.tcp.iter().find(|entry| entry.local.endpoint() == remote && entry.remote.endpoint() == local);
         match reversed {
-            Some(entry) if entry.inode == 0 && is_waiting(entry) && self.listener_of(entry).is_some() => TcpLink::Waiting,
+            Some(entry) if entry.inode == 0 && is_waiting(entry) && self.listener_at(&entry.local).is_some() => TcpLink::Waiting,
             _ if shutdown & 1 != 0 => TcpLink::Gone(name),
             _ => TcpLink::Outside(name),
         }
     }
 
-    /// The job's listening socket that a connection which waits to be accepted belongs to.
-    fn listener_of(&self, entry: &InetEntry) -> Option<&Found> {
+    /// The job's listening socket that connections to an address come to.
+    fn listener_at(&self, address: &Address) -> Option<&Found> {
         self.found.iter().find(|one| {
-            one.is_tcp() && number(&one.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) && serves(&one.name(), &entry.local)
+            one.is_tcp() && number(&one.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) && serves(&one.name(), address)
         })
     }
 
@@ -539,7 +544,8 @@ impl SocketState {
             // The system's log is told as before.
             SocketKind::Unix(unix) => matches!(unix.link, UnixLink::Outside(_)) && self.form != libc::SOCK_DGRAM,
             SocketKind::Tcp(tcp) => match &tcp.link {
-                TcpLink::Outside(_) | TcpLink::Connecting(_) => true,
+                TcpLink::Outside(_) => true,
+                TcpLink::Connecting { inside, .. } => !inside,
                 TcpLink::Listening { .. } => self.name.inet().is_none_or(|name| !name.ip().to_canonical().is_loopback()),
                 _ => false,
             },
@@ -566,7 +572,7 @@ fn serves(name: &Address, address: &Address) -> bool {
 fn socket_file(one: &Found, inode: u32) -> Option<SocketFile> {
     let name = one.name().unix_path()?;
     let cwd = std::fs::read_link(format!("/proc/{}/cwd", one.descriptor.pid)).unwrap_or_else(|_| PathBuf::from("/"));
-    let path: PathBuf = cwd.join(Path::new(name.as_path()));
+    let path: PathBuf = cwd.join(Path::new(name.as_path())).components().collect();
     let metadata = std::fs::symlink_metadata(&path).ok()?;
     if !metadata.file_type().is_socket() || metadata.ino() as u32 != inode {
         return None;

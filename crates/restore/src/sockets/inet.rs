@@ -14,16 +14,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::socket::observe::{self, InTheWay, in_the_way};
 use ckpt_objects::socket::{Address, Message, SocketKind, SocketState, options, rebuild};
 use ckpt_objects::tcp_socket::{self, TcpLink, TcpState};
 use ckpt_objects::udp_socket::UdpState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
 use rustix::net::{Shutdown, SocketFlags};
 
-use super::Built;
+use super::{Built, is_nonblocking};
 use crate::error::ProcessError;
 
 /// How long the sockets of a run that has just been killed may take to go.
@@ -218,9 +216,9 @@ impl Built<'_> {
                     TcpLink::Peer { socket: peer, name } => self.connect_peers(index, *peer, name)?,
                     TcpLink::Gone(name) | TcpLink::Outside(name) => self.connect_ending(index, socket, name)?,
                     TcpLink::Closed { .. } => self.connect_ending(index, socket, &Address::default())?,
-                    TcpLink::Connecting(name) if self.is_nonblocking(index) => self.connect_ending(index, socket, name)?,
+                    TcpLink::Connecting { to, .. } if is_nonblocking(job, index) => self.connect_ending(index, socket, to)?,
                     // The call that waits for it connects it anew.
-                    TcpLink::Connecting(_) => {
+                    TcpLink::Connecting { .. } => {
                         let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
                         self.keep(index, fd)?;
                     }
@@ -293,12 +291,6 @@ impl Built<'_> {
             Some(_) => Err(ProcessError::Incomplete("the listening socket of a connection")),
             None => Ok(()),
         }
-    }
-
-    fn is_nonblocking(&self, index: u32) -> bool {
-        let is_it = |kind: &OpenFileKind| matches!(kind, OpenFileKind::Socket { socket } if *socket == index);
-        let file = self.restart.job.open_files.iter().find(|file| is_it(&file.kind));
-        file.is_some_and(|file| OFlags::from_bits_retain(file.flags).contains(OFlags::NONBLOCK))
     }
 
     /// Whether a TCP socket was accepted by a listening socket of the job, as far as addresses tell.
@@ -442,7 +434,7 @@ impl Built<'_> {
         for (index, temporary) in std::mem::take(&mut self.ending) {
             let socket = self.state(index)?;
             let link = tcp(socket).map(|tcp| &tcp.link);
-            if matches!(link, Some(TcpLink::Outside(_) | TcpLink::Connecting(_) | TcpLink::Closed { failed: true })) {
+            if matches!(link, Some(TcpLink::Outside(_) | TcpLink::Connecting { .. } | TcpLink::Closed { failed: true })) {
                 // To close it so resets the connection.
                 rustix::net::sockopt::set_socket_linger(&temporary, Some(Duration::ZERO)).map_err(self.failed(index, "reset"))?;
             }

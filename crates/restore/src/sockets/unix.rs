@@ -126,8 +126,8 @@ impl Built<'_> {
         }
         for &(index, _, unix) in &sockets {
             let UnixLink::Listening { waiting, .. } = &unix.link else { continue };
-            for client in waiting {
-                self.connect_waiting(index, *client)?;
+            for &client in waiting {
+                self.connect_waiting(index, client)?;
             }
         }
         Ok(())
@@ -237,16 +237,11 @@ impl Built<'_> {
         connect().map_err(self.failed(index, "connect"))
     }
 
-    /// Connects a client of the job, or one that is gone already, to a listening socket, which does not accept it yet.
-    fn connect_waiting(&mut self, listener: u32, client: Option<u32>) -> Result<(), ProcessError> {
+    /// Connects a client of the job to a listening socket, which does not accept it yet.
+    fn connect_waiting(&mut self, listener: u32, client: u32) -> Result<(), ProcessError> {
         let address = match self.reach.get(listener as usize).and_then(Option::as_ref) {
             Some(reach) => &reach.address,
             None => return Err(ProcessError::Incomplete("the name of a listening socket")),
-        };
-        let Some(client) = client else {
-            let state = self.state(listener)?;
-            let connect = || rebuild::connect(&observe::fresh(state.family, state.form, state.protocol)?, address);
-            return connect().map_err(self.failed(listener, "connect to"));
         };
         let pid = owner(self.restart.job, client);
         let (uid, gid) = (self.restart.uid, self.restart.gid);
