@@ -135,7 +135,7 @@ fn number_from_code(rip: u64) -> Option<u32> {
     })
 }
 
-/// Whether a call ends with `EINTR` when a handler runs, whatever `SA_RESTART` says (signal(7)).
+/// Whether a call may end with `EINTR` when a handler runs, whatever `SA_RESTART` says (signal(7)).
 fn ends_for_any_signal(number: u32) -> bool {
     blocked::has_relative_timeout(number)
         || matches!(
@@ -149,6 +149,14 @@ fn ends_for_any_signal(number: u32) -> bool {
                 | nr::__NR_msgsnd
                 | nr::__NR_semop
                 | nr::__NR_recvmmsg
+                // Of a socket with a time-out.
+                | nr::__NR_recvfrom
+                | nr::__NR_recvmsg
+                | nr::__NR_sendto
+                | nr::__NR_sendmsg
+                | nr::__NR_accept
+                | nr::__NR_accept4
+                | nr::__NR_connect
         )
 }
 

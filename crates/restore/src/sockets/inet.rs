@@ -6,8 +6,7 @@
 //! - The connecting end gets its port as the kernel gives ports, from a range of one (`IP_LOCAL_PORT_RANGE`, Linux 6.3): the kernel lets a
 //!   connection between the same two addresses follow another after a second (`net.ipv4.tcp_tw_reuse`). Where that is not possible, it is
 //!   bound.
-//! - Who may (`CAP_NET_ADMIN`) binds past it (`TCP_REPAIR`).
-//! - Otherwise it is waited for: a minute at most.
+//! - What must be bound, such as the port of a server that does not set `SO_REUSEADDR`, waits until it is gone: a minute at most.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,8 +29,6 @@ const GOING: Duration = Duration::from_secs(3);
 const PASSING: Duration = Duration::from_secs(65);
 /// Time between two tries.
 const RETRY: Duration = Duration::from_millis(50);
-/// `TCP_REPAIR` (include/uapi/linux/tcp.h).
-const TCP_REPAIR: i32 = 19;
 /// `NETLINK_ADD_MEMBERSHIP`.
 const ADD_MEMBERSHIP: i32 = 1;
 
@@ -100,16 +97,7 @@ fn bind_tcp(fd: &OwnedFd, address: &Address) -> io::Result<()> {
         };
         let patience = match in_the_way(address, None)? {
             InTheWay::Open => GOING,
-            _ => {
-                if options::set_number(fd, libc::IPPROTO_TCP, TCP_REPAIR, 1).is_ok() {
-                    let bound = rebuild::bind(fd, address);
-                    options::set_number(fd, libc::IPPROTO_TCP, TCP_REPAIR, 0).map_err(errno)?;
-                    // Repair sets a stronger form of it.
-                    options::set_number(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).map_err(errno)?;
-                    return bound;
-                }
-                PASSING
-            }
+            _ => PASSING,
         };
         if begun.elapsed() > patience {
             return Err(error);
