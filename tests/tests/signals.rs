@@ -9,5 +9,6 @@ program_survives!(alternate_stack);
 program_survives!(small_alternate_stack);
 program_survives!(signal_thread);
 program_survives!(blocking_threads);
+program_survives!(library_threads);
 program_survives!(stopped_processes);
 program_survives!(raw_handlers);
