@@ -167,7 +167,10 @@ pub fn restore(
     terminals::lend(job, own);
     control.gate.store(OPEN, Ordering::Release);
     wake(&control.gate);
-    terminals::tell_window(job, stand_in);
+    if terminals::uses_outside(job) {
+        // By the way: whoever coordinates must soon catch what is typed. No signal is to end this thread instead.
+        with_signals_blocked(|| std::thread::spawn(move || terminals::tell_window(stand_in)));
+    }
     let threads = thread_count(job);
     Ok(RestoredJob {
         init: HostPid(init),

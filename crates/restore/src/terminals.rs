@@ -376,7 +376,7 @@ pub fn take_outside_foreground(restart: &Restart<'_>) -> Result<(), ProcessError
 }
 
 /// Whether the job has anything to do with the terminal that it was launched on.
-fn uses_outside(job: &JobState) -> bool {
+pub fn uses_outside(job: &JobState) -> bool {
     let inherited = |file: &OpenFile| matches!(file.kind, OpenFileKind::OutsideTerminal { .. });
     job.terminals.outside.is_some() || job.open_files.iter().any(inherited)
 }
@@ -390,10 +390,7 @@ pub fn lend(job: &JobState, own: Option<&OwnTerminal>) {
 }
 
 /// Lets the programs below `stand_in` that have the terminal look at its size, which is another one's, and draw anew.
-pub fn tell_window(job: &JobState, stand_in: HostPid) {
-    if !uses_outside(job) {
-        return;
-    }
+pub fn tell_window(stand_in: HostPid) {
     // A program that waits in a call sees the signal at once. One that got it on its way back into the call would see it only after that.
     std::thread::sleep(SETTLED);
     let terminal = group_session_and_terminal(HostPid(std::process::id().cast_signed())).map_or(0, |own| own.2);
