@@ -165,6 +165,7 @@ pub fn restore(
         }
     };
     terminals::lend(job, own);
+    hold_signals(job);
     control.gate.store(OPEN, Ordering::Release);
     wake(&control.gate);
     if terminals::uses_outside(job) {
@@ -183,6 +184,15 @@ pub fn restore(
         makers: watcher.makers,
         notes: watcher.notes,
     })
+}
+
+/// Blocks the signals that the coordinator listens to: one that comes between the job's first step and the coordinator's is to wait
+/// for that, and not to end the restart.
+fn hold_signals(job: &JobState) {
+    let bit = |signal: &(i32, String)| u32::try_from(signal.0 - 1).ok().and_then(|bit| 1u64.checked_shl(bit));
+    let set = job.info.settings.on.iter().filter_map(bit).fold(0u64, |set, bit| set | bit);
+    // SAFETY: a signal set of 8 bytes that lives over the call.
+    let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, libc::SIG_BLOCK, &raw const set, 0, size_of::<u64>()) };
 }
 
 /// Threads that are alive.
