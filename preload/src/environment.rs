@@ -12,6 +12,7 @@ use crate::libc;
 
 const SA_SIGINFO: u64 = 4;
 const SA_RESTORER: u64 = 0x0400_0000;
+const SA_ONSTACK: u64 = 0x0800_0000;
 const SA_RESTART: u64 = 0x1000_0000;
 
 #[used]
@@ -57,17 +58,36 @@ fn parse_signal(text: &[u8]) -> Option<i32> {
 /// # Safety
 /// The agent must be configured.
 unsafe fn install(signal: i32) {
-    // Every signal is blocked while it runs.
-    let action =
-        [on_checkpoint_signal as *const () as u64, SA_SIGINFO | SA_RESTORER | SA_RESTART, restorer as *const () as u64, u64::MAX];
+    // Every signal is blocked while it runs. Runtimes that run their code on stacks of a few KiB (goroutines, fibers) have an alternate one for
+    // handlers.
+    let flags = SA_SIGINFO | SA_RESTORER | SA_RESTART | SA_ONSTACK;
+    let action = [on_checkpoint_signal as *const () as u64, flags, restorer as *const () as u64, u64::MAX];
     for (word, value) in ckpt_agent_action.0.iter().zip(action) {
         word.store(value, Relaxed);
     }
+    set_action(signal);
     let set = 1u64 << (signal - 1);
-    // SAFETY: action and set live over the calls; the handler has the signature that SA_SIGINFO asks for.
+    // SAFETY: the set lives over the call.
     unsafe {
-        let _ = syscall!(nr::__NR_rt_sigaction, signal, &raw const ckpt_agent_action, 0, 8);
         let _ = syscall!(nr::__NR_rt_sigprocmask, nr::SIG_UNBLOCK, &raw const set, 0, 8);
+    }
+}
+
+fn set_action(signal: i32) {
+    // SAFETY: the action is a kernel sigaction that lives for ever; the handler has the signature that SA_SIGINFO asks for.
+    let _ = unsafe { syscall!(nr::__NR_rt_sigaction, signal, &raw const ckpt_agent_action, 0, 8) };
+}
+
+/// What the handler needs of an alternate stack beside the registers: the rest of the kernel's frame, and its own.
+const HANDLER_STACK: usize = 8 << 10;
+
+/// A thread is about to have an alternate stack of `size` bytes. One that is too small for the handler must not be used by it: the kernel would end
+/// the process. The flag is the whole process's, so from then on the handler runs wherever it finds the thread, as it does without such a stack.
+pub fn leave_small_stacks(size: usize) {
+    let flags = &ckpt_agent_action.0[1];
+    if size < HANDLER_STACK + ckpt_sys::cpu::xsave_size() as usize && flags.load(Relaxed) & SA_ONSTACK != 0 {
+        flags.fetch_and(!SA_ONSTACK, Relaxed);
+        set_action(CONFIG.get().signal);
     }
 }
 

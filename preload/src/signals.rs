@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ckpt_agent::CONFIG;
 
+use crate::environment;
 use crate::libc::{self, ENOSYS};
 use crate::next;
 
@@ -129,6 +130,34 @@ pub unsafe extern "C" fn sigset(signal: c_int, handler: Handler) -> Handler {
     let Some(call) = next!(c"sigset" as SignalCall) else { return libc::fail(ENOSYS) as usize };
     // SAFETY: the caller's promise.
     unsafe { call(signal, handler) }
+}
+
+/// `stack_t`.
+#[repr(C)]
+pub struct AlternateStack {
+    base: *mut c_void,
+    flags: c_int,
+    size: usize,
+}
+
+/// `SS_DISABLE`.
+const SS_DISABLE: c_int = 2;
+
+/// sigaltstack(2).
+///
+/// # Safety
+/// As for the C function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sigaltstack(stack: *const AlternateStack, old: *mut AlternateStack) -> c_int {
+    type Call = unsafe extern "C" fn(*const AlternateStack, *mut AlternateStack) -> c_int;
+    let Some(call) = next!(c"sigaltstack" as Call) else { return libc::fail(ENOSYS) };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !stack.is_null() && (*stack).flags & SS_DISABLE == 0 {
+            environment::leave_small_stacks((*stack).size);
+        }
+        call(stack, old)
+    }
 }
 
 /// Functions that only need one signal less in a set: the checkpoint signal is taken out, and the next definition called.

@@ -1,7 +1,6 @@
 // Tests that UNIX sockets keep telling who made them, and messages in flight who sent them.
 // @restored UNIX sockets: SO_PEERCRED of pairs, connections and listening sockets, also of processes that have ended
 // @restored UNIX sockets: SCM_CREDENTIALS of messages in flight, of every sender
-// @not-kept UNIX sockets: credentials of a process that ended before a restart, after the next one: its number is not known outside any more
 #include "socket.h"
 
 static struct ucred peer(int fd) {
