@@ -20,7 +20,7 @@ use ckpt_objects::sysv::{self, LIMITS, MessageQueue, Probe, Row, SemaphoreSet, S
 use ckpt_sys::sysv::{GETALL, GETPID, IPC_NOWAIT, IPC_STAT, Kind, MSG_COPY, MSG_QBYTES_AT, SHM_RDONLY, SemaphoreOperation};
 use ckpt_wire::{PAGE_SIZE, SLOT_DATA};
 
-use crate::door::Arg;
+use crate::calls::Arg;
 use crate::freeze::{Frozen, FrozenProcess};
 use crate::survey::refuse;
 

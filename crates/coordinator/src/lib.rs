@@ -3,10 +3,10 @@
 //! It runs in `ckpt-launch`, and in `ckpt-restart` once a job is back. Bringing a job back is `ckpt-restore`'s part.
 #![deny(unsafe_code)]
 
+mod calls;
 mod checkpoint;
 pub mod control;
 mod diagnosis;
-mod door;
 mod dump;
 mod freeze;
 mod hand_over;

@@ -9,7 +9,7 @@ use ckpt_objects::process::Status;
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_wire::TimerRecord;
 
-use crate::door::Arg;
+use crate::calls::Arg;
 use crate::freeze::FrozenProcess;
 use crate::survey::refuse;
 
