@@ -368,10 +368,10 @@ const FACILITIES: &[Facility] = &[
     Facility {
         name: "PR_TIMER_CREATE_RESTORE_IDS",
         since: "Linux 6.15",
-        need: Need::Later,
+        need: Need::Better,
         purpose: "gives POSIX timers the ids that they had",
         without: "timers are made and thrown away until the id is right",
-        switch: None,
+        switch: Some(Switch::TimerIds),
         probe: |_| Answer::of_raw(probe::timer_create_restore_ids()),
     },
     Facility {
