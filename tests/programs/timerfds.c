@@ -73,6 +73,8 @@ int main(int argc, char **argv) {
             CHECK(rest <= before[i] && rest > 3600 - elapsed - 0.1);
             before[i] = rest;
             rest = left(until[i], 0);
+            // The wall clock goes on while the job is not there.
+            if (clocks[i] == CLOCK_REALTIME) elapsed = wall() - (deadline - 7200);
             CHECK(rest > 7200 - elapsed - 0.1 && rest <= 7200);
             // A time of the wall clock stays that, whatever happens meanwhile.
             double error = rest - (deadline - wall());
