@@ -52,6 +52,11 @@ pub struct Ipc<'a> {
     foreign: [Vec<Row>; 3],
 }
 
+/// Whether an object has been removed: one of the job's is not, while it is frozen, but one that only looked like it may be.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM))
+}
+
 impl<'a> Ipc<'a> {
     /// Looks at what there is.
     pub fn look(frozen: &'a Frozen) -> Result<Self, ObserveError> {
@@ -107,7 +112,20 @@ impl<'a> Ipc<'a> {
         }
         BEFORE.get().is_some_and(|before| !before[kind].contains(&row.identity.id))
             && self.is_user(row.identity.cuid)
-            && !row.pids.first().is_some_and(|pid| self.is_outside(*pid))
+            && !self.is_used_by_others(KINDS[kind], row)
+    }
+
+    /// Whether a process outside of the job has made an object, or, where the kernel does not tell who did, used it last while no process of
+    /// the job has: then it is another job's, of the same user.
+    fn is_used_by_others(&self, kind: Kind, row: &Row) -> bool {
+        let users = match kind {
+            Kind::Memory => row.pids.iter().take(1).copied().collect(),
+            Kind::Semaphores => {
+                (0..row.size.min(64)).filter_map(|number| self.semaphore_user(row.identity.id, number as u16).ok()).collect()
+            }
+            Kind::Messages => row.pids.clone(),
+        };
+        users.iter().any(|pid| self.is_outside(*pid)) && !users.iter().any(|pid| self.is_member(*pid))
     }
 
     /// Whether a process of the job runs as this user.
@@ -190,11 +208,14 @@ impl<'a> Ipc<'a> {
         refuse(&self.frozen.processes[0], what, "end that use before a checkpoint")
     }
 
-    /// Reads shared memory that no process of the job maps as a whole.
-    pub fn contents(&self, row: &Row) -> Result<Vec<Piece>, ObserveError> {
+    /// Reads shared memory that no process of the job maps as a whole; nothing when it is gone by now.
+    pub fn contents(&self, row: &Row) -> Result<Option<Vec<Piece>>, ObserveError> {
         let (id, door) = (row.identity.id, self.door()?);
         let call = |number: i64, args: &[Arg]| self.call(Kind::Memory, id, door, number, args);
-        let at = call(libc::SYS_shmat, &[id.into(), 0.into(), SHM_RDONLY.into()])?;
+        let at = match door.call(libc::SYS_shmat, &[id.into(), 0.into(), SHM_RDONLY.into()]) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            other => other.map_err(|error| self.unreadable(Kind::Memory, id, door, &error))?,
+        };
         // In the window: the two `struct iovec` of process_vm_readv(2), and on the next page the bytes.
         let room = SLOT_DATA - PAGE_SIZE;
         let window = door.memory.process().control_start + door.memory.window();
@@ -212,7 +233,7 @@ impl<'a> Ipc<'a> {
             Ok(())
         });
         call(libc::SYS_shmdt, &[Arg::Number(at)])?;
-        outcome.map(|()| pieces)
+        outcome.map(|()| Some(pieces))
     }
 
     /// Whether the job has any of it.
@@ -233,25 +254,31 @@ impl<'a> Ipc<'a> {
             }
         }
         Ok(SystemV {
-            semaphores: self.ours[1].values().map(|row| self.semaphores(row)).collect::<Result<_, _>>()?,
-            queues: self.ours[2].values().map(|row| self.messages(row)).collect::<Result<_, _>>()?,
+            semaphores: self.ours[1].values().filter_map(|row| self.semaphores(row).transpose()).collect::<Result<_, _>>()?,
+            queues: self.ours[2].values().filter_map(|row| self.messages(row).transpose()).collect::<Result<_, _>>()?,
             limits,
         })
     }
 
-    fn semaphores(&self, row: &Row) -> Result<SemaphoreSet, ObserveError> {
+    fn semaphores(&self, row: &Row) -> Result<Option<SemaphoreSet>, ObserveError> {
         let (id, door) = (row.identity.id, self.door()?);
-        self.call(Kind::Semaphores, id, door, libc::SYS_semctl, &[id.into(), 0.into(), GETALL.into(), Arg::Window(0)])?;
+        match door.call(libc::SYS_semctl, &[id.into(), 0.into(), GETALL.into(), Arg::Window(0)]) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            other => other.map_err(|error| self.unreadable(Kind::Semaphores, id, door, &error))?,
+        };
         let bytes = door.memory.get(2 * row.size as usize);
         let values = bytes.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
         let users = (0..row.size).map(|number| self.semaphore_user(id, number as u16)).collect::<Result<_, _>>()?;
-        Ok(SemaphoreSet { identity: row.identity.clone(), values, users, operated: row.operated > 0 })
+        Ok(Some(SemaphoreSet { identity: row.identity.clone(), values, users, operated: row.operated > 0 }))
     }
 
-    fn messages(&self, row: &Row) -> Result<MessageQueue, ObserveError> {
+    fn messages(&self, row: &Row) -> Result<Option<MessageQueue>, ObserveError> {
         let (id, door) = (row.identity.id, self.door()?);
         let call = |number: i64, args: &[Arg]| self.call(Kind::Messages, id, door, number, args);
-        call(libc::SYS_msgctl, &[id.into(), IPC_STAT.into(), Arg::Window(0)])?;
+        match door.call(libc::SYS_msgctl, &[id.into(), IPC_STAT.into(), Arg::Window(0)]) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            other => other.map_err(|error| self.unreadable(Kind::Messages, id, door, &error))?,
+        };
         let status = door.memory.get(MSG_QBYTES_AT + 8);
         let capacity = status[MSG_QBYTES_AT..].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
         let mut messages = Vec::new();
@@ -261,7 +288,7 @@ impl<'a> Ipc<'a> {
             let len = call(libc::SYS_msgrcv, &args)?;
             messages.push(door.memory.get(8 + len as usize));
         }
-        Ok(MessageQueue { identity: row.identity.clone(), capacity, messages })
+        Ok(Some(MessageQueue { identity: row.identity.clone(), capacity, messages }))
     }
 
     /// What the end of a process adds to semaphores.
@@ -289,7 +316,7 @@ impl<'a> Ipc<'a> {
                     Ok(0) => (),
                     Ok(change) => found.push(Undo { id, number, change }),
                     // Who may not change it has not changed it.
-                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (),
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied || is_gone(&error) => (),
                     Err(error) => return Err(self.unreadable(Kind::Semaphores, id, process, &error)),
                 }
             }

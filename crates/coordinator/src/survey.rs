@@ -507,14 +507,24 @@ impl<'a> Surveyor<'a> {
     fn read_system_v_memory(&mut self, plans: &mut [Vec<PlanEntry>]) -> Result<(), ObserveError> {
         let rows: Vec<Row> = self.ipc.all_memory().cloned().collect();
         for row in &rows {
-            let object = self.segment(row);
             let attached = self.segments.get(&row.identity.id).map_or(0, |(_, attached)| *attached);
-            if row.attached > attached {
-                return Err(self.ipc.shared_with_others(row));
+            match attached {
+                // Another job's, whose maker has ended.
+                0 if row.attached > 0 => continue,
+                0 => {
+                    let Some(contents) = self.ipc.contents(row)? else { continue };
+                    let object = self.segment(row);
+                    self.contents.push((self.objects[object as usize].space, contents));
+                    continue;
+                }
+                _ if row.attached > attached => return Err(self.ipc.shared_with_others(row)),
+                _ => (),
             }
+            let object = self.segment(row);
             let SharedMemory { space, size, .. } = self.objects[object as usize];
             if !subtract(0, size, &self.object_ranges[object as usize]).is_empty() {
-                self.contents.push((space, self.ipc.contents(row)?));
+                let Some(contents) = self.ipc.contents(row)? else { continue };
+                self.contents.push((space, contents));
                 for plan in plans.iter_mut() {
                     plan.retain(|entry| entry.space != space);
                 }
