@@ -16,7 +16,7 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 pub fn check(frozen: &Frozen, reaper: HostPid) -> Result<(), ObserveError> {
     let home = Namespaces::of_children(reaper);
     for process in &frozen.processes {
-        let threads = threads(process.pid);
+        let threads = living(process.pid, threads(process.pid));
         // A process with one thread, and one without the right, is all in one place.
         let apart = process.status.set("CapPrm") & CAP_SYS_ADMIN != 0;
         let places = if apart { &threads[..] } else { &[process.live][..] };
@@ -27,7 +27,7 @@ pub fn check(frozen: &Frozen, reaper: HostPid) -> Result<(), ObserveError> {
                 "run that part outside of the job",
             ));
         }
-        if let Some((_, what)) = sharing::within_process(process.live, &living(process.pid, threads)) {
+        if let Some((_, what)) = sharing::within_process(process.live, &threads) {
             return Err(refuse(process, format!("has a thread with {what} of its own"), "run without that"));
         }
     }
