@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::Identity;
 use crate::artifacts::{program, tool};
 use crate::sandbox::{BOUND, Running, Sandbox};
+use crate::{Identity, not_run};
 
 /// How many rounds the C programs make when they are checkpointed. A round takes about 10 ms.
 pub const ROUNDS: u32 = 300;
@@ -305,6 +305,25 @@ impl Job {
         let strange = messages.iter().any(|line| line.starts_with("ckpt:") && !good(line));
         assert!(!strange, "unexpected messages\n{}", checkpointed.told());
         assert!(messages.iter().filter(|line| good(line)).count() > 2, "too few checkpoints\n{}", checkpointed.told());
+    }
+
+    /// The job runs to its end, having printed `untouched`, and its checkpoints fail with a line that says `what`; at most so many images were
+    /// made, before it was so. An exit code of 77 says that this machine does not allow what the job does.
+    ///
+    /// # Panics
+    /// When it is otherwise.
+    pub fn is_refused(&self, what: &str, most_images: usize) {
+        let sandbox = self.sandbox(Identity::own());
+        let mut running = self.launch(&sandbox);
+        let code = running.wait(BOUND);
+        let messages = running.stderr();
+        if code == 77 {
+            return not_run(&format!("this machine does not allow what would be refused: {what}"));
+        }
+        assert_eq!((code, sandbox.read_text("out").as_str()), (0, "untouched\n"), "{messages}");
+        let named = messages.lines().any(|line| line.starts_with("ckpt: no checkpoint") && line.contains(what));
+        assert!(named, "no line says {what}:\n{messages}");
+        assert!(sandbox.images(IMAGES).len() <= most_images, "there are images\n{messages}");
     }
 
     /// Runs the job plainly, and in another way at the same time.

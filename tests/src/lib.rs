@@ -51,6 +51,20 @@ macro_rules! survives {
     };
 }
 
+/// Makes a test `refused::NAME` for each argument of `programs/PROGRAM.c` that names something which is refused: what the message says. See
+/// [`Job::is_refused`].
+#[macro_export]
+macro_rules! refused {
+    ($program:literal, $most_images:literal: $($name:ident: $what:literal)*) => {
+        mod refused {
+            $(#[test] fn $name() {
+                let job = $crate::Job::new([$crate::program($program).as_os_str(), stringify!($name).as_ref()]);
+                job.is_refused($what, $most_images);
+            })*
+        }
+    };
+}
+
 /// Makes the tests `NAME::as_root`, `NAME::as_user` and `NAME::left_running` of `programs/NAME.c`: it survives two kills as
 /// either user, and does not notice ten checkpoints a second.
 #[macro_export]

@@ -10,7 +10,7 @@ use std::thread;
 
 use ckpt_tests::job::{IMAGES, ROUNDS};
 use ckpt_tests::sandbox::{BOUND, Sandbox};
-use ckpt_tests::{Identity, Job, not_run, program, program_survives, tool};
+use ckpt_tests::{Identity, Job, program_survives, refused, tool};
 
 program_survives!(unix_stream);
 program_survives!(unix_datagram);
@@ -43,32 +43,7 @@ chains! {
 program_survives!(connecting, "tcp_connecting", 150, "0");
 program_survives!(connecting_with_time_out, "tcp_connecting", 150, "600");
 
-/// A job with such a socket runs to its end; each checkpoint fails with a line that says what it is.
-fn is_refused(name: &str, what: &str) {
-    let job = Job::new([program("refused_sockets").as_os_str(), name.as_ref()]);
-    let sandbox = job.sandbox(Identity::own());
-    let mut running = job.launch(&sandbox);
-    let code = running.wait(BOUND);
-    let messages = running.stderr();
-    if code == 77 {
-        return not_run(&format!("this machine does not allow {what}"));
-    }
-    assert_eq!((code, sandbox.read_text("out").as_str()), (0, "untouched\n"), "{messages}");
-    let named = messages.lines().any(|line| line.starts_with("ckpt: no checkpoint") && line.contains(what));
-    assert!(named, "no line names {what}:\n{messages}");
-    assert!(sandbox.images(IMAGES).is_empty(), "there is an image");
-}
-
-/// Makes a test for each socket: what the message says.
-macro_rules! refused {
-    ($($name:ident: $what:literal)*) => {
-        mod refused {
-            $(#[test] fn $name() { super::is_refused(stringify!($name), $what); })*
-        }
-    };
-}
-
-refused! {
+refused! { "refused_sockets", 0:
     packet: "a kind that is not kept (AF_PACKET)"
     vsock: "a kind that is not kept (AF_VSOCK)"
     alg: "a kind that is not kept (AF_ALG)"

@@ -139,6 +139,20 @@ impl FrozenProcess {
         self.status.name()
     }
 
+    /// The thread that has this number as the job sees it, by the number that it has here.
+    pub fn thread(&self, tid: i32) -> Option<HostPid> {
+        if tid == self.ns_pid.0 {
+            return Some(self.pid);
+        }
+        // Outside of any restart the two are the same.
+        if self.pid.0 == self.ns_pid.0 {
+            return Some(HostPid(tid));
+        }
+        threads(self.pid)
+            .into_iter()
+            .find(|thread| Status::of_thread(self.pid, *thread).is_ok_and(|status| status.ns_pid().0 == tid))
+    }
+
     /// Gives its agent an order.
     pub fn order(&self, order: Order) -> io::Result<()> {
         self.connection.send(&(order as u32), None)
@@ -448,9 +462,7 @@ impl Freezer<'_> {
     /// Has a thread that blocks the checkpoint signal take it.
     fn unblock(&mut self, process: &FrozenProcess, tid: i32) {
         let signal = self.settings.signal;
-        let of_that_number =
-            |thread: &HostPid| Status::of_thread(process.pid, *thread).is_ok_and(|status| status.ns_pid().0 == tid);
-        let Some(thread) = threads(process.pid).into_iter().find(of_that_number) else { return };
+        let Some(thread) = process.thread(tid) else { return };
         let call = blocked_call(process.pid, thread, self.settings.features);
         if let Some(Some(held)) = self.through_door(process.pid, |door| door.unblock(thread, signal)) {
             process.memory.note_unblocked(tid, exactly(call, held));
@@ -594,7 +606,8 @@ impl Freezer<'_> {
     fn blame(&self, members: &[Member]) -> FreezeError {
         for member in members.iter().filter(|member| !member.is_zombie()) {
             let (pid, name) = (member.status.ns_pid(), member.status.name());
-            if let Some(error) = self.closed.get(&member.pid) {
+            let is_frozen = matches!(self.stages.get(&member.pid), Some(Stage::Frozen(_)));
+            if let Some(error) = self.closed.get(&member.pid).filter(|_| !is_frozen) {
                 let reason = format!("it takes no signal, and {error}");
                 return FreezeError::Silent { pid, name, reason };
             }

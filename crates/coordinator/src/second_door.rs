@@ -32,6 +32,9 @@ use nix::unistd::Pid;
 
 /// How long a tracee may take to stop: one that waits for a device does not, and is let go.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a tracee may take to make a call that waits for nothing: no more than its turn on a processor. It must not be given up, since its registers
+/// are not its own meanwhile.
+const TURN: Duration = Duration::from_secs(60);
 /// How often tracees are asked whether they have stopped.
 const LOOK: Duration = Duration::from_micros(200);
 /// `PTRACE_EVENT_STOP` (ptrace(2)): a tracee that was seized has been interrupted, or its process is stopped.
@@ -194,19 +197,16 @@ impl Door {
         self.through(move |tracer| {
             tracer.hold(thread.0)?;
             let call = interrupted_call(&ptrace::getregs(Pid::from_raw(thread.0))?);
-            // While it is held: it finds the handler in place, and the call that it was blocked in not yet made again.
-            tgkill(process.0, thread.0, signal)?;
-            let result = tracer.call(
-                thread.0,
-                agent.syscall,
-                libc::SYS_rt_sigaction,
-                [i64::from(signal).cast_unsigned(), agent.action, 0, size_of::<u64>() as u64],
-            );
+            let arguments = [i64::from(signal).cast_unsigned(), agent.action, 0, size_of::<u64>() as u64];
+            let result = match tracer.call(thread.0, agent.syscall, libc::SYS_rt_sigaction, arguments) {
+                // Only now: without the handler the signal could end the process. And while the thread is held: the call that it was blocked in
+                // is not yet made again.
+                Ok(0) => tgkill(process.0, thread.0, signal).map_err(DoorError::from),
+                Ok(error) => Err(DoorError::Forbidden(Errno::from_raw(i32::try_from(-error).unwrap_or(0)))),
+                Err(error) => Err(error),
+            };
             tracer.let_go(thread.0);
-            match result? {
-                0 => Ok(call),
-                error => Err(DoorError::Forbidden(Errno::from_raw(i32::try_from(-error).unwrap_or(0)))),
-            }
+            result.map(|()| call)
         })
     }
 
@@ -348,7 +348,7 @@ impl Tracer {
         }
         ptrace::interrupt(pid)?;
         loop {
-            match self.wait(tid)? {
+            match self.wait(tid, PATIENCE)? {
                 Stop::Event => break,
                 Stop::Syscall => resume(tid, 0)?,
                 Stop::Signal(signal) => resume(tid, signal)?,
@@ -450,12 +450,12 @@ impl Tracer {
     }
 
     /// Waits until a thread stops.
-    fn wait(&mut self, tid: i32) -> Result<Stop, DoorError> {
+    fn wait(&mut self, tid: i32, patience: Duration) -> Result<Stop, DoorError> {
         let begun = Instant::now();
         loop {
             match look(tid) {
                 Ok(Some(stop)) => return Ok(stop),
-                Ok(None) if begun.elapsed() > PATIENCE => return Err(DoorError::Busy),
+                Ok(None) if begun.elapsed() > patience => return Err(DoorError::Busy),
                 Ok(None) => std::thread::sleep(LOOK),
                 Err(error) => {
                     self.tracees.remove(&tid);
@@ -482,7 +482,7 @@ impl Tracer {
         // Interrupted once more, so that it goes on from a stop after which the kernel looks at the saved call.
         let again = ptrace::interrupt(pid).map_err(DoorError::from).and_then(|()| {
             resume(tid, 0)?;
-            while !matches!(self.wait(tid)?, Stop::Event) {
+            while !matches!(self.wait(tid, TURN)?, Stop::Event) {
                 resume(tid, 0)?;
             }
             Ok(())
@@ -499,7 +499,7 @@ impl Tracer {
         // To the call's begin, then to its end.
         for _ in 0..2 {
             ptrace::syscall(pid, None)?;
-            while !matches!(self.wait(tid)?, Stop::Syscall) {
+            while !matches!(self.wait(tid, TURN)?, Stop::Syscall) {
                 ptrace::syscall(pid, None)?;
             }
         }

@@ -320,7 +320,7 @@ impl<'a> Surveyor<'a> {
 
     fn thread(&self, process: &FrozenProcess, seen: &SeenThread, common: &Credentials) -> Result<ThreadState, ObserveError> {
         // Thread ids outside differ from the job's own after a restart; only the leader's is at hand without a search.
-        let tid = self.host_tid(process, seen.tid);
+        let tid = process.thread(seen.tid).unwrap_or(process.pid);
         let status = Status::of_thread(process.pid, tid)?;
         if let Some((what, remedy)) = self.reaper.as_ref().and_then(|reaper| status.unkept(reaper)) {
             return Err(refuse(process, what.to_owned(), remedy));
@@ -346,21 +346,6 @@ impl<'a> Surveyor<'a> {
             settings: ThreadSettings { speculation: self.speculation(&status), ..seen.settings },
             policy: seen.policy.clone(),
         })
-    }
-
-    /// The id that a thread of the job has here.
-    fn host_tid(&self, process: &FrozenProcess, tid: i32) -> HostPid {
-        if tid == process.ns_pid.0 {
-            return process.pid;
-        }
-        // Outside of any restart the two are the same.
-        if process.pid.0 == process.ns_pid.0 {
-            return HostPid(tid);
-        }
-        ckpt_objects::process::threads(process.pid)
-            .into_iter()
-            .find(|host| Status::of_thread(process.pid, *host).is_ok_and(|status| status.ns_pid().0 == tid))
-            .unwrap_or(process.pid)
     }
 
     fn descriptors(&mut self, process: &FrozenProcess) -> Result<Vec<FdEntry>, ObserveError> {
