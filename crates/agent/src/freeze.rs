@@ -344,7 +344,7 @@ unsafe fn park_with(shared: &Shared, frame: *mut UContext) {
         match word.load(Acquire) {
             ThreadOrder::STAY => call::futex_wait(word, ThreadOrder::STAY, -1, false),
             ThreadOrder::CAPTURE => {
-                observe::capture_pending(shared, tid, false);
+                observe::capture_pending(shared, tid);
                 timers::find_own(shared, tid);
                 word.store(ThreadOrder::STAY, Release);
                 tell_leader();
@@ -389,7 +389,8 @@ pub fn capture_pending_of_threads(shared: &Shared) {
         let record = shared.thread(i);
         // SAFETY: the record exists.
         let (tid, exited) = unsafe { ((*record).tid.load(Relaxed), (*record).exited) };
-        if tid == 0 || exited != 0 || !(observe::has_private_pending(tid as i32) || timers::any_without_thread(shared)) {
+        let has_some = |tid| observe::has_pending(tid) || timers::any_without_thread(shared);
+        if tid == 0 || exited != 0 || !has_some(tid as i32) {
             continue;
         }
         order(record, ThreadOrder::CAPTURE);

@@ -184,9 +184,14 @@ pub fn restore_subreaper(shared: &Shared) {
     }
 }
 
-/// Whether signals are pending for this thread alone.
-pub fn has_private_pending(tid: i32) -> bool {
-    signal_set(tid, b"SigPnd:") != 0
+/// The sets of pending signals that a thread answers for: its own, and for a process's first thread those of the process.
+fn pending_sets(tid: i32) -> &'static [(&'static [u8], bool)] {
+    if tid == call::getpid() { &[(b"SigPnd:", true), (b"ShdPnd:", false)] } else { &[(b"SigPnd:", true)] }
+}
+
+/// Whether signals are pending for which this thread answers.
+pub fn has_pending(tid: i32) -> bool {
+    pending_sets(tid).iter().any(|(key, _)| signal_set(tid, key) != 0)
 }
 
 /// Whether a signal is pending for this thread or the process.
@@ -209,18 +214,16 @@ fn signal_set(tid: i32, key: &[u8]) -> u64 {
         .map_or(0, |(set, _)| set)
 }
 
-/// Records the signals that are pending for the calling thread, and with `whole_process` those for the process too, with all that
-/// came with them, and leaves them pending. False when there are more than can be recorded.
+/// Records the signals that are pending for the calling thread, and by a process's first thread those for the process too, with all
+/// that came with them, and leaves them pending.
 ///
 /// There is no call to look at a queued signal: each is taken out and queued again. All signals are blocked meanwhile, and only a
-/// process itself may queue signals that claim to come from the kernel, so it is done here.
-pub fn capture_pending(shared: &Shared, tid: i32, whole_process: bool) -> bool {
+/// thread itself may queue signals that claim to come from the kernel (and for a process its first thread), so it is done here. Where the
+/// first thread has ended, the coordinator looks at those of the process.
+pub fn capture_pending(shared: &Shared, tid: i32) {
     let first = shared.control().pending.load(Relaxed);
-    let mut complete = true;
-    for (key, owner) in [(&b"SigPnd:"[..], tid), (&b"ShdPnd:"[..], 0)] {
-        if owner == 0 && !whole_process {
-            break;
-        }
+    for &(key, own) in pending_sets(tid) {
+        let owner = if own { tid } else { 0 };
         // The kernel takes a thread's own signals before the process's, so each set is emptied in its turn.
         while let set @ 1.. = signal_set(tid, key) {
             let mut signal = PendingSignal { tid: owner, reserved: 0, info: [0; 16] };
@@ -241,7 +244,6 @@ pub fn capture_pending(shared: &Shared, tid: i32, whole_process: bool) -> bool {
             }
             if !shared.push_pending(signal) {
                 requeue(&signal, tid);
-                complete = false;
                 break;
             }
         }
@@ -250,7 +252,6 @@ pub fn capture_pending(shared: &Shared, tid: i32, whole_process: bool) -> bool {
     for i in first..control.pending.load(Relaxed) {
         requeue(&shared.pending(i), tid);
     }
-    complete
 }
 
 fn requeue(signal: &PendingSignal, tid: i32) {

@@ -40,10 +40,10 @@ pub fn prepare(shared: &Shared, start: &Start) -> Result<Copies, Report> {
     // The leader first: while others look for theirs, it may run too.
     timers::find_own(shared, tid);
     freeze::capture_pending_of_threads(shared);
-    // Only a process's first thread may queue signals for the process that claim to come from the kernel.
-    let complete = observe::capture_pending(shared, tid, tid == call::getpid());
+    observe::capture_pending(shared, tid);
     timers::fire_again(shared);
-    if !complete {
+    // Where there is no room left there may have been more.
+    if shared.control().pending.load(Relaxed) >= shared.control().max_pending {
         return Err(failed(Step::Pending, 0));
     }
     copy_first(shared, start).map_err(|errno| failed(Step::MapCopies, errno.0))

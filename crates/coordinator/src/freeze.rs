@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ckpt_objects::observe::proc_path;
 use ckpt_objects::older::Switch;
 use ckpt_objects::process::{Status, threads};
+use ckpt_objects::signal::Siginfo;
 use ckpt_objects::{FilePath, HostPid, NsPid};
 use ckpt_sys::blocked::{self, Call};
 use ckpt_sys::process::{kcmp, shared, tgkill};
@@ -177,6 +178,27 @@ pub struct Frozen {
 }
 
 impl Frozen {
+    /// The signals that are pending for a process as a whole, in their order: for one whose first thread has ended, since no other's agent
+    /// can find them out.
+    pub fn pending_for_process(&self, process: &FrozenProcess) -> Result<Vec<Siginfo>, DoorError> {
+        let set = Status::of_thread(process.pid, process.live).map_or(0, |status| status.set("ShdPnd"));
+        if set == 0 {
+            return Ok(Vec::new());
+        }
+        let queue = match &self.door {
+            Some(door) => door.pending_for_process(process.live),
+            None => Door::new().map_err(|_| DoorError::Gone)?.pending_for_process(process.live),
+        };
+        let mut queue: Vec<Siginfo> = queue?.into_iter().map(|info| Siginfo(info.to_vec())).collect();
+        // Of one that came when the queue was full only the number was kept.
+        for signal in (1..=64).filter(|signal| set & 1 << (signal - 1) != 0) {
+            if !queue.iter().any(|info| info.signal() == signal) {
+                queue.push(Siginfo::of_nobody(signal));
+            }
+        }
+        Ok(queue)
+    }
+
     /// Lets every process go on at once, the stopped ones first: they only stop again. One that has died meanwhile is no failure.
     pub fn resume(&mut self) {
         let resume = |stopped: bool| {

@@ -6,6 +6,8 @@
 //!   install the agent's again ([`Door::install`]).
 //! - A stopped process (`SIGSTOP`): its threads run while the door is open, though the process as a whole stays stopped
 //!   ([`Door::let_run`]), so that they can park and make their twin. When the door closes they stop where they are.
+//! - A process whose first thread has ended: no other may queue again what is pending for the process as a whole, so the agent cannot take it
+//!   out to look at it. It is looked at from here ([`Door::pending_for_process`]).
 //!
 //! The kernel knows one *thread* as a tracer, and lets all its tracees go when it ends, however it ends: so the door is a thread, and a
 //! coordinator that is killed leaves nobody held. All is done through the few calls that work on a tracee that
@@ -207,6 +209,23 @@ impl Door {
             };
             tracer.let_go(thread.0);
             result.map(|()| call)
+        })
+    }
+
+    /// The `siginfo_t`s of the signals that are pending for a thread's whole process, in their order.
+    pub fn pending_for_process(&self, thread: HostPid) -> Result<Vec<[u8; 128]>, DoorError> {
+        self.through(move |tracer| {
+            let ran = tracer.tracees.get(&thread.0) == Some(&State::Runs);
+            tracer.hold(thread.0)?;
+            let queue = queued_for_process(thread.0);
+            if ran {
+                // One of a stopped process: it stays a tracee.
+                resume(thread.0, 0)?;
+                tracer.tracees.insert(thread.0, State::Runs);
+            } else {
+                tracer.let_go(thread.0);
+            }
+            queue
         })
     }
 
@@ -504,6 +523,20 @@ impl Tracer {
             }
         }
         Ok(ptrace::getregs(pid)?.rax.cast_signed())
+    }
+}
+
+/// The signals that are queued for the whole process of a held thread.
+fn queued_for_process(tid: i32) -> Result<Vec<[u8; 128]>, DoorError> {
+    const AT_ONCE: usize = 64;
+    let mut queue = Vec::new();
+    loop {
+        let mut infos = [[0; 128]; AT_ONCE];
+        let count = ckpt_sys::process::peek_signals_of_process(tid, queue.len() as u64, &mut infos)?;
+        queue.extend_from_slice(&infos[..count.min(AT_ONCE)]);
+        if count < AT_ONCE {
+            return Ok(queue);
+        }
     }
 }
 

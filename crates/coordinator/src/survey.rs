@@ -19,6 +19,7 @@ use ckpt_objects::mqueue::{self, Mqueue};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
 use ckpt_objects::pidfd::PidfdState;
 use ckpt_objects::pipe::{self, PipeState};
+use ckpt_objects::posix_timer::PosixTimer;
 use ckpt_objects::process::{
     AgentPlace, Credentials, Life, LiveProcess, ProcessSettings, ProcessState, Status, core_filter, exit_signal,
     group_session_and_terminal, limits, oom_score_adj, scheduling, wait_status,
@@ -267,13 +268,16 @@ impl<'a> Surveyor<'a> {
         let credentials = process.status.credentials(record.securebits)?;
         let threads = threads.iter().map(|thread| self.thread(process, thread, &credentials)).collect::<Result<Vec<_>, _>>()?;
         let (cwd, removed_cwd) = working_directory(process)?;
+        let mut posix_timers = crate::timers::describe(process, &self.pids)?;
+        let first_has_ended = threads.iter().any(|thread| thread.exited);
+        let pending = if first_has_ended { self.pending_without_first(process, &mut posix_timers)? } else { Vec::new() };
         let live = LiveProcess {
             memory,
             threads: leader_first(threads, process.ns_pid),
             descriptors,
-            signals: SignalState { actions: record.actions.iter().map(signal_action).collect(), pending: Vec::new() },
+            signals: SignalState { actions: record.actions.iter().map(signal_action).collect(), pending },
             semaphore_undo: Vec::new(),
-            posix_timers: crate::timers::describe(process, &self.pids)?,
+            posix_timers,
             interval_timers: record.interval_timers.map(|[interval_us, value_us]| IntervalTimer { interval_us, value_us }),
             has_terminal: false,
             cwd,
@@ -301,6 +305,22 @@ impl<'a> Surveyor<'a> {
             },
         };
         Ok((self.ids(process.ns_pid, &process.status, Life::Alive(Box::new(live))), plan))
+    }
+
+    /// The signals that are pending for a process as a whole whose first thread has ended; those of its timers are counted there.
+    fn pending_without_first(&self, process: &FrozenProcess, timers: &mut [PosixTimer]) -> Result<Vec<Siginfo>, ObserveError> {
+        let queue = self.frozen.pending_for_process(process).map_err(|error| {
+            let what = format!("has ended its first thread, its pending signals cannot be seen by any other, and {error}");
+            refuse(process, what, "try again when no signal is pending, or allow ptrace")
+        })?;
+        let mut pending = Vec::new();
+        for info in queue {
+            match info.timer().and_then(|id| timers.iter_mut().find(|timer| timer.id == id)) {
+                Some(timer) => timer.pending = 1,
+                None => pending.push(info),
+            }
+        }
+        Ok(pending)
     }
 
     fn directory(&self, process: &FrozenProcess, link: &str) -> Result<FilePath, ObserveError> {

@@ -94,7 +94,8 @@ pub fn complete(process: &FrozenProcess, timers: &mut [PosixTimer]) -> Result<()
         let nanoseconds = |ns: i64| u64::try_from(ns).unwrap_or(0);
         timer.interval_ns = nanoseconds(record.interval_ns);
         timer.value_ns = nanoseconds(record.value_ns);
-        timer.pending = nanoseconds(record.pending);
+        // What the coordinator has seen already, the agent could not.
+        timer.pending += nanoseconds(record.pending);
         let Some(clock) = CpuClock::of(timer.clock).filter(|clock| clock.of_thread && clock.id == 0) else { continue };
         if record.thread == 0 {
             let what = format!(

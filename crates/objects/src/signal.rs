@@ -27,3 +27,47 @@ pub struct SignalAction {
 /// A pending signal's `siginfo_t`: its 128 bytes as the kernel gives them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Siginfo(pub Vec<u8>);
+
+/// `si_code` of a timer's signal (`SI_TIMER`).
+const SI_TIMER: i32 = -2;
+
+impl Siginfo {
+    /// That of a signal of which nothing is known but its number: the kernel gives as much where its queue was full (`SI_USER`, of nobody).
+    #[must_use]
+    pub fn of_nobody(signal: i32) -> Self {
+        let mut info = vec![0; 128];
+        info[..4].copy_from_slice(&signal.to_ne_bytes());
+        Self(info)
+    }
+
+    /// The signal's number.
+    #[must_use]
+    pub fn signal(&self) -> i32 {
+        self.word(0)
+    }
+
+    /// The id of the timer of timer_create(2) that it comes from.
+    #[must_use]
+    pub fn timer(&self) -> Option<i32> {
+        // siginfo_t: si_signo, si_errno, si_code, padding, si_timerid.
+        (self.word(2) == SI_TIMER).then(|| self.word(4))
+    }
+
+    fn word(&self, i: usize) -> i32 {
+        self.0.chunks_exact(4).nth(i).map_or(0, |word| i32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_of_a_signal_are_found() {
+        let mut info = Siginfo::of_nobody(34);
+        assert_eq!((info.signal(), info.timer()), (34, None));
+        info.0[8..12].copy_from_slice(&SI_TIMER.to_ne_bytes());
+        info.0[16..20].copy_from_slice(&7i32.to_ne_bytes());
+        assert_eq!(info.timer(), Some(7));
+    }
+}

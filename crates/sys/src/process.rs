@@ -114,6 +114,19 @@ pub fn set_blocked_signals(tracee: i32, set: u64) -> Result<(), Errno> {
     unsafe { syscall!(nr::__NR_ptrace, PTRACE_SETSIGMASK, tracee, size_of::<u64>(), &raw const set) }.map(|_| ())
 }
 
+/// `PTRACE_PEEKSIGINFO` (ptrace(2), Linux 3.10): the `siginfo_t`s of the signals that are queued for a stopped tracee's whole process from
+/// place `from` of the queue on, as many as fit into `infos`; gives how many that are.
+pub fn peek_signals_of_process(tracee: i32, from: u64, infos: &mut [[u8; 128]]) -> Result<usize, Errno> {
+    const PTRACE_PEEKSIGINFO: u32 = 0x4209;
+    const PTRACE_PEEKSIGINFO_SHARED: u64 = 1;
+    let most = u64::from(u32::try_from(infos.len()).unwrap_or(0));
+    // struct ptrace_peeksiginfo_args: off; flags and nr, 32 bits each.
+    let arguments = [from, PTRACE_PEEKSIGINFO_SHARED | most << 32];
+    // SAFETY: the arguments are read; at most `nr` siginfos of 128 bytes are written to `infos`, which has room for as many.
+    unsafe { syscall!(nr::__NR_ptrace, PTRACE_PEEKSIGINFO, tracee, arguments.as_ptr(), infos.as_mut_ptr()) }
+        .map(|count| count as usize)
+}
+
 /// `PTRACE_CONT` (ptrace(2)): lets a stopped tracee go on, with a signal if that is not 0.
 pub fn resume_tracee(tracee: i32, signal: i32) -> Result<(), Errno> {
     const PTRACE_CONT: u32 = 7;
