@@ -51,6 +51,23 @@ macro_rules! survives {
     };
 }
 
+/// Makes the tests `NAME::as_root` and `NAME::as_user` of each function `NAME`, which takes the identity.
+#[macro_export]
+macro_rules! as_either {
+    ($($name:ident)*) => {
+        $(mod $name {
+            #[test]
+            fn as_root() {
+                $crate::Identity::Root.run(super::$name);
+            }
+            #[test]
+            fn as_user() {
+                $crate::Identity::User.run(super::$name);
+            }
+        })*
+    };
+}
+
 /// Makes a test `refused::NAME` for each argument of `programs/PROGRAM.c` that names something which is refused: what the message says. See
 /// [`Job::is_refused`].
 #[macro_export]

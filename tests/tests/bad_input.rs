@@ -11,30 +11,13 @@ use ckpt_image::{Codec, ImageName, ImageReader, ImageWriter, encode};
 use ckpt_objects::JobState;
 use ckpt_tests::job::{IMAGES, await_image};
 use ckpt_tests::sandbox::BOUND;
-use ckpt_tests::{Identity, Job, Sandbox, artifacts, not_run, tool};
+use ckpt_tests::{Identity, Job, Sandbox, artifacts, as_either, not_run, tool};
 
 /// The exit codes of the tools' own faults, as `--help` documents them.
 const BAD_USAGE: i32 = 120;
 const CANNOT_LAUNCH: i32 = 121;
 const CANNOT_RESTORE: i32 = 122;
 const IMAGE_INVALID: i32 = 124;
-
-/// Both identities run a test.
-macro_rules! as_either {
-    ($($name:ident)*) => {
-        $(mod $name {
-            use super::*;
-            #[test]
-            fn as_root() {
-                Identity::Root.run(super::$name);
-            }
-            #[test]
-            fn as_user() {
-                Identity::User.run(super::$name);
-            }
-        })*
-    };
-}
 
 as_either! {
     static_program program_for_32_bits program_that_does_not_exist program_that_cannot_be_run

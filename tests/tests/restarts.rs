@@ -6,7 +6,7 @@ use std::process::Command;
 
 use ckpt_tests::job::{IMAGES, await_image};
 use ckpt_tests::sandbox::BOUND;
-use ckpt_tests::{Identity, Job, Sandbox, program, survives, tool};
+use ckpt_tests::{Identity, Job, Sandbox, as_either, program, survives, tool};
 
 /// A job of several processes, with a pipe and a file between them, whose output tells when anything is lost or doubled.
 const COUNTING: &str = r#"
@@ -47,23 +47,6 @@ chain!(every_blocking_call_through_five_restarts, Job::program("blocking_calls",
 survives!(images_without_compression, counting().option("--compress").option("none"));
 survives!(images_with_lz4, counting().option("--compress").option("lz4"));
 survives!(images_with_zstd_3, counting().option("--compress").option("zstd:3"));
-
-/// Both identities run a test.
-macro_rules! as_either {
-    ($($name:ident)*) => {
-        $(mod $name {
-            use super::*;
-            #[test]
-            fn as_root() {
-                Identity::Root.run(super::$name);
-            }
-            #[test]
-            fn as_user() {
-                Identity::User.run(super::$name);
-            }
-        })*
-    };
-}
 
 as_either! {
     image_copied_elsewhere two_restarts_of_one_image_at_once restart_from_another_directory directory_that_moved

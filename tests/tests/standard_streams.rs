@@ -6,24 +6,7 @@ use std::process::Stdio;
 
 use ckpt_tests::job::{IMAGES, await_image};
 use ckpt_tests::sandbox::BOUND;
-use ckpt_tests::{Identity, Job, tool};
-
-/// Both identities run a test.
-macro_rules! as_either {
-    ($($name:ident)*) => {
-        $(mod $name {
-            use super::*;
-            #[test]
-            fn as_root() {
-                Identity::Root.run(super::$name);
-            }
-            #[test]
-            fn as_user() {
-                Identity::User.run(super::$name);
-            }
-        })*
-    };
-}
+use ckpt_tests::{Identity, Job, as_either, tool};
 
 as_either! {
     output_is_not_doubled output_follows_the_new_launcher output_into_a_pipe

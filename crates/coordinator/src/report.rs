@@ -30,7 +30,9 @@ impl Reporter {
     }
 }
 
-/// Writes the line at once: standard error may be a file that others write to. A line that cannot be written is no reason to fail.
+/// Writes the message at once, each of its lines marked: standard error may be a file that others write to. One that cannot be written is no reason
+/// to fail.
 fn say(message: impl fmt::Display) {
-    let _ = std::io::stderr().write_all(format!("ckpt: {message}\n").as_bytes());
+    let lines: String = message.to_string().lines().map(|line| format!("ckpt: {line}\n")).collect();
+    let _ = std::io::stderr().write_all(lines.as_bytes());
 }

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ckpt_image::generations;
+use ckpt_objects::directory::DirectoryIdentity;
 use ckpt_objects::job::{JobInfo, Settings};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{FilePath, HostPid, NsPid};
@@ -185,6 +186,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         name: program.file_name().map_or_else(|| "job".into(), |name| name.to_string_lossy().into_owned()),
         command: launch.command.iter().map(|word| FilePath::from(word.as_os_str())).collect(),
         launch_dir: std::env::current_dir().unwrap_or_default().into(),
+        launch_dir_is: DirectoryIdentity::of(Path::new(".")),
         generation: 1,
         taken_at_ns: 0,
         launcher: NsPid(own_pid().0),

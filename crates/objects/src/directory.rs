@@ -5,13 +5,40 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::FilePath;
 use crate::file::split_deleted;
 use crate::rebuild::RebuildError;
+
+/// Tells a directory from another one that has its path: on another machine, or after the first was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryIdentity {
+    /// Its inode number, which every machine sees that has the file system; 0 when it could not be read.
+    inode: u64,
+    /// When it was made, nanoseconds since the epoch, since inode numbers are used again; 0 where the file system does not tell.
+    born_ns: i64,
+}
+
+impl DirectoryIdentity {
+    /// That of the directory at `path`; nothing that is like another where there is none.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        let Ok(stat) = statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME) else { return Self::default() };
+        let is_born = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        let born_ns = if is_born { stat.stx_btime.tv_sec * 1_000_000_000 + i64::from(stat.stx_btime.tv_nsec) } else { 0 };
+        Self { inode: stat.stx_ino, born_ns }
+    }
+
+    /// Whether both may be the same directory: what one of them does not know does not tell them apart.
+    #[must_use]
+    pub fn may_be(&self, other: &Self) -> bool {
+        let alike = |a: i128, b: i128| a == 0 || b == 0 || a == b;
+        alike(self.inode.into(), other.inode.into()) && alike(self.born_ns.into(), other.born_ns.into())
+    }
+}
 
 /// A directory that has been removed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

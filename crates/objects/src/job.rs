@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clocks::Clocks;
+use crate::directory::DirectoryIdentity;
 use crate::file::{FileIdentity, OpenFile};
 use crate::file_lock::FileLock;
 use crate::mqueue::Mqueue;
@@ -57,6 +58,8 @@ pub struct JobInfo {
     pub command: Vec<FilePath>,
     /// The working directory of the launch.
     pub launch_dir: FilePath,
+    /// Which directory that is, to tell it from another one that has its path.
+    pub launch_dir_is: DirectoryIdentity,
     /// The generation of this checkpoint: 1 for a job's first, rising over restarts.
     pub generation: u64,
     /// When the job was frozen: nanoseconds since the epoch.

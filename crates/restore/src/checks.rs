@@ -5,15 +5,17 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ckpt_image::ImageReader;
+use ckpt_objects::directory::DirectoryIdentity;
 use ckpt_objects::file::{self, FileIdentity, OpenFile, OpenFileKind};
 use ckpt_objects::inotify::Watched;
-use ckpt_objects::memory::Backing;
+use ckpt_objects::memory::{Backing, Vma};
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::{FilePath, JobState};
 use ckpt_sys::cpu;
 
 use crate::error::RestoreError;
+use crate::missing::{MAPPED, Missing};
 use crate::paths::PathMap;
 
 /// The living processes of a job.
@@ -103,21 +105,45 @@ pub fn memory(reader: &ImageReader) -> Result<(), RestoreError> {
     if needed > available { Err(RestoreError::OutOfMemory { needed, available }) } else { Ok(()) }
 }
 
-/// Adds what a moved launch directory means for all paths; gives a line that says so.
-pub fn moved_directory(job: &JobState, paths: &mut PathMap) -> Option<String> {
+/// Adds what a moved launch directory means for all paths; gives a line that says so. The job goes on in the working directory of the restart
+/// where its own is gone, or where another directory has that path (as another job's on another machine may) and `image` lies here where images
+/// lay there.
+pub fn moved_directory(job: &JobState, image: &Path, paths: &mut PathMap) -> Option<String> {
     let old = job.info.launch_dir.as_path();
     let here = std::env::current_dir().ok()?;
-    let lost = living(job)
-        .any(|(_, live)| live.removed_cwd.is_none() && live.cwd.as_path().starts_with(old) && !paths.resolve(&live.cwd).exists());
-    if !lost || paths.resolve(&job.info.launch_dir).exists() {
+    if paths.resolve_path(old) != old || old == here || !is_used(job, old) {
         return None;
     }
+    let why = match old.metadata() {
+        Err(_) => "is gone",
+        Ok(_) if job.info.launch_dir_is.may_be(&DirectoryIdentity::of(old)) => return None,
+        Ok(_) if lies_alike(job, image, &here) => "is another directory",
+        Ok(_) => return None,
+    };
     paths.add(old.to_owned(), here.clone());
-    Some(format!("{} is gone; the job goes on in {}", old.display(), here.display()))
+    Some(format!("{} {why}; the job goes on in {}", old.display(), here.display()))
+}
+
+/// Whether a process of the job works below a directory, or has something open there by its path.
+fn is_used(job: &JobState, dir: &Path) -> bool {
+    let works = living(job).any(|(_, live)| live.removed_cwd.is_none() && live.cwd.as_path().starts_with(dir));
+    let is_below = |file: &OpenFile| match &file.kind {
+        OpenFileKind::Regular(regular) => file.inherited.is_none() && regular.path.as_path().starts_with(dir),
+        OpenFileKind::Directory { path } | OpenFileKind::Path { path } => path.as_path().starts_with(dir),
+        _ => false,
+    };
+    works || job.open_files.iter().any(is_below)
+}
+
+/// Whether an image is in the same place below a directory as the job's images were below its launch directory.
+fn lies_alike(job: &JobState, image: &Path, here: &Path) -> bool {
+    let Ok(image) = image.canonicalize() else { return false };
+    let now = image.parent().and_then(|dir| dir.strip_prefix(here).ok());
+    now.is_some() && now == job.info.settings.dir.as_path().strip_prefix(job.info.launch_dir.as_path()).ok()
 }
 
 /// Where every mapped file is; nothing for one that is not as it was, and is not needed.
-pub fn mapped_files(job: &JobState, paths: &PathMap) -> Result<Vec<Option<PathBuf>>, RestoreError> {
+pub fn mapped_files(job: &JobState, paths: &PathMap, missing: &mut Missing) -> Result<Vec<Option<PathBuf>>, RestoreError> {
     let mut result = Vec::new();
     for (index, identity) in (0u32..).zip(&job.mapped_files) {
         let path = paths.resolve(&identity.path);
@@ -129,10 +155,14 @@ pub fn mapped_files(job: &JobState, paths: &PathMap) -> Result<Vec<Option<PathBu
         result.push(match (difference, needed) {
             (None, _) => Some(path),
             (Some(_), None) => None,
-            (Some(Difference::Gone), Some(pid)) => return Err(RestoreError::Missing { path, pid, use_: "has mapped" }),
+            (Some(Difference::Gone), Some(pid)) => {
+                let error = path.metadata().err().unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
+                missing.add(&identity.path, path, pid, MAPPED, error)?;
+                None
+            }
             (Some(Difference::Changed(how)), Some(pid)) => {
                 let hint = ", or use an image made with --self-contained";
-                return Err(RestoreError::Changed { path, pid, use_: "has mapped", how, hint });
+                return Err(RestoreError::Changed { path, pid, use_: MAPPED, how, hint });
             }
         });
     }
@@ -179,7 +209,7 @@ fn needed_by(job: &JobState, index: u32) -> Option<i32> {
 }
 
 /// Whether everything that the job has open by a name is there, and no file is shorter than it was.
-pub fn open_files(job: &JobState, paths: &PathMap) -> Result<(), RestoreError> {
+pub fn open_files(job: &JobState, paths: &PathMap, missing: &mut Missing) -> Result<(), RestoreError> {
     for (index, description) in (0u32..).zip(&job.open_files) {
         // The launcher's own input and output are replaced.
         if description.inherited.is_some() {
@@ -188,54 +218,68 @@ pub fn open_files(job: &JobState, paths: &PathMap) -> Result<(), RestoreError> {
         let pid = living(job)
             .find(|(_, live)| live.descriptors.iter().any(|entry| entry.file == index))
             .map_or(0, |(process, _)| process.pid.0);
-        open_file(job, paths, description, pid)?;
+        open_file(job, paths, description, pid, missing)?;
     }
-    for object in &job.shared_memory {
+    for (index, object) in (0u32..).zip(&job.shared_memory) {
         if let SharedMemoryKind::Named { path, in_memory: false, .. } = &object.kind {
-            let pid = 0;
-            present(&paths.resolve(path), object.size, pid, "has mapped")?;
+            let maps = |vma: &Vma| matches!(vma.backing, Backing::SharedMemory { object, .. } if object == index);
+            let owner = living(job).find(|(_, live)| live.memory.vmas.iter().any(maps));
+            let pid = owner.map_or(0, |(process, _)| process.pid.0);
+            present(paths, path, object.size, pid, MAPPED, missing)?;
         }
     }
     for (process, live) in living(job) {
         for (path, use_) in [(&live.cwd, "has as its working directory"), (&live.root, "has as its root")] {
             let removed = live.removed_cwd.as_ref().is_some_and(|removed| removed.path == *path);
-            let path = paths.resolve(path);
-            if !removed && !path.is_dir() {
-                return Err(RestoreError::Missing { path, pid: process.pid.0, use_ });
+            let now = paths.resolve(path);
+            match now.metadata() {
+                _ if removed => (),
+                Ok(meta) if meta.is_dir() => (),
+                Ok(_) => missing.add(path, now, process.pid.0, use_, std::io::ErrorKind::NotADirectory.into())?,
+                Err(error) => missing.add(path, now, process.pid.0, use_, error)?,
             }
         }
     }
     Ok(())
 }
 
-fn open_file(job: &JobState, paths: &PathMap, description: &OpenFile, pid: i32) -> Result<(), RestoreError> {
+fn open_file(
+    job: &JobState,
+    paths: &PathMap,
+    description: &OpenFile,
+    pid: i32,
+    missing: &mut Missing,
+) -> Result<(), RestoreError> {
     let use_ = "has open";
     match &description.kind {
         // What lies in memory is made anew.
         OpenFileKind::Regular(regular) if is_kept_in_memory(job, &regular.path) => Ok(()),
-        OpenFileKind::Regular(regular) => present(&paths.resolve(&regular.path), regular.size, pid, use_),
+        OpenFileKind::Regular(regular) => present(paths, &regular.path, regular.size, pid, use_, missing),
         OpenFileKind::Directory { path } | OpenFileKind::Path { path } => {
-            let path = paths.resolve(path);
-            if path.symlink_metadata().is_ok() { Ok(()) } else { Err(RestoreError::Missing { path, pid, use_ }) }
+            let now = paths.resolve(path);
+            match now.symlink_metadata() {
+                Ok(_) => Ok(()),
+                Err(error) => missing.add(path, now, pid, use_, error),
+            }
         }
         OpenFileKind::Pipe { pipe } => {
             let Some(path) = job.pipes.get(*pipe as usize).and_then(|pipe| pipe.path.as_ref()) else { return Ok(()) };
-            let path = paths.resolve(path);
-            match path.metadata() {
+            let now = paths.resolve(path);
+            match now.metadata() {
                 Ok(metadata) if metadata.file_type().is_fifo() => Ok(()),
                 Ok(_) => {
                     let how = "is not a named pipe any more".to_owned();
-                    Err(RestoreError::Changed { path, pid, use_, how, hint: "" })
+                    Err(RestoreError::Changed { path: now, pid, use_, how, hint: "" })
                 }
-                Err(_) => Err(RestoreError::Missing { path, pid, use_ }),
+                Err(error) => missing.add(path, now, pid, use_, error),
             }
         }
         OpenFileKind::Inotify(inotify) => {
             for watch in &inotify.watches {
                 let Watched::Path(path) = &watch.target else { continue };
-                let path = paths.resolve(path);
-                if !path.exists() {
-                    return Err(RestoreError::Missing { path, pid, use_: "watches" });
+                let now = paths.resolve(path);
+                if let Err(error) = now.metadata() {
+                    missing.add(path, now, pid, "watches", error)?;
                 }
             }
             Ok(())
@@ -264,15 +308,22 @@ fn is_kept_in_memory(job: &JobState, file: &FilePath) -> bool {
     job.shared_memory.iter().any(is_it)
 }
 
-fn present(path: &Path, size: u64, pid: i32, use_: &'static str) -> Result<(), RestoreError> {
-    let path = path.to_owned();
+fn present(
+    paths: &PathMap,
+    old: &FilePath,
+    size: u64,
+    pid: i32,
+    use_: &'static str,
+    missing: &mut Missing,
+) -> Result<(), RestoreError> {
+    let path = paths.resolve(old);
     match path.metadata() {
         Ok(metadata) if metadata.size() < size => {
             let how = format!("had {size} bytes and has only {}", metadata.size());
             Err(RestoreError::Changed { path, pid, use_, how, hint: "" })
         }
         Ok(_) => Ok(()),
-        Err(_) => Err(RestoreError::Missing { path, pid, use_ }),
+        Err(error) => missing.add(old, path, pid, use_, error),
     }
 }
 

@@ -7,6 +7,7 @@ use ckpt_image::ReadError;
 use ckpt_objects::rebuild::RebuildError;
 
 use crate::memory::MemoryError;
+use crate::missing::Listing;
 use crate::restorer::{Failure, RegionFull};
 use crate::tree::TreeError;
 
@@ -32,15 +33,20 @@ pub enum RestoreError {
         /// Where the job ran.
         host: String,
     },
-    /// A file is gone.
-    #[error("{path}, which process {pid} {use_}, is gone; bring it back, or give --map OLD=NEW where it has moved", path = .path.display())]
-    Missing {
+    /// Files or directories are gone: a line for each place.
+    #[error("{0}")]
+    Missing(Listing),
+    /// A file may be there, and cannot be reached.
+    #[error("{path}, which process {pid} {use_}, cannot be reached: {source}", path = .path.display())]
+    Unreachable {
         /// The file.
         path: PathBuf,
         /// Who needs it.
         pid: i32,
         /// What for.
         use_: &'static str,
+        /// What the system said.
+        source: io::Error,
     },
     /// A file is not what it was.
     #[error("{path}, which process {pid} {use_}, {how}; bring back the file as it was{hint}", path = .path.display())]

@@ -24,6 +24,7 @@ mod files;
 mod holes;
 mod locks;
 mod memory;
+mod missing;
 mod namespaces;
 mod paths;
 mod process;
@@ -44,6 +45,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ckpt_image::ImageReader;
+use ckpt_objects::job::JobInfo;
 use ckpt_objects::process::{Life, Status, children, status_if_there};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{HostPid, JobState, NsPid};
@@ -57,6 +59,7 @@ pub use namespaces::{is_privileged, remedy as namespace_remedy};
 
 use crate::control::{COMMITTED, Control, OPEN, Report, wake};
 use crate::family::Restart;
+use crate::missing::Missing;
 use crate::paths::PathMap;
 use crate::terminals::Standing;
 use crate::tree::Tree;
@@ -92,6 +95,8 @@ pub struct RestoredJob {
     pub notes: Vec<String>,
     /// Processes of the job are in the session and process group of the restart.
     pub shares_session: bool,
+    /// What the image says of the job, with paths as they are now: what the next image is to say.
+    pub info: JobInfo,
 }
 
 /// Reads what an image says of its job.
@@ -108,6 +113,7 @@ pub fn restore(
     options: &Options,
     own: Option<&OwnTerminal>,
 ) -> Result<RestoredJob, RestoreError> {
+    let mut info = job.info.clone();
     let adopted = terminals::adopt(job, own);
     let terminal = Standing { adopted: adopted.is_some(), in_foreground: own.is_some_and(OwnTerminal::is_in_foreground) };
     let job = adopted.as_ref().unwrap_or(job);
@@ -120,9 +126,12 @@ pub fn restore(
     checks::processor(job)?;
     checks::users(job, privileged, uid)?;
     let tree = Tree::plan(job, checks::pid_max())?;
-    notes.extend(checks::moved_directory(job, &mut paths));
-    let mapped = checks::mapped_files(job, &paths)?;
-    checks::open_files(job, &paths)?;
+    notes.extend(checks::moved_directory(job, reader.path(), &mut paths));
+    paths.move_job(&mut info);
+    let mut missing = Missing::default();
+    let mapped = checks::mapped_files(job, &paths, &mut missing)?;
+    checks::open_files(job, &paths, &mut missing)?;
+    missing.finish(&paths)?;
     notes.extend(sockets::check(job, &paths, options.strict)?);
     checks::memory(reader)?;
     locks::check(job, &paths)?;
@@ -183,6 +192,7 @@ pub fn restore(
         shares_session: terminal.adopted,
         makers: watcher.makers,
         notes: watcher.notes,
+        info,
     })
 }
 

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ckpt_objects::FilePath;
+use ckpt_objects::directory::DirectoryIdentity;
+use ckpt_objects::job::JobInfo;
 
 /// Replacements of path prefixes, by whole components.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +47,21 @@ impl PathMap {
             }
         }
         path.to_path_buf()
+    }
+
+    /// Brings what an image says of its job's own places up to date, so that later images say where the job is now.
+    pub fn move_job(&self, info: &mut JobInfo) {
+        let launch_dir = self.resolve(&info.launch_dir);
+        info.launch_dir_is = DirectoryIdentity::of(&launch_dir);
+        info.launch_dir = launch_dir.into();
+        info.settings.dir = self.resolve(&info.settings.dir).into();
+    }
+
+    /// What the job knew `place` as, which is an ancestor of where its `path` is now, or that itself: what a rule for it must begin with.
+    #[must_use]
+    pub fn old_of(&self, path: &Path, place: &Path) -> PathBuf {
+        let inside = |ancestor: &&Path| self.resolve_path(ancestor).starts_with(place);
+        path.ancestors().take_while(inside).last().unwrap_or(path).to_owned()
     }
 }
 

@@ -14,6 +14,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
             name: "test".to_owned(),
             command: vec![FilePath(b"test".to_vec())],
             launch_dir: FilePath(b"/".to_vec()),
+            launch_dir_is: Default::default(),
             generation: 1,
             taken_at_ns: 0,
             launcher: NsPid(launcher),

@@ -89,6 +89,7 @@ fn state(generation: u64) -> JobState {
             name: "count.sh".to_owned(),
             command: vec![path("bash"), path("count.sh"), path("two words"), path("it's")],
             launch_dir: path("/home/u"),
+            launch_dir_is: Default::default(),
             generation,
             taken_at_ns: 1_795_254_360_000_000_000,
             launcher: NsPid(99),

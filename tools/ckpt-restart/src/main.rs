@@ -2,7 +2,7 @@
 //! `ckpt-restore`'s and `ckpt-coordinator`'s.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ckpt_coordinator::options::{On, Reactions, Time, Verbosity};
@@ -110,9 +110,9 @@ fn run(arguments: &Arguments, reporter: Reporter) -> u8 {
         Err(error) => return refuse(&error, reporter),
     };
     announce(&job, &restored, reporter);
-    let mut info = job.info;
+    let RestoredJob { stand_in, pid_namespace, ends, shares_session, makers, mut info, .. } = restored;
     info.settings = settings(&info.settings, arguments);
-    let RestoredJob { stand_in, pid_namespace, ends, shares_session, makers, .. } = restored;
+    find_directory(&mut info.settings, selected.image.path(), reporter);
     let restarted = Restarted { info, reaper: stand_in, pid_namespace, report: ends, terminal, shares_session, makers };
     match coordinate_restarted(restarted, reporter) {
         Ok(code) => code,
@@ -140,6 +140,16 @@ fn announce(job: &JobState, restored: &RestoredJob, reporter: Reporter) {
         .event(format_args!("restarted from checkpoint {generation} ({processes} process{es}, {threads} thread{})", s(threads)));
 }
 
+/// Where images are to go may be gone with the machine that the job was on: then they go where this one is, which has been found.
+fn find_directory(settings: &mut Settings, image: &Path, reporter: Reporter) {
+    let dir = settings.dir.as_path();
+    let home = image.canonicalize().ok().and_then(|image| image.parent().map(Path::to_path_buf));
+    if let Some(home) = home.filter(|_| !dir.exists()) {
+        reporter.event(format_args!("{} is gone; images go to {}", dir.display(), home.display()));
+        settings.dir = home.into();
+    }
+}
+
 /// The settings of the launch, changed by what the user says now.
 fn settings(launch: &Settings, arguments: &Arguments) -> Settings {
     let mut settings = launch.clone();
@@ -147,7 +157,10 @@ fn settings(launch: &Settings, arguments: &Arguments) -> Settings {
         settings.interval = Some(interval.0.as_secs_f64());
     }
     if let Some(dir) = &arguments.dir {
-        settings.dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone()).into();
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+        // As at a launch. What cannot be made is found out in time, and said.
+        let _ = std::fs::create_dir_all(&dir);
+        settings.dir = dir.into();
     }
     if let Some(keep) = arguments.keep {
         settings.keep = keep;

@@ -52,7 +52,8 @@ pub fn check(socket: &SocketState, unix: &UnixState, paths: &PathMap) -> Result<
     }
     match path.parent() {
         Some(parent) if !parent.is_dir() => {
-            Err(format!("the directory {} is gone; bring it back, or give --map OLD=NEW where it has moved", parent.display()))
+            let parent = parent.display();
+            Err(format!("the directory {parent} is gone; bring it back, or give --map {parent}=NEW where it has moved"))
         }
         _ => Ok(()),
     }

@@ -1,0 +1,202 @@
+//! What the job needs and is not where it was: gathered over all checks, so that one error names everything, by the directory that is gone
+//! with it, and says what to type.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ckpt_objects::FilePath;
+
+use crate::error::RestoreError;
+use crate::paths::PathMap;
+
+/// How many things one line names.
+const NAMED: usize = 4;
+
+/// What has been found missing so far.
+#[derive(Debug, Default)]
+pub struct Missing {
+    things: Vec<Thing>,
+}
+
+/// Something that is not there.
+#[derive(Debug)]
+struct Thing {
+    /// Where the job had it.
+    old: PathBuf,
+    /// Where it was looked for.
+    path: PathBuf,
+    pid: i32,
+    use_: &'static str,
+}
+
+impl Missing {
+    /// Notes that `path`, where the job's `old` should be now, could not be found: `error` is what the system said of it.
+    ///
+    /// # Errors
+    ///
+    /// When it may be there, and cannot be reached.
+    pub fn add(
+        &mut self,
+        old: &FilePath,
+        path: PathBuf,
+        pid: i32,
+        use_: &'static str,
+        error: io::Error,
+    ) -> Result<(), RestoreError> {
+        if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+            return Err(RestoreError::Unreachable { path, pid, use_, source: error });
+        }
+        if self.things.iter().all(|thing| thing.path != path) {
+            self.things.push(Thing { old: old.as_path().to_owned(), path, pid, use_ });
+        }
+        Ok(())
+    }
+
+    /// An error that lists everything, if there is anything.
+    ///
+    /// # Errors
+    ///
+    /// That one.
+    pub fn finish(self, paths: &PathMap) -> Result<(), RestoreError> {
+        let mut gone: BTreeMap<PathBuf, Gone> = BTreeMap::new();
+        for thing in self.things {
+            let place = first_missing(&thing.path);
+            let old = paths.old_of(&thing.old, &place);
+            let group = gone.entry(place.clone()).or_insert_with(|| Gone { place, old, things: Vec::new() });
+            group.things.push(thing);
+        }
+        if gone.is_empty() { Ok(()) } else { Err(RestoreError::Missing(Listing(gone.into_values().collect()))) }
+    }
+}
+
+/// The highest of a path's ancestors, or itself, that is not there.
+fn first_missing(path: &Path) -> PathBuf {
+    let missing = path.ancestors().take_while(|ancestor| ancestor.symlink_metadata().is_err());
+    missing.last().unwrap_or(path).to_owned()
+}
+
+/// Everything that is missing, a line for each place.
+#[derive(Debug)]
+pub struct Listing(Vec<Gone>);
+
+/// A place that is gone, with what the job needs there.
+#[derive(Debug)]
+struct Gone {
+    place: PathBuf,
+    /// What the job knew it as.
+    old: PathBuf,
+    things: Vec<Thing>,
+}
+
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, gone) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str("\n")?;
+            }
+            gone.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, old, things } = self;
+        match things.as_slice() {
+            [only] if only.path == *place => {
+                write!(f, "{}, which process {} {}, is gone", place.display(), only.pid, only.use_)?;
+            }
+            things => {
+                write!(f, "{} is gone, and in it: ", place.display())?;
+                for (at, thing) in things.iter().take(NAMED).enumerate() {
+                    let name = thing.path.strip_prefix(place).unwrap_or(&thing.path);
+                    let name = if name.as_os_str().is_empty() { Path::new(".") } else { name };
+                    let comma = if at > 0 { ", " } else { "" };
+                    write!(f, "{comma}{} (process {} {})", name.display(), thing.pid, thing.use_)?;
+                }
+                if things.len() > NAMED {
+                    write!(f, " and {} more", things.len() - NAMED)?;
+                }
+            }
+        }
+        write!(f, "; bring it back, or give --map {}=NEW where it has moved", Quoted(old))?;
+        if self.things.iter().any(|thing| thing.use_ != MAPPED) {
+            write!(f, " (ckpt-launch --save-files {} keeps such files in the image)", Quoted(old))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a process does with a file that it has mapped.
+pub const MAPPED: &str = "has mapped";
+
+/// A path as one types it to a shell.
+struct Quoted<'a>(&'a Path);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string_lossy();
+        let plain = |c: char| c.is_alphanumeric() || "_-+./,:@%".contains(c);
+        if text.chars().all(plain) { f.write_str(&text) } else { write!(f, "'{}'", text.replace('\'', r"'\''")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gone() -> io::Error {
+        io::Error::from(io::ErrorKind::NotFound)
+    }
+
+    fn said(rules: Vec<(PathBuf, PathBuf)>, olds: &[(&Path, &'static str)]) -> String {
+        let paths = PathMap::new(rules);
+        let mut missing = Missing::default();
+        for (old, use_) in olds {
+            let old = FilePath::from(*old);
+            missing.add(&old, paths.resolve(&old), 7, use_, gone()).unwrap();
+        }
+        missing.finish(&paths).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn everything_is_listed_by_the_directory_that_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("job 1"), dir.path().join("two"));
+        let text = said(
+            Vec::new(),
+            &[(&one.join("a"), "has open"), (&one.join("sub/b"), "watches"), (&two, MAPPED), (&one.join("a"), MAPPED)],
+        );
+        let (one, two) = (one.display(), two.display());
+        let first = format!(
+            "{one} is gone, and in it: a (process 7 has open), sub/b (process 7 watches); bring it back, or give --map '{one}'=NEW \
+             where it has moved (ckpt-launch --save-files '{one}' keeps such files in the image)"
+        );
+        let second =
+            format!("{two}, which process 7 has mapped, is gone; bring it back, or give --map {two}=NEW where it has moved");
+        assert_eq!(text, format!("{first}\n{second}"));
+    }
+
+    #[test]
+    fn what_was_mapped_is_named_as_the_job_knew_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let rules = vec![("/old/scratch".into(), dir.path().to_owned())];
+        let text = said(rules, &[(Path::new("/old/scratch/sub/file"), "has open")]);
+        assert!(text.contains(&format!("{} is gone", dir.path().join("sub").display())), "{text}");
+        assert!(text.contains("--map /old/scratch/sub=NEW"), "{text}");
+        // The new place itself is wrong.
+        let rules = vec![("/old/scratch".into(), dir.path().join("no/where"))];
+        assert!(said(rules, &[(Path::new("/old/scratch/file"), "has open")]).contains("--map /old/scratch=NEW"));
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_not_called_gone() {
+        let error = io::Error::from(io::ErrorKind::PermissionDenied);
+        let added = Missing::default().add(&FilePath::from(Path::new("/x")), "/x".into(), 7, "has open", error);
+        assert!(matches!(added, Err(RestoreError::Unreachable { .. })));
+        assert!(Missing::default().finish(&PathMap::default()).is_ok());
+    }
+}
