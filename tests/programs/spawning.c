@@ -16,6 +16,9 @@ int main(int argc, char **argv) {
         child = vfork();
         CHECK(child >= 0);
         if (child == 0) {
+            // Checkpoints wait for it.
+            struct timespec moment = {0, 30000000};
+            syscall(SYS_nanosleep, &moment, NULL);
             execl("/bin/sleep", "sleep", "0.01", NULL);
             _exit(99);
         }

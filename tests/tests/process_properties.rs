@@ -27,5 +27,5 @@ refused! { "refused_properties", 2:
     own_descriptors: "has a thread with descriptors of its own"
     own_directories: "has a thread with a working directory, root and umask of its own"
     secret_memory: "has secret memory of memfd_secret(2)"
-    vfork: "waits for a child of vfork"
+    vfork: "as a child of vfork does until it calls exec"
 }

@@ -96,6 +96,9 @@ pub enum FreezeError {
         /// Its version.
         theirs: u32,
     },
+    /// A child of vfork was born while others were frozen already, and takes its time: they go on, and all begins anew.
+    #[error("process {0} runs in its parent's memory, as a child of vfork does until it calls exec; try again")]
+    Borrowing(NsPid),
     /// The hand-over memory could not be made.
     #[error("failed to make the memory through which pages are handed over: {0}; see ulimit -f")]
     Memory(io::Error),
@@ -225,7 +228,7 @@ enum Stage {
     /// Seen, but it could not be signalled yet.
     Seen { since: Instant },
     /// It runs in its parent's memory; it is not signalled, which could only disturb it.
-    Borrowing,
+    Borrowing { since: Instant },
     /// Signalled.
     Signalled(Signalled),
     /// The agent has connected and freezes its threads.
@@ -266,8 +269,19 @@ struct Freezer<'a> {
 
 /// Freezes every process of the job.
 pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
-    wait_for_agents(anchor, settings.signal)?;
-    refuse_sandboxes(anchor)?;
+    let begun = Instant::now();
+    loop {
+        wait_for_agents(anchor, settings.signal)?;
+        wait_for_vfork(anchor, begun)?;
+        refuse_sandboxes(anchor)?;
+        match try_to_freeze(anchor, listener, settings) {
+            Err(FreezeError::Borrowing(_)) if begun.elapsed() < GRACE => (),
+            outcome => return outcome,
+        }
+    }
+}
+
+fn try_to_freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
     let mut freezer = Freezer {
         door: None,
         closed: HashMap::new(),
@@ -284,6 +298,10 @@ pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Resu
         let fresh = freezer.visit(&members)?;
         if freezer.all_frozen() && !fresh {
             return freezer.finish(members);
+        }
+        let borrowing = |member: &&Member| matches!(freezer.stages.get(&member.pid), Some(Stage::Borrowing { since }) if since.elapsed() > EXEC_GRACE);
+        if let Some(member) = members.iter().find(borrowing) {
+            return Err(FreezeError::Borrowing(member.status.ns_pid()));
         }
         let without_agent =
             freezer.stages.values().any(|stage| matches!(stage, Stage::Seen { since } if since.elapsed() > EXEC_GRACE));
@@ -311,6 +329,21 @@ fn wait_for_agents(anchor: &Anchor, signal: i32) -> Result<(), FreezeError> {
             Some(member) if begun.elapsed() > EXEC_GRACE => {
                 let reason = why_no_agent(member, signal);
                 return Err(FreezeError::NoAgent { pid: member.status.ns_pid(), name: member.status.name(), reason });
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Waits until no process runs in its parent's memory any more, before anybody is disturbed: it may take any time until it calls exec.
+fn wait_for_vfork(anchor: &Anchor, begun: Instant) -> Result<(), FreezeError> {
+    loop {
+        let members = anchor.scan();
+        match members.iter().find(|member| !member.is_zombie() && is_in_parents_memory(member)) {
+            None => return Ok(()),
+            Some(member) if begun.elapsed() > GRACE => {
+                let reason = "it shares its parent's memory, as a child of vfork does until it calls exec".to_owned();
+                return Err(FreezeError::Silent { pid: member.status.ns_pid(), name: member.status.name(), reason });
             }
             Some(_) => std::thread::sleep(Duration::from_millis(5)),
         }
@@ -372,15 +405,13 @@ impl Freezer<'_> {
                 self.stages.insert(member.pid, Stage::Seen { since: Instant::now() });
                 continue;
             }
-            if matches!(stage, Stage::Seen { .. } | Stage::Borrowing | Stage::Signalled(_)) {
-                if is_in_parents_memory(member) {
-                    stage = Stage::Borrowing;
-                } else if matches!(stage, Stage::Borrowing) {
-                    stage = Stage::Seen { since: Instant::now() };
-                }
+            match (&stage, is_in_parents_memory(member)) {
+                (Stage::Seen { .. } | Stage::Signalled(_), true) => stage = Stage::Borrowing { since: Instant::now() },
+                (Stage::Borrowing { .. }, false) => stage = Stage::Seen { since: Instant::now() },
+                _ => (),
             }
             match &mut stage {
-                Stage::Borrowing => (),
+                Stage::Borrowing { .. } => (),
                 Stage::Seen { since } => {
                     let closed_for = since.elapsed();
                     let replaced = catches_all_around(member, self.settings.signal);
@@ -388,7 +419,11 @@ impl Freezer<'_> {
                         stage = Stage::Signalled(signalled);
                     }
                 }
-                Stage::Signalled(before) if before.at.elapsed() >= RETRY && !is_pending(member, self.settings.signal) => {
+                Stage::Signalled(before)
+                    if before.at.elapsed() >= RETRY
+                        && !is_pending(member, self.settings.signal)
+                        && !is_in_handler(member, before, self.settings.signal) =>
+                {
                     if let Some(signalled) = self.signal(member, Duration::ZERO, before.times >= UNANSWERED) {
                         *before = Signalled { times: before.times + 1, ..signalled };
                     }
@@ -635,10 +670,7 @@ impl Freezer<'_> {
             }
             match self.stages.get(&member.pid) {
                 Some(Stage::Frozen(_)) => (),
-                Some(Stage::Borrowing) => {
-                    let reason = "it shares its parent's memory, as a child of vfork does until it calls exec".to_owned();
-                    return FreezeError::Silent { pid, name, reason };
-                }
+                Some(Stage::Borrowing { .. }) => return FreezeError::Borrowing(pid),
                 Some(Stage::Seen { .. }) => {
                     return FreezeError::NoAgent { pid, name, reason: why_no_agent(member, self.settings.signal) };
                 }
@@ -698,6 +730,14 @@ fn is_pending(member: &Member, number: i32) -> bool {
         || threads(member.pid)
             .into_iter()
             .any(|tid| Status::of_thread(member.pid, tid).is_ok_and(|status| status.set("SigPnd") & bit != 0))
+}
+
+/// Whether the thread that took the checkpoint signal is still in its handler, on its way to answer: there every signal is blocked. No other thread
+/// may be signalled meanwhile: the leader would not know of it, so it would go on at once, be it one of a stopped process, or in a call that
+/// this has interrupted.
+fn is_in_handler(member: &Member, signalled: &Signalled, number: i32) -> bool {
+    let blocks = |status: Status| status.set("SigBlk") & 1 << (number - 1) != 0 && !matches!(status.state(), 'Z' | 'X');
+    signalled.at.elapsed() < GRACE / 2 && Status::of_thread(member.pid, signalled.tid).is_ok_and(blocks)
 }
 
 /// What a thread that is held was interrupted in, and since when it was, if that is what it was seen in before.
