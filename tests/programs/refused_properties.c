@@ -4,14 +4,44 @@
 // @refused Process: namespaces of its own: unshare, setns, containers (a restart makes one set of namespaces for the whole job)
 // @refused Process: memory, descriptors or directories that processes share by clone (processes are restarted one by one)
 // @refused Process: descriptors or directories that a thread has for itself (threads are restarted with those of their process)
+// @refused Process: one that a debugger holds (the next checkpoint tries again)
 // @refused Process: a child of vfork that neither calls exec nor ends (it runs in its parent's memory)
 // @refused Memory: memory of memfd_secret (nobody but the program can read it), shadow stacks, linear address masking
 #include "check.h"
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+
+// Asks the launcher for one checkpoint, while a debugger holds a process for longer than that waits. When it is let go, it does not wait for a
+// coordinator that does not listen any more, and the call that it was blocked in does not fail.
+static int hold_a_child(void) {
+    int ends[2];
+    char byte;
+    CHECK(pipe(ends) == 0);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        struct pollfd wait = {.fd = ends[0], .events = POLLIN};
+        CHECK(close(ends[1]) == 0 && poll(&wait, 1, -1) == 1 && read(ends[0], &byte, 1) == 1);
+        _exit(byte);
+    }
+    if (ptrace(PTRACE_SEIZE, child, 0, 0) != 0) return 0;
+    rest();
+    CHECK(ptrace(PTRACE_INTERRUPT, child, 0, 0) == 0 && waitpid(child, NULL, __WALL) == child);
+    CHECK(kill(getppid(), SIGUSR1) == 0);
+    // Of which nothing passes while this process is frozen.
+    struct timespec moment = {1, 0};
+    CHECK(nanosleep(&moment, NULL) == 0);
+    CHECK(ptrace(PTRACE_DETACH, child, 0, 0) == 0);
+    rest();
+    int status;
+    CHECK(write(ends[1], "*", 1) == 1 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == '*');
+    return 1;
+}
 
 static void rest_long(void) {
     for (int round = 0; round < 100; round++) rest();
@@ -111,6 +141,7 @@ static int take_on(const char *what) {
         CHECK(waitpid(pid, NULL, 0) == pid);
         return 1;
     }
+    if (strcmp(what, "traced") == 0) return hold_a_child();
     CHECK(!"such a property is known");
     return 0;
 }

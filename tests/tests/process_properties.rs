@@ -29,3 +29,10 @@ refused! { "refused_properties", 2:
     secret_memory: "has secret memory of memfd_secret(2)"
     vfork: "as a child of vfork does until it calls exec"
 }
+
+/// One checkpoint, and none after it, for which somebody would listen.
+#[test]
+fn a_process_that_answers_too_late_goes_on() {
+    let job = Job::new([ckpt_tests::program("refused_properties").as_os_str(), "traced".as_ref()]).interval("1000");
+    job.is_refused("end the debugger that holds it", 0);
+}

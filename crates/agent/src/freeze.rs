@@ -309,24 +309,28 @@ pub unsafe fn park(frame: *mut UContext) {
     // Counted before the look at `control`: the leader takes the shared memory away only when nobody is counted.
     TRANSIENT.users.fetch_add(1, SeqCst);
     let control = TRANSIENT.control.load(SeqCst);
-    if !control.is_null() {
-        // SAFETY: the caller's promise; the shared memory stays while this thread is counted.
-        unsafe { park_with(&Shared::new(control.cast()), frame) };
+    // SAFETY: the shared memory stays while this thread is counted.
+    let parked = !control.is_null() && unsafe { park_with(&Shared::new(control.cast()), frame) };
+    if !parked {
+        // SAFETY: the caller's promise. It was signalled by nobody who freezes this process now.
+        unsafe { interrupted::leave_as_found(frame) };
     }
     TRANSIENT.users.fetch_sub(1, SeqCst);
     tell_leader();
 }
 
+/// Whether it was to park.
+///
 /// # Safety
 /// As for [`park`]; the shared memory must stay mapped meanwhile.
-unsafe fn park_with(shared: &Shared, frame: *mut UContext) {
+unsafe fn park_with(shared: &Shared, frame: *mut UContext) -> bool {
     let tid = call::gettid();
     let Some(i) = (0..shared.threads_len()).find(|&i| {
         // SAFETY: records below `threads` exist.
         let record = unsafe { &*shared.thread(i) };
         record.tid.load(Relaxed) == tid as u32 && record.status.load(Relaxed) == ThreadStatus::CALLED
     }) else {
-        return;
+        return false;
     };
     let record = shared.thread(i);
     // SAFETY: the record is this thread's; the leader reads the plain fields only once the status says so.
@@ -357,6 +361,7 @@ unsafe fn park_with(shared: &Shared, frame: *mut UContext) {
         interrupted::undo_if_signalled(frame, saved);
         (*record).status.store(ThreadStatus::GONE, Release);
     }
+    true
 }
 
 fn tell_leader() {

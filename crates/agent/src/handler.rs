@@ -11,7 +11,7 @@ use linux_raw_sys::general as nr;
 use crate::freeze::{self, Shared};
 use crate::rendezvous::{self, Connection};
 use crate::state::{BUSY, IDLE, OWNER, TRANSIENT};
-use crate::{call, dump, observe, snapshot, stack};
+use crate::{call, dump, interrupted, observe, snapshot, stack};
 
 /// `KCMP_VM` (include/uapi/linux/kcmp.h).
 const KCMP_VM: u32 = 1;
@@ -22,6 +22,8 @@ const KCMP_VM: u32 = 1;
 /// The kernel calls it, with every signal blocked, with `frame` at the `ucontext` of the interrupted thread.
 pub unsafe extern "C" fn on_checkpoint_signal(_signal: i32, _info: *mut u8, frame: *mut UContext) {
     if !memory_is_our_own() {
+        // SAFETY: `frame` is this thread's own frame.
+        unsafe { interrupted::leave_as_found(frame) };
         return;
     }
     if TRANSIENT.phase.compare_exchange(IDLE, BUSY, AcqRel, Acquire).is_ok() {
@@ -60,24 +62,25 @@ fn memory_is_our_own() -> bool {
 
 /// Leads a checkpoint of this process, from the rendezvous to the moment when its threads go on.
 unsafe extern "C" fn lead(frame: *mut u8) {
-    if let Ok(connection) = rendezvous::connect() {
+    let frame = frame.cast::<UContext>();
+    let started = rendezvous::connect().ok().and_then(|connection| {
+        let hello = Hello { protocol: PROTOCOL, pid: call::getpid(), tid: call::gettid(), socket: connection.0.0 };
+        connection.send(&hello).ok()?;
+        let (start, memory) = connection.receive::<Start>()?;
+        (start.go != 0).then_some((connection, start, memory?))
+    });
+    match started {
         // SAFETY: `frame` is this thread's own frame, still live beneath the stack that the leader left.
-        unsafe { converse(&connection, frame.cast()) };
+        Some((connection, start, memory)) => unsafe { converse(&connection, &start, memory, frame) },
+        // SAFETY: as above. Nobody has asked, or not any more.
+        None => unsafe { interrupted::leave_as_found(frame) },
     }
     TRANSIENT.phase.store(IDLE, Release);
 }
 
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
-unsafe fn converse(connection: &Connection, frame: *mut UContext) {
-    let hello = Hello { protocol: PROTOCOL, pid: call::getpid(), tid: call::gettid(), socket: connection.0.0 };
-    if connection.send(&hello).is_err() {
-        return;
-    }
-    let Some((start, Some(memory))) = connection.receive::<Start>() else { return };
-    if start.go == 0 {
-        return;
-    }
+unsafe fn converse(connection: &Connection, start: &Start, memory: call::Fd, frame: *mut UContext) {
     // SAFETY: the frame is live.
     let rip = unsafe { (*frame).context.rip };
     if (start.vdso_start..start.vdso_end).contains(&rip) {
@@ -95,7 +98,7 @@ unsafe fn converse(connection: &Connection, frame: *mut UContext) {
     drop(memory);
     let shared = Shared::new(base);
     // SAFETY: the frame is the leader's own.
-    let (saved, frozen) = unsafe { freeze::freeze(connection, &shared, &start, frame) };
+    let (saved, frozen) = unsafe { freeze::freeze(connection, &shared, start, frame) };
     let report = match frozen {
         Ok(()) => {
             observe::record_process(&shared, len);
@@ -105,14 +108,14 @@ unsafe fn converse(connection: &Connection, frame: *mut UContext) {
         Err(report) => report,
     };
     if connection.send(&report).is_ok() && frozen_ok(&report) {
-        obey(connection, &shared, &start);
+        obey(connection, &shared, start);
     }
     observe::restore_subreaper(&shared);
     freeze::release(&shared);
     // SAFETY: all threads have marked their records as left, and this one uses it no more.
     unsafe { call::munmap(base, len) };
     // SAFETY: the frame is the leader's own.
-    unsafe { crate::interrupted::undo_if_signalled(frame, saved) };
+    unsafe { interrupted::undo_if_signalled(frame, saved) };
 }
 
 fn frozen_ok(report: &Report) -> bool {

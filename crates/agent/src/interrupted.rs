@@ -15,7 +15,7 @@ use ckpt_sys::syscall;
 use ckpt_wire::{BlockedCall, PAGE_SIZE};
 use linux_raw_sys::general as nr;
 
-use crate::call::nr_errno;
+use crate::call::{self, nr_errno};
 use crate::procfs;
 use crate::state::{TIMEOUT_SLOTS, TIMEOUTS};
 
@@ -105,6 +105,18 @@ pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> 
     // SAFETY: the arguments are those of an interrupted call of this thread: their pointers are valid or the call would have failed.
     unsafe { shorten(context, number, elapsed, tid) };
     Some(saved)
+}
+
+/// For a thread that leaves the handler without having been frozen: a call that ended with `EINTR` is made again, if the code tells which it was.
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+pub unsafe fn leave_as_found(frame: *mut UContext) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let saved = make_again(frame, &BlockedCall::default(), call::gettid());
+        undo_if_signalled(frame, saved);
+    }
 }
 
 /// Bytes of code before a system call in which its number is looked for.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ckpt_image::{Codec, ImageName, ImageWriter, WriteError, generations};
@@ -161,6 +161,10 @@ pub struct Checkpointer {
     pub makers: Vec<(HostPid, ckpt_objects::NsPid)>,
     /// Set when a checkpoint that is being written is not wanted any more.
     pub cancelled: AtomicBool,
+    /// Set while agents are expected: at any other time one that connects is to be sent away, see [`Checkpointer::send_away`].
+    pub freezing: AtomicBool,
+    /// An eventfd(2) that is written to when `freezing` ends.
+    pub wake: Arc<OwnedFd>,
 }
 
 impl Checkpointer {
@@ -182,7 +186,10 @@ impl Checkpointer {
         let (generation, job) = (info.generation, info.id.clone());
 
         let settings = Settings { signal: info.signal, features: self.features, slots: 2 * self.workers as u32 + 2 };
-        let mut frozen = freeze(&self.anchor, &self.listener, &settings)?;
+        let frozen = freeze(&self.anchor, &self.listener, &settings);
+        self.freezing.store(false, Ordering::Release);
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        let mut frozen = frozen?;
         let (agent, makers) = (self.agent.clone(), self.makers.clone());
         let context = Context { reaper: self.anchor.reaper, info, agent, terminal: self.terminal, makers };
         let clocks = frozen.processes.first().map_or_else(Clocks::own, |process| clocks::observe(process.live));
@@ -221,6 +228,13 @@ impl Checkpointer {
             total: begun.elapsed(),
             complaint,
         })
+    }
+
+    /// Lets go on whoever has answered too late: because the freeze was given up meanwhile, or because it had been asked twice.
+    pub fn send_away(&self) {
+        if !self.freezing.load(Ordering::Acquire) {
+            while self.listener.accept().is_some() {}
+        }
     }
 
     /// Has every process make its twin, or, where that fails for lack of memory, dump as it stands. Whether all have twins.

@@ -498,6 +498,8 @@ impl Freezer<'_> {
         }
         match work(self.door.as_ref()?) {
             Ok(done) => Some(done),
+            // Another thread will be asked.
+            Err(DoorError::Gone) => None,
             Err(error) => {
                 self.closed.insert(pid, error);
                 None
@@ -733,11 +735,10 @@ fn is_pending(member: &Member, number: i32) -> bool {
 }
 
 /// Whether the thread that took the checkpoint signal is still in its handler, on its way to answer: there every signal is blocked. No other thread
-/// may be signalled meanwhile: the leader would not know of it, so it would go on at once, be it one of a stopped process, or in a call that
-/// this has interrupted.
+/// may be signalled meanwhile: the leader would not know of it, so it would go on at once, be it one of a stopped process.
 fn is_in_handler(member: &Member, signalled: &Signalled, number: i32) -> bool {
     let blocks = |status: Status| status.set("SigBlk") & 1 << (number - 1) != 0 && !matches!(status.state(), 'Z' | 'X');
-    signalled.at.elapsed() < GRACE / 2 && Status::of_thread(member.pid, signalled.tid).is_ok_and(blocks)
+    Status::of_thread(member.pid, signalled.tid).is_ok_and(blocks)
 }
 
 /// What a thread that is held was interrupted in, and since when it was, if that is what it was seen in before.

@@ -329,6 +329,7 @@ impl Coordinator {
     ) -> Result<Self, LaunchError> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| system("make an eventfd")(errno.into()))?;
+        let wake = Arc::new(wake);
         let checkpointer = Checkpointer {
             anchor: Arc::new(Anchor::new(reaper)),
             listener,
@@ -339,6 +340,8 @@ impl Coordinator {
             features: features(),
             makers: Vec::new(),
             cancelled: AtomicBool::new(false),
+            freezing: AtomicBool::new(false),
+            wake: Arc::clone(&wake),
         };
         let interval = info.settings.interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         // A coordinator without a control socket still does its main work.
@@ -359,7 +362,7 @@ impl Coordinator {
             serving: Vec::new(),
             waiting: Vec::new(),
             outcomes: mpsc::channel(),
-            wake: Arc::new(wake),
+            wake,
             newest: None,
             last_cost: None,
             all_ended: false,
@@ -385,6 +388,7 @@ impl Coordinator {
     fn serve_to_the_end(&mut self) -> Result<u8, LaunchError> {
         loop {
             self.wait();
+            self.checkpointer.send_away();
             self.reap();
             while let Some((signal, action, from_kernel)) = self.signals.next() {
                 self.react(signal, action, from_kernel);
@@ -413,6 +417,9 @@ impl Coordinator {
         let mut fds = vec![PollFd::new(&self.signals.descriptor, PollFlags::IN), PollFd::new(&*self.wake, PollFlags::IN)];
         if let Some(server) = &self.server {
             fds.push(PollFd::new(server, PollFlags::IN));
+        }
+        if !self.checkpointer.freezing.load(Ordering::Acquire) {
+            fds.push(PollFd::new(&self.checkpointer.listener, PollFlags::IN));
         }
         if let Watch::Report(report) = &self.watch
             && !self.all_ended
@@ -559,8 +566,10 @@ impl Coordinator {
         let (checkpointer, info) = (Arc::clone(&self.checkpointer), self.info.clone());
         let (sender, wake) = (self.outcomes.0.clone(), Arc::clone(&self.wake));
         self.begun = Instant::now();
+        checkpointer.freezing.store(true, Ordering::Release);
         std::thread::spawn(move || {
             let outcome = checkpointer.take(info, stop);
+            checkpointer.freezing.store(false, Ordering::Release);
             let _ = sender.send(outcome);
             let _ = rustix::io::write(wake.as_fd(), &1u64.to_ne_bytes());
         });
