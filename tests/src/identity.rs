@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// The ordinary user's uid and gid. It needs no entry in `/etc/passwd`, and is not the kernel's overflow uid (65534), which
 /// would hide mistakes in user namespaces.
-const ORDINARY: u32 = 54_321;
+pub(crate) const ORDINARY: u32 = 54_321;
 
 /// Who runs a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod artifacts;
 pub mod identity;
 pub mod job;
 pub mod sandbox;
+pub mod slurm;
 pub mod terminal;
 pub mod tree;
 

@@ -114,11 +114,18 @@ impl Sandbox {
     /// A command that runs in this folder as its identity, with a small and fixed environment.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.own_command(program);
+        self.identity.apply(&mut command);
+        command
+    }
+
+    /// As [`Sandbox::command`], but as whoever runs the tests.
+    #[must_use]
+    pub fn own_command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.path()).env_clear().stdin(Stdio::null());
         command.envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LC_ALL", "C.UTF-8")]);
         command.env("HOME", self.path()).env("TMPDIR", self.path());
-        self.identity.apply(&mut command);
         command
     }
 

@@ -25,6 +25,12 @@ pub fn family(root: i32) -> Vec<i32> {
     members(&processes(), root).into_iter().filter(|stat| !dead(stat)).map(|stat| stat.pid).collect()
 }
 
+/// A child of a process, where it has one.
+#[must_use]
+pub fn child(parent: i32) -> Option<i32> {
+    processes().iter().find(|stat| stat.ppid == parent).map(|stat| stat.pid)
+}
+
 /// The process and its descendants among `all`, parents first.
 fn members(all: &[Stat], root: i32) -> Vec<&Stat> {
     let mut found: Vec<&Stat> = all.iter().filter(|stat| stat.pid == root).collect();
