@@ -156,3 +156,26 @@ fn an_address_that_somebody_else_has_is_named() {
     assert_eq!(code, 122, "{messages}");
     assert!(messages.contains(&format!("another process listens on {}", path.display())), "{messages}");
 }
+
+/// A server that does not set `SO_REUSEADDR` and closes first leaves its port in `TIME_WAIT` when it is killed.
+#[test]
+fn what_a_restart_waits_for_is_told() {
+    const SERVER: &str = r"
+import os, socket, time
+server = socket.create_server(('127.0.0.1', 0), reuse_port=False)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+client = socket.create_connection(server.getsockname())
+accepted, _ = server.accept()
+accepted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+accepted.close()
+client.recv(1)
+client.close()
+time.sleep(100)
+";
+    let job = Job::new(["python3", "-c", SERVER]);
+    let sandbox = job.sandbox(Identity::own());
+    let images = job.killed(&sandbox);
+    let mut running = job.restart(&sandbox, &images, 1);
+    running.until_says("which a connection of the last run still has (TIME_WAIT)");
+    running.kill();
+}

@@ -37,6 +37,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a tracee may take to make a call that waits for nothing: no more than its turn on a processor. It must not be given up, since its registers
 /// are not its own meanwhile.
 const TURN: Duration = Duration::from_secs(60);
+/// How long the threads of stopped processes may take to leave their handlers: the others wait for them, which must not see them run.
+const LEAVING: Duration = Duration::from_secs(10);
 /// How often tracees are asked whether they have stopped.
 const LOOK: Duration = Duration::from_micros(200);
 /// `PTRACE_EVENT_STOP` (ptrace(2)): a tracee that was seized has been interrupted, or its process is stopped.
@@ -276,7 +278,7 @@ impl Door {
         });
         release();
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE && self.through(|tracer| Ok(!tracer.is_done())) == Ok(true) {
+        while begun.elapsed() < LEAVING && self.through(|tracer| Ok(!tracer.is_done())) == Ok(true) {
             std::thread::sleep(LOOK);
         }
     }

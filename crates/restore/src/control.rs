@@ -110,6 +110,8 @@ pub enum Report {
     Failed(String),
     /// Something that the user should know; the restart goes on.
     Note(String),
+    /// What the restart waits for; it is to be told at once.
+    Waiting(String),
     /// A process that made sockets has had this number outside, and this one in the namespace.
     Maker(i32, i32),
     /// Nobody is left who could report.
@@ -118,6 +120,7 @@ pub enum Report {
 
 const FAILED: u32 = 0x4641_494c;
 const NOTE: u32 = 0x4e4f_5445;
+const WAITING: u32 = 0x5741_4954;
 const MAKER: u32 = 0x4d41_4b45;
 
 /// A pipe keeps messages of up to this many bytes apart (`PIPE_BUF`).
@@ -135,8 +138,12 @@ pub fn report_pipe() -> Result<(OwnedFd, OwnedFd), rustix::io::Errno> {
 pub fn send(writer: impl AsFd, report: &Report) {
     let mut message = Vec::new();
     match report {
-        Report::Failed(text) | Report::Note(text) => {
-            let kind = if matches!(report, Report::Note(_)) { NOTE } else { FAILED };
+        Report::Failed(text) | Report::Note(text) | Report::Waiting(text) => {
+            let kind = match report {
+                Report::Note(_) => NOTE,
+                Report::Waiting(_) => WAITING,
+                _ => FAILED,
+            };
             message.extend(kind.to_ne_bytes());
             message.extend(text.as_bytes().iter().take(MAX_MESSAGE - 4));
             if message.len() == OPERATION_SIZE {
@@ -173,6 +180,7 @@ pub fn receive(reader: impl AsFd) -> Option<Report> {
     let text = || String::from_utf8_lossy(message.get(4..).unwrap_or_default()).trim_end().to_owned();
     Some(match kind {
         Some(NOTE) => Report::Note(text()),
+        Some(WAITING) => Report::Waiting(text()),
         Some(MAKER) => {
             let numbers: Vec<i32> = text().split(' ').filter_map(|word| word.parse().ok()).collect();
             Report::Maker(numbers.first().copied().unwrap_or(0), numbers.get(1).copied().unwrap_or(0))

@@ -104,7 +104,7 @@ pub fn read_job(reader: &ImageReader) -> Result<JobState, RestoreError> {
     postcard::from_bytes(reader.metadata()).map_err(|error| RestoreError::Metadata(error.to_string()))
 }
 
-/// Brings a job back. The caller must have one thread. `own` is its terminal.
+/// Brings a job back. The caller must have one thread. `own` is its terminal; `tell` is told what takes its time.
 ///
 /// When this returns an error, nothing of the job has run and nothing of it is left.
 pub fn restore(
@@ -112,6 +112,7 @@ pub fn restore(
     job: &JobState,
     options: &Options,
     own: Option<&OwnTerminal>,
+    tell: &dyn Fn(&str),
 ) -> Result<RestoredJob, RestoreError> {
     let mut info = job.info.clone();
     let adopted = terminals::adopt(job, own);
@@ -162,8 +163,9 @@ pub fn restore(
     };
     let init = with_signals_blocked(|| namespaces::make_init(&restart))?;
     drop((reports_in, ends_in, processes));
-    let mut watcher =
-        Watcher { job, tree: &tree, control, init: HostPid(init), reports, notes, makers: Vec::new(), seen: (0, Instant::now()) };
+    let seen = (0, Instant::now());
+    let init = HostPid(init);
+    let mut watcher = Watcher { job, tree: &tree, control, init, reports, notes, tell, makers: Vec::new(), seen };
     let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths)));
     let identity = outcome.and_then(|()| watcher.identify());
     let (stand_in, pid_namespace) = match identity {
@@ -183,7 +185,7 @@ pub fn restore(
     }
     let threads = thread_count(job);
     Ok(RestoredJob {
-        init: HostPid(init),
+        init,
         stand_in,
         pid_namespace,
         ends,
@@ -243,6 +245,7 @@ struct Watcher<'a> {
     init: HostPid,
     reports: OwnedFd,
     notes: Vec<String>,
+    tell: &'a dyn Fn(&str),
     /// Processes that made sockets: their numbers here and in the namespace.
     makers: Vec<(HostPid, NsPid)>,
     /// How far they were, and since when.
@@ -305,6 +308,7 @@ impl Watcher<'_> {
             match control::receive(&self.reports) {
                 None => return Ok(()),
                 Some(Report::Note(note)) => self.notes.push(note),
+                Some(Report::Waiting(what)) => (self.tell)(&what),
                 Some(Report::Maker(outside, inside)) => self.makers.push((HostPid(outside), NsPid(inside))),
                 Some(Report::Operation(failure)) if failure.tolerated => self.notes.push(failure.to_string()),
                 Some(Report::Operation(failure)) => return Err(RestoreError::Operation(Box::new(failure))),

@@ -94,6 +94,7 @@ pub fn check(job: &JobState, paths: &PathMap, strict: bool) -> Result<Option<Str
 /// The job's sockets, made and connected.
 pub struct Built<'a> {
     restart: &'a Restart<'a>,
+    patience: inet::Patience<'a>,
     /// By index in [`JobState::sockets`], at numbers that are none of the job's.
     fds: Vec<Option<OwnedFd>>,
     /// Peers that are to be gone: with the index of the socket that they are connected to.
@@ -109,6 +110,7 @@ pub fn build<'a>(restart: &'a Restart<'a>, open: &mut [Option<RawFd>]) -> Result
     let count = restart.job.sockets.len();
     let mut built = Built {
         restart,
+        patience: inet::Patience::new(restart),
         fds: (0..count).map(|_| None).collect(),
         temporary: Vec::new(),
         ending: Vec::new(),

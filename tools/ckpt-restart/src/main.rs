@@ -103,7 +103,7 @@ fn run(arguments: &Arguments, reporter: Reporter) -> u8 {
     let terminal = OwnTerminal::find();
     let restored = read_job(&selected.image).and_then(|job| {
         let options = Options { maps: arguments.map.clone(), strict: arguments.strict };
-        restore(&selected.image, &job, &options, terminal.as_ref()).map(|restored| (job, restored))
+        restore(&selected.image, &job, &options, terminal.as_ref(), &|what| reporter.event(what)).map(|restored| (job, restored))
     });
     let (job, restored) = match restored {
         Ok(both) => both,

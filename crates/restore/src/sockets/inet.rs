@@ -8,6 +8,7 @@
 //!   bound.
 //! - What must be bound, such as the port of a server that does not set `SO_REUSEADDR`, waits until it is gone: a minute at most.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -21,7 +22,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, SocketFlags};
 
 use super::{Built, is_nonblocking};
+use crate::control::Report;
 use crate::error::ProcessError;
+use crate::family::Restart;
 
 /// How long the sockets of a run that has just been killed may take to go.
 const GOING: Duration = Duration::from_secs(3);
@@ -86,8 +89,33 @@ fn is(error: &io::Error, errno: i32) -> bool {
     error.raw_os_error() == Some(errno)
 }
 
+/// How long what is left of a killed run is in the way before the user is told what the restart waits for.
+const UNTOLD: Duration = Duration::from_secs(1);
+
+/// Tells, once in a restart, what is waited for that takes its time.
+pub(super) struct Patience<'a> {
+    restart: &'a Restart<'a>,
+    told: Cell<bool>,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) fn new(restart: &'a Restart<'a>) -> Self {
+        Self { restart, told: Cell::new(false) }
+    }
+
+    /// Waits a moment for an address that a connection of the past has had since `begun`.
+    fn wait(&self, begun: Instant, address: &Address) {
+        if begun.elapsed() > UNTOLD && !self.told.replace(true) {
+            let text =
+                format!("waiting for {address}, which a connection of the last run still has (TIME_WAIT), for a minute at most");
+            self.restart.report(&Report::Waiting(text));
+        }
+        std::thread::sleep(RETRY);
+    }
+}
+
 /// Binds a TCP socket to an address that connections of the past may still have.
-fn bind_tcp(fd: &OwnedFd, address: &Address) -> io::Result<()> {
+fn bind_tcp(fd: &OwnedFd, address: &Address, patience: &Patience<'_>) -> io::Result<()> {
     options::set_number(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).map_err(errno)?;
     let begun = Instant::now();
     loop {
@@ -95,14 +123,14 @@ fn bind_tcp(fd: &OwnedFd, address: &Address) -> io::Result<()> {
             Err(error) if is(&error, libc::EADDRINUSE) => error,
             result => return result,
         };
-        let patience = match in_the_way(address, None)? {
+        let bound = match in_the_way(address, None)? {
             InTheWay::Open => GOING,
             _ => PASSING,
         };
-        if begun.elapsed() > patience {
+        if begun.elapsed() > bound {
             return Err(error);
         }
-        std::thread::sleep(RETRY);
+        patience.wait(begun, address);
     }
 }
 
@@ -135,12 +163,17 @@ fn is_ephemeral(port: u16) -> bool {
 }
 
 /// A TCP connection: the connecting and the accepted end. `remote` is `server`'s address as the client sees it.
-fn connect_tcp(client: &SocketState, server: &SocketState, remote: &Address) -> io::Result<(OwnedFd, OwnedFd)> {
+fn connect_tcp(
+    client: &SocketState,
+    server: &SocketState,
+    remote: &Address,
+    patience: &Patience<'_>,
+) -> io::Result<(OwnedFd, OwnedFd)> {
     let listener = rebuild::make(server)?;
     if server.name.inet().is_some_and(|name| matches!(name.ip(), IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some())) {
         options::set_number(&listener, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0).map_err(errno)?;
     }
-    bind_tcp(&listener, &server.name)?;
+    bind_tcp(&listener, &server.name, patience)?;
     rustix::net::listen(&listener, 4)?;
     let remote = if port(remote) == 0 {
         with_port(remote, port(&Address::of(&listener, false).unwrap_or_default()))
@@ -154,17 +187,17 @@ fn connect_tcp(client: &SocketState, server: &SocketState, remote: &Address) -> 
         match connect_from(&fd, &client.name, &remote, chosen) {
             Ok(()) => break fd,
             Err(error) if is(&error, libc::EADDRNOTAVAIL) || is(&error, libc::EADDRINUSE) || is(&error, libc::ENOPROTOOPT) => {
-                let patience = match in_the_way(&client.name, Some(&remote))? {
+                let bound = match in_the_way(&client.name, Some(&remote))? {
                     InTheWay::None if begun.elapsed() > RETRY && is(&error, libc::EADDRNOTAVAIL) => Duration::ZERO,
                     InTheWay::Past => PASSING,
                     _ => GOING,
                 };
-                if begun.elapsed() > patience {
+                if begun.elapsed() > bound {
                     return Err(error);
                 }
                 // In turn: each has its own obstacles.
                 chosen = !chosen && is_ephemeral(port(&client.name));
-                std::thread::sleep(RETRY);
+                patience.wait(begun, &client.name);
             }
             Err(error) => return Err(error),
         }
@@ -242,11 +275,11 @@ impl Built<'_> {
             }
             let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
             let bound = port(&socket.name) != 0;
-            if bound && let Err(error) = bind_tcp(&fd, &socket.name) {
+            if bound && let Err(error) = bind_tcp(&fd, &socket.name, &self.patience) {
                 if !is(&error, libc::EADDRNOTAVAIL) {
                     return Err(self.failed(index, "bind")(error));
                 }
-                bind_tcp(&fd, &unspecified(&socket.name)).map_err(self.failed(index, "bind"))?;
+                bind_tcp(&fd, &unspecified(&socket.name), &self.patience).map_err(self.failed(index, "bind"))?;
                 self.note(format!("{} is not an address of this machine: its port is open on all addresses", socket.name));
             }
             if let TcpLink::Listening { backlog, .. } = tcp.link {
@@ -266,7 +299,7 @@ impl Built<'_> {
                     Some(client) => self.state(client)?,
                     None => &gone,
                 };
-                let fd = connect_again(client, &connection.local)
+                let fd = connect_again(client, &connection.local, &self.patience)
                     .map_err(ProcessError::call(format!("connect to the TCP socket {} as before", connection.local)))?;
                 match connection.client {
                     Some(client) => self.keep(client, fd)?,
@@ -296,7 +329,7 @@ impl Built<'_> {
         if one == other {
             let connect = || -> io::Result<OwnedFd> {
                 let fd = rebuild::make(first)?;
-                bind_tcp(&fd, &first.name)?;
+                bind_tcp(&fd, &first.name, &self.patience)?;
                 rustix::io::ioctl_fionbio(&fd, false)?;
                 rebuild::connect(&fd, name)?;
                 rustix::io::ioctl_fionbio(&fd, true)?;
@@ -308,14 +341,14 @@ impl Built<'_> {
         let accepted = self.is_accepted(first)
             || !self.is_accepted(second) && is_ephemeral(port(&second.name)) && !is_ephemeral(port(&first.name));
         let (client, server, remote) = if accepted { (second, first, back) } else { (first, second, name) };
-        let made = match connect_tcp(client, server, remote) {
+        let made = match connect_tcp(client, server, remote, &self.patience) {
             Err(error) if is(&error, libc::EADDRNOTAVAIL) && !is_loopback(remote) => {
                 self.note(format!(
                     "{} is not an address of this machine: connections within the job go over loopback",
                     server.name
                 ));
                 let on_loopback = |state: &SocketState| SocketState { name: loopback(&state.name), ..state.clone() };
-                connect_tcp(&on_loopback(client), &on_loopback(server), &loopback(remote))
+                connect_tcp(&on_loopback(client), &on_loopback(server), &loopback(remote), &self.patience)
             }
             made => made,
         };
@@ -337,9 +370,9 @@ impl Built<'_> {
         let accepted = self.is_accepted(socket);
         let exact = |peer: &Address| {
             if accepted {
-                connect_tcp(&peer_state(peer.clone()), socket, &local).map(|(fd, own)| (own, fd))
+                connect_tcp(&peer_state(peer.clone()), socket, &local, &self.patience).map(|(fd, own)| (own, fd))
             } else {
-                connect_tcp(socket, &peer_state(peer.clone()), peer)
+                connect_tcp(socket, &peer_state(peer.clone()), peer, &self.patience)
             }
         };
         let near = is_loopback(peer) || peer.endpoint().map(|(ip, _)| ip) == local.endpoint().map(|(ip, _)| ip);
@@ -347,7 +380,7 @@ impl Built<'_> {
         // From another address, if it must be, and at last from another port.
         let made = known.or_else(|_| exact(&any(&local))).or_else(|_| {
             let unbound = SocketState { name: with_port(&any(&local), 0), ..socket.clone() };
-            connect_tcp(&unbound, &peer_state(any(&local)), &any(&local))
+            connect_tcp(&unbound, &peer_state(any(&local)), &any(&local), &self.patience)
         });
         let (own, temporary) = made.map_err(self.failed(index, "connect"))?;
         self.keep(index, own)?;
@@ -483,7 +516,7 @@ fn send_from(socket: &SocketState, message: &Message, to: &Address) -> io::Resul
 }
 
 /// Connects a socket to one that listens, which does not accept it yet.
-fn connect_again(client: &SocketState, to: &Address) -> io::Result<OwnedFd> {
+fn connect_again(client: &SocketState, to: &Address, patience: &Patience<'_>) -> io::Result<OwnedFd> {
     let begun = Instant::now();
     let mut chosen = is_ephemeral(port(&client.name));
     let to = reaching(to, &client.name);
@@ -493,7 +526,7 @@ fn connect_again(client: &SocketState, to: &Address) -> io::Result<OwnedFd> {
             Ok(()) => return Ok(fd),
             Err(error) if begun.elapsed() < PASSING && (is(&error, libc::EADDRNOTAVAIL) || is(&error, libc::EADDRINUSE)) => {
                 chosen = !chosen && is_ephemeral(port(&client.name));
-                std::thread::sleep(RETRY);
+                patience.wait(begun, &client.name);
             }
             Err(error) => return Err(error),
         }
