@@ -1,14 +1,14 @@
-//! The constructor: it reads the environment, installs the checkpoint signal's handler, and is done.
+//! The constructor: it reads the environment, installs the checkpoint signal's handler and the shield, and is done.
 
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ckpt_agent::{CONFIG, Config, OWNER, on_checkpoint_signal};
 use ckpt_sys::syscall;
-use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SIGNAL};
+use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS};
 use linux_raw_sys::general as nr;
 
-use crate::libc;
+use crate::{libc, shield};
 
 const SA_SIGINFO: u64 = 4;
 const SA_RESTORER: u64 = 0x0400_0000;
@@ -20,7 +20,7 @@ const SA_RESTART: u64 = 0x1000_0000;
 static CONSTRUCTOR: extern "C" fn(i32, *const *const c_char, *const *const c_char) = constructor;
 
 /// Names of the variables that are kept.
-const NAMES: [&str; 4] = [ENV_JOB, ENV_DIR, ENV_SIGNAL, ENV_AGENT];
+const NAMES: [&str; 5] = [ENV_JOB, ENV_DIR, ENV_SIGNAL, ENV_AGENT, ENV_SHIELD];
 
 /// glibc passes the program's arguments; musl passes none, and `environ` is looked at.
 extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *const c_char) {
@@ -35,6 +35,10 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
     config.job_len = job.len();
     // SAFETY: as above.
     config.signal = unsafe { find(environment, ENV_SIGNAL) }.and_then(parse_signal).unwrap_or(DEFAULT_SIGNAL);
+    // SAFETY: as above.
+    if let Some((launcher, shielded)) = unsafe { find(environment, ENV_SHIELD) }.and_then(parse_shield) {
+        (config.launcher, config.shielded) = (launcher, shielded & !signal_bit(config.signal));
+    }
     (config.rseq_offset, config.rseq_size) = libc::rseq();
     // SAFETY: as above.
     unsafe {
@@ -44,32 +48,54 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
     }
 }
 
-fn parse_signal(text: &[u8]) -> Option<i32> {
+fn parse_number(text: &[u8]) -> Option<i32> {
     let mut value = 0i32;
     for &byte in text {
         value = value.checked_mul(10)?.checked_add(i32::from(byte.wrapping_sub(b'0')))?;
     }
-    (1..=64).contains(&value).then_some(value)
+    Some(value)
 }
 
-/// Installs the handler and lets its signal in: the program may have been started with it blocked, for that keeps a signal that comes
+fn parse_signal(text: &[u8]) -> Option<i32> {
+    parse_number(text).filter(|value| (1..=64).contains(value))
+}
+
+/// Reads `PID:SIGNAL,…`: the launcher's pid and a set of signals.
+fn parse_shield(text: &[u8]) -> Option<(i32, u64)> {
+    let colon = text.iter().position(|&byte| byte == b':')?;
+    let launcher = parse_number(text.get(..colon)?)?;
+    let signals = text.get(colon + 1..)?.split(|&byte| byte == b',');
+    Some((launcher, signals.filter_map(parse_signal).fold(0, |set, signal| set | signal_bit(signal))))
+}
+
+/// The set of one signal.
+pub fn signal_bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Installs the handlers and lets their signals in: the program may have been started with them blocked, for that keeps one that comes
 /// during `exec` until now.
 ///
 /// # Safety
 /// The agent must be configured.
 unsafe fn install(signal: i32) {
-    // Every signal is blocked while it runs. Runtimes that run their code on stacks of a few KiB (goroutines, fibers) have an alternate one for
+    // Every signal is blocked while they run. Runtimes that run their code on stacks of a few KiB (goroutines, fibers) have an alternate one for
     // handlers.
     let flags = SA_SIGINFO | SA_RESTORER | SA_RESTART | SA_ONSTACK;
-    let action = [on_checkpoint_signal as *const () as u64, flags, restorer as *const () as u64, u64::MAX];
-    for (word, value) in ckpt_agent_action.0.iter().zip(action) {
-        word.store(value, Relaxed);
-    }
+    let restorer = restorer as *const () as u64;
+    ckpt_agent_action.set(on_checkpoint_signal as *const () as u64, flags, restorer);
     set_action(signal);
-    let set = 1u64 << (signal - 1);
-    // SAFETY: the set lives over the call.
-    unsafe {
-        let _ = syscall!(nr::__NR_rt_sigprocmask, nr::SIG_UNBLOCK, &raw const set, 0, 8);
+    // SAFETY: the agent is configured.
+    unsafe { shield::install_all(flags, restorer) };
+    let (mut held, mut before) = (signal_bit(signal), 0u64);
+    let unblock = |held: &u64, before: *mut u64| {
+        // SAFETY: the sets live over the call.
+        let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_UNBLOCK, &raw const *held, before, 8) };
+    };
+    unblock(&held, &raw mut before);
+    if before & HELD_MARKS == HELD_MARK {
+        held = HELD_MARK | CONFIG.get().shielded;
+        unblock(&held, core::ptr::null_mut());
     }
 }
 
@@ -84,10 +110,9 @@ const HANDLER_STACK: usize = 8 << 10;
 /// A thread is about to have an alternate stack of `size` bytes. One that is too small for the handler must not be used by it: the kernel would end
 /// the process. The flag is the whole process's, so from then on the handler runs wherever it finds the thread, as it does without such a stack.
 pub fn leave_small_stacks(size: usize) {
-    let flags = &ckpt_agent_action.0[1];
-    if size < HANDLER_STACK + ckpt_sys::cpu::xsave_size() as usize && flags.load(Relaxed) & SA_ONSTACK != 0 {
-        flags.fetch_and(!SA_ONSTACK, Relaxed);
+    if size < HANDLER_STACK + ckpt_sys::cpu::xsave_size() as usize && ckpt_agent_action.clear_flag(SA_ONSTACK) {
         set_action(CONFIG.get().signal);
+        shield::leave_alternate_stack(SA_ONSTACK);
     }
 }
 
@@ -95,11 +120,30 @@ pub fn leave_small_stacks(size: usize) {
 #[repr(transparent)]
 pub struct Action([AtomicU64; 4]);
 
+impl Action {
+    /// Zeroes.
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; 4])
+    }
+
+    /// Sets all of it; every signal is in the mask.
+    pub fn set(&self, handler: u64, flags: u64, restorer: u64) {
+        for (word, value) in self.0.iter().zip([handler, flags, restorer, u64::MAX]) {
+            word.store(value, Relaxed);
+        }
+    }
+
+    /// Clears a flag; whether it was set.
+    pub fn clear_flag(&self, flag: u64) -> bool {
+        self.0[1].fetch_and(!flag, Relaxed) & flag != 0
+    }
+}
+
 /// What the handler is installed with; zeroes before it is. The coordinator finds it by its name where a program has put a handler of its own in
 /// the place of ours by a raw call.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "a name of the linker's")]
-pub static ckpt_agent_action: Action = Action([const { AtomicU64::new(0) }; 4]);
+pub static ckpt_agent_action: Action = Action::new();
 
 /// A system call instruction, which the coordinator has a thread run to install the handler again.
 #[unsafe(naked)]

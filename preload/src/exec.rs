@@ -1,14 +1,16 @@
 //! `exec*` and `posix_spawn*`: the new program keeps the agent, whatever environment it is given, and a checkpoint signal that comes in the
-//! midst of it waits until the new program's agent is there.
+//! midst of it waits until the new program's agent is there. So does a shielded one, unless the new program will have no agent: it could not
+//! get rid of the blocked signal.
 
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_void};
 
 use ckpt_agent::CONFIG;
+use ckpt_sys::program::{found_heeds_preload, heeds_preload};
 use ckpt_sys::syscall;
-use ckpt_wire::ENV_AGENT;
+use ckpt_wire::{ENV_AGENT, HELD_MARK, HELD_MARKS};
 use linux_raw_sys::general as nr;
 
-use crate::environment::{kept, kept_value, value_of};
+use crate::environment::{find, kept, kept_value, signal_bit, value_of};
 use crate::libc::{self, ENOSYS};
 use crate::next;
 
@@ -153,32 +155,78 @@ unsafe fn compose(environment: Strings, agent: &[u8], preload: &mut [u8], pointe
     }
 }
 
-/// Blocks the checkpoint signal in this thread over `f`. A signal mask is inherited by the new program, whose constructor lets
-/// the signal in again when its handler is there: one that comes in between waits instead of ending the program.
-fn with_signal_held<R>(f: impl FnOnce() -> R) -> R {
-    let signal = CONFIG.get().signal;
-    if signal == 0 {
+/// What is executed.
+#[derive(Clone, Copy)]
+enum Program {
+    /// A file, by its path relative to a directory, or that directory's descriptor itself.
+    File(c_int, *const c_char),
+    /// A file that is searched for in `PATH` where its name has no slash.
+    Searched(*const c_char),
+}
+
+impl Program {
+    /// Whether it will have the agent.
+    ///
+    /// # Safety
+    /// The name must be null or a C string.
+    unsafe fn takes_agent(self) -> bool {
+        let (Self::File(_, name) | Self::Searched(name)) = self;
+        let Some(agent) = kept_value(ENV_AGENT).filter(|_| !name.is_null()) else { return false };
+        // What is kept are C strings. Where the process has another root the agent may not be there.
+        // SAFETY: the path ends with a zero byte.
+        let agent_is_there = unsafe { syscall!(nr::__NR_access, agent.as_ptr(), 0) }.is_ok();
+        // SAFETY: the caller's promise.
+        let name = unsafe { CStr::from_ptr(name) };
+        agent_is_there
+            && match self {
+                Self::File(dir, _) => heeds_preload(dir, name),
+                Self::Searched(_) => {
+                    // SAFETY: the C library's environment.
+                    let list = unsafe { find(libc::environ(), "PATH") };
+                    found_heeds_preload(name, list.unwrap_or(b"/bin:/usr/bin"))
+                }
+            }
+    }
+}
+
+/// The signals that a program is started with blocked, by the mask that it would have.
+///
+/// The checkpoint signal in any case. The shielded ones only where the agent will let them in again, and only all together: which of them the program
+/// blocks itself could not be told later. A mark says so.
+fn to_hold(mask: u64, takes_agent: bool) -> u64 {
+    let config = CONFIG.get();
+    let checkpoint = signal_bit(config.signal);
+    if takes_agent && mask & (config.shielded | HELD_MARKS) == 0 { checkpoint | config.shielded | HELD_MARK } else { checkpoint }
+}
+
+/// Blocks signals in this thread over `f`. A signal mask is inherited by the new program, whose constructor lets them
+/// in again when its handlers are there: one that comes in between waits instead of ending the program.
+fn with_signals_held<R>(takes_agent: bool, f: impl FnOnce() -> R) -> R {
+    if CONFIG.get().signal == 0 {
         return f();
     }
-    let set = 1u64 << (signal - 1);
     let mut before = 0u64;
-    // SAFETY: both sets are 8 bytes and live over the call.
-    let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_BLOCK, &raw const set, &raw mut before, 8) };
+    // SAFETY: with no new set, the present one is written to `before`.
+    let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_BLOCK, 0, &raw mut before, 8) };
+    let held = to_hold(before, takes_agent) & !before;
+    // SAFETY: the set lives over the call.
+    let change = |how: u32| unsafe { syscall!(nr::__NR_rt_sigprocmask, how, &raw const held, 0, 8) };
+    let _ = change(nr::SIG_BLOCK);
     let result = f();
-    if before & set == 0 {
-        // SAFETY: as above.
-        let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_UNBLOCK, &raw const set, 0, 8) };
-    }
+    let _ = change(nr::SIG_UNBLOCK);
     result
 }
 
-/// Calls `f` with the environment that the new program gets, the checkpoint signal held.
+/// Calls `f` with the environment that the new program gets, the signals held.
 ///
 /// # Safety
-/// As for [`with_agent`].
-unsafe fn launch<R>(environment: Strings, f: impl FnOnce(Strings) -> R) -> R {
+/// As for [`with_agent`] and [`Program::takes_agent`].
+unsafe fn launch<R>(program: Program, environment: Strings, f: impl FnOnce(Strings) -> R) -> R {
     // SAFETY: the caller's promise.
-    unsafe { with_agent(environment, |environment| with_signal_held(|| f(environment))) }
+    unsafe {
+        let takes_agent = program.takes_agent();
+        with_agent(environment, |environment| with_signals_held(takes_agent, || f(environment)))
+    }
 }
 
 type ExecVe = unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int;
@@ -193,7 +241,7 @@ type ExecVeAt = unsafe extern "C" fn(c_int, *const c_char, Strings, Strings, c_i
 pub unsafe extern "C" fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
     let Some(call) = next!(c"execve" as ExecVe) else { return libc::fail(ENOSYS) };
     // SAFETY: the caller's promise.
-    unsafe { launch(envp, |envp| call(path, argv, envp)) }
+    unsafe { launch(Program::File(nr::AT_FDCWD, path), envp, |envp| call(path, argv, envp)) }
 }
 
 /// execv(3).
@@ -214,7 +262,7 @@ pub unsafe extern "C" fn execv(path: *const c_char, argv: Strings) -> c_int {
 pub unsafe extern "C" fn execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
     let Some(call) = next!(c"execvpe" as ExecVe) else { return libc::fail(ENOSYS) };
     // SAFETY: the caller's promise.
-    unsafe { launch(envp, |envp| call(file, argv, envp)) }
+    unsafe { launch(Program::Searched(file), envp, |envp| call(file, argv, envp)) }
 }
 
 /// execvp(3).
@@ -235,7 +283,7 @@ pub unsafe extern "C" fn execvp(file: *const c_char, argv: Strings) -> c_int {
 pub unsafe extern "C" fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
     let Some(call) = next!(c"fexecve" as FexecVe) else { return libc::fail(ENOSYS) };
     // SAFETY: the caller's promise.
-    unsafe { launch(envp, |envp| call(fd, argv, envp)) }
+    unsafe { launch(Program::File(fd, c"".as_ptr()), envp, |envp| call(fd, argv, envp)) }
 }
 
 /// execveat(2).
@@ -246,7 +294,7 @@ pub unsafe extern "C" fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_i
 pub unsafe extern "C" fn execveat(dir: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int {
     let Some(call) = next!(c"execveat" as ExecVeAt) else { return libc::fail(ENOSYS) };
     // SAFETY: the caller's promise.
-    unsafe { launch(envp, |envp| call(dir, path, argv, envp, flags)) }
+    unsafe { launch(Program::File(dir, path), envp, |envp| call(dir, path, argv, envp, flags)) }
 }
 
 /// A C-variadic function of this shape: `(path, arg0, …, NULL)`, its arguments laid out as an array on the stack and passed on as `(path,
@@ -339,8 +387,10 @@ type Spawn = unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *con
 
 /// # Safety
 /// As for posix_spawn(3).
+#[allow(clippy::too_many_arguments, reason = "posix_spawn has as many")]
 unsafe fn spawn(
     call: Spawn,
+    program: Program,
     pid: *mut c_int,
     path: *const c_char,
     actions: *const c_void,
@@ -348,16 +398,15 @@ unsafe fn spawn(
     argv: Strings,
     envp: Strings,
 ) -> c_int {
-    let signal = CONFIG.get().signal;
-    // The child takes its mask from the attributes where they have one, else from the caller, where the signal is held.
+    // The child takes its mask from the attributes where they have one, else from the caller, where the signals are held.
     // SAFETY: the caller's promise; attributes are read and copied as the C libraries lay them out.
     unsafe {
-        if signal > 0 && !attributes.is_null() && (*attributes).flags & POSIX_SPAWN_SETSIGMASK != 0 {
+        if CONFIG.get().signal > 0 && !attributes.is_null() && (*attributes).flags & POSIX_SPAWN_SETSIGMASK != 0 {
             let mut own = *attributes;
-            own.mask[0] |= 1 << (signal - 1);
-            return launch(envp, |envp| call(pid, path, actions, &raw const own, argv, envp));
+            own.mask[0] |= to_hold(own.mask[0], program.takes_agent());
+            return with_agent(envp, |envp| call(pid, path, actions, &raw const own, argv, envp));
         }
-        launch(envp, |envp| call(pid, path, actions, attributes, argv, envp))
+        launch(program, envp, |envp| call(pid, path, actions, attributes, argv, envp))
     }
 }
 
@@ -377,7 +426,7 @@ pub unsafe extern "C" fn posix_spawn(
 ) -> c_int {
     let Some(call) = next!(c"posix_spawn" as Spawn) else { return ENOSYS };
     // SAFETY: the caller's promise.
-    unsafe { spawn(call, pid, path, actions, attributes, argv, envp) }
+    unsafe { spawn(call, Program::File(nr::AT_FDCWD, path), pid, path, actions, attributes, argv, envp) }
 }
 
 /// posix_spawnp(3).
@@ -396,5 +445,5 @@ pub unsafe extern "C" fn posix_spawnp(
 ) -> c_int {
     let Some(call) = next!(c"posix_spawnp" as Spawn) else { return ENOSYS };
     // SAFETY: the caller's promise.
-    unsafe { spawn(call, pid, file, actions, attributes, argv, envp) }
+    unsafe { spawn(call, Program::Searched(file), pid, file, actions, attributes, argv, envp) }
 }

@@ -3,7 +3,9 @@
 //!
 //! - `environment`: the constructor, and what it keeps of the environment.
 //! - `exec`: `exec*` and `posix_spawn*`, so that a program that cleans its environment keeps the agent.
-//! - `signals`: the calls that could block, consume or replace the checkpoint signal.
+//! - `signals`: the calls that could block, consume or replace the checkpoint signal or the shield.
+//! - `shield`: the shield in the place of default actions.
+//! - `sleep`: `nanosleep` and `clock_nanosleep`, so that the kernel says how much of the time is left.
 //! - `libc`: how the next definition of a function is found, and `errno`.
 //!
 //! It links to nothing: one build serves every glibc and musl. It must not define a symbol that it does not mean to interpose.
@@ -13,7 +15,9 @@ mod environment;
 mod exec;
 mod libc;
 mod memory;
+mod shield;
 mod signals;
+mod sleep;
 
 /// The agent does not panic; were it to, there is nothing better to do than to end the process, with a line that says so.
 #[panic_handler]

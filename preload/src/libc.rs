@@ -113,3 +113,5 @@ pub fn rseq() -> (isize, u32) {
 
 /// `ENOSYS`: where the C library lacks a function that a program called all the same.
 pub const ENOSYS: i32 = 38;
+/// `EINVAL`: an invalid argument.
+pub const EINVAL: i32 = 22;

@@ -1,5 +1,5 @@
 //! The calls that could block the checkpoint signal, consume it, or take its handler away. To the program the signal looks as if it were
-//! free, and as if nobody sent it.
+//! free, and as if nobody sent it. And those that could take the shield away, or show it.
 
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,20 +9,31 @@ use ckpt_agent::CONFIG;
 use crate::environment;
 use crate::libc::{self, ENOSYS};
 use crate::next;
+use crate::shield;
 
 /// `sigset_t` of glibc and musl: 128 bytes, of which the kernel knows the first word.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct SigSet([u64; 16]);
+pub struct SigSet(pub [u64; 16]);
 
 /// `struct sigaction` of glibc and musl on x86-64.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct SigAction {
-    handler: usize,
-    mask: SigSet,
-    flags: c_int,
-    restorer: usize,
+    pub handler: usize,
+    pub mask: SigSet,
+    pub flags: c_int,
+    pub restorer: usize,
+}
+
+impl SigAction {
+    /// That of a signal whose action was never set.
+    const DEFAULT: Self = Self { handler: shield::DEFAULT, mask: SigSet([0; 16]), flags: 0, restorer: 0 };
+
+    /// As the program is to see it.
+    pub fn shown(self) -> Self {
+        if shield::shown(self.handler) == self.handler { self } else { Self::DEFAULT }
+    }
 }
 
 /// What the program believes to have set for the checkpoint signal.
@@ -68,26 +79,39 @@ pub unsafe extern "C" fn sigaction(signal: c_int, action: *const SigAction, old:
                 BELIEVED_HANDLER.store((*action).handler as u64, Relaxed);
             }
             if !old.is_null() {
-                *old = SigAction { handler: before, mask: SigSet([0; 16]), flags: 0, restorer: 0 };
+                *old = SigAction { handler: before, ..SigAction::DEFAULT };
             }
         }
         return 0;
     }
     type Call = unsafe extern "C" fn(c_int, *const SigAction, *mut SigAction) -> c_int;
     let Some(call) = next!(c"sigaction" as Call) else { return libc::fail(ENOSYS) };
-    if action.is_null() {
-        // SAFETY: the caller's promise.
-        return unsafe { call(signal, action, old) };
-    }
     // SAFETY: the caller's promise.
     unsafe {
-        let mut own = *action;
-        own.mask = without_ours(&raw const (*action).mask).unwrap_or(own.mask);
-        call(signal, &raw const own, old)
+        if shield::covers(signal) && !action.is_null() && (*action).handler == shield::DEFAULT {
+            let Some(before) = shield::set_default(signal) else { return -1 };
+            if !old.is_null() {
+                *old = before;
+            }
+            return 0;
+        }
+        let result = if action.is_null() {
+            call(signal, action, old)
+        } else {
+            let mut own = *action;
+            own.mask = without_ours(&raw const (*action).mask).unwrap_or(own.mask);
+            call(signal, &raw const own, old)
+        };
+        if result == 0 && !old.is_null() && shield::covers(signal) {
+            *old = (*old).shown();
+        }
+        result
     }
 }
 
 type Handler = usize;
+/// `SIG_ERR`.
+const SIG_ERR: Handler = usize::MAX;
 type SignalCall = unsafe extern "C" fn(c_int, Handler) -> Handler;
 
 /// signal(2).
@@ -99,9 +123,12 @@ pub unsafe extern "C" fn signal(signal: c_int, handler: Handler) -> Handler {
     if is_ours(signal) {
         return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
     }
+    if shield::covers(signal) && handler == shield::DEFAULT {
+        return shield::set_default(signal).map_or(SIG_ERR, |before| before.handler);
+    }
     let Some(call) = next!(c"signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
     // SAFETY: the caller's promise.
-    unsafe { call(signal, handler) }
+    shield::shown(unsafe { call(signal, handler) })
 }
 
 /// sysv_signal(3).
@@ -113,9 +140,12 @@ pub unsafe extern "C" fn sysv_signal(signal: c_int, handler: Handler) -> Handler
     if is_ours(signal) {
         return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
     }
+    if shield::covers(signal) && handler == shield::DEFAULT {
+        return shield::set_default(signal).map_or(SIG_ERR, |before| before.handler);
+    }
     let Some(call) = next!(c"sysv_signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
     // SAFETY: the caller's promise.
-    unsafe { call(signal, handler) }
+    shield::shown(unsafe { call(signal, handler) })
 }
 
 /// sigset(3).
@@ -129,7 +159,28 @@ pub unsafe extern "C" fn sigset(signal: c_int, handler: Handler) -> Handler {
     }
     let Some(call) = next!(c"sigset" as SignalCall) else { return libc::fail(ENOSYS) as usize };
     // SAFETY: the caller's promise.
-    unsafe { call(signal, handler) }
+    let before = unsafe { call(signal, handler) };
+    // It may have set the default action, beside letting the signal in.
+    if shield::covers(signal) {
+        shield::renew(signal);
+    }
+    shield::shown(before)
+}
+
+/// siginterrupt(3): it gives the action that is there another flag.
+///
+/// # Safety
+/// As for the C function.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn siginterrupt(signal: c_int, interrupts: c_int) -> c_int {
+    type Call = unsafe extern "C" fn(c_int, c_int) -> c_int;
+    let Some(call) = next!(c"siginterrupt" as Call) else { return libc::fail(ENOSYS) };
+    // SAFETY: the caller's promise.
+    let result = unsafe { call(signal, interrupts) };
+    if shield::covers(signal) {
+        shield::renew(signal);
+    }
+    result
 }
 
 /// `stack_t`.

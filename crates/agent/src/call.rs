@@ -112,8 +112,12 @@ pub fn prctl_get(option: u32) -> i64 {
 
 /// Error numbers used here (include/uapi/asm-generic/errno-base.h).
 pub mod nr_errno {
+    /// No such process.
+    pub const ESRCH: i32 = 3;
     /// Interrupted system call.
     pub const EINTR: i32 = 4;
+    /// Try again.
+    pub const EAGAIN: i32 = 11;
     /// Invalid argument.
     pub const EINVAL: i32 = 22;
 }

@@ -17,7 +17,8 @@ use linux_raw_sys::general as nr;
 
 use crate::call::{self, nr_errno};
 use crate::procfs;
-use crate::state::{TIMEOUT_SLOTS, TIMEOUTS};
+use crate::shield;
+use crate::state::{CONFIG, TIMEOUT_SLOTS, TIMEOUTS};
 
 /// `TIMER_ABSTIME`.
 const TIMER_ABSTIME: u64 = 1;
@@ -86,13 +87,13 @@ pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> 
     let (number, elapsed) = if call.valid == 1 && call.pc == context.rip && call.sp == context.rsp {
         let number = match call.number {
             // It was stopped, or held by a debugger, since it made the call: the registers hold the arguments, but not the number any more.
-            nr::__NR_restart_syscall => number_from_code(context.rip)?,
+            nr::__NR_restart_syscall => number_from_code(context)?,
             number => number,
         };
         (number, elapsed_ns(call, tid))
     } else {
         // The thread entered the call between the look and the signal: the number is in the code before.
-        (number_from_code(context.rip)?, 0)
+        (number_from_code(context)?, 0)
     };
     // The kernel leaves an interrupted close closed: to call again would be wrong. A connection being made is waited for by calling again: only
     // one that does not block would be told EALREADY, and that is never interrupted (inet_stream_connect, net/ipv4/af_inet.c).
@@ -120,31 +121,94 @@ pub unsafe fn leave_as_found(frame: *mut UContext) {
 }
 
 /// Bytes of code before a system call in which its number is looked for.
-const CODE_BEFORE: usize = 32;
+const CODE_BEFORE: usize = 40;
+/// The same, before the call of a function.
+const CODE_BEFORE_CALL: usize = 64;
+/// Words on the stack among which the return addresses of such functions are looked for.
+const STACK_WORDS: usize = 48;
+/// How many such functions may be around a system call.
+const CALLERS: usize = 3;
 
-/// The number that the nearest `mov eax, NUMBER` before a system call loads, if it is one of a call that can end with `EINTR` for any signal. Compilers put
-/// other moves between the two, so any place shortly before is looked at, and only such numbers are believed.
-fn number_from_code(rip: u64) -> Option<u32> {
+/// The number of the system call that has just returned, if it is one that can end with `EINTR` for any signal.
+///
+/// The nearest `mov eax, NUMBER` before it loads the number; compilers put other moves between the two, so any place shortly before is looked
+/// at. A function that makes any call (`syscall`; what makes those that a thread can be cancelled in) takes it from what its caller gave it.
+fn number_from_code(context: &SigContext) -> Option<u32> {
     let mut code = [0u8; CODE_BEFORE];
-    let first = rip.wrapping_sub(CODE_BEFORE as u64);
+    let first = context.rip.wrapping_sub(CODE_BEFORE as u64);
     // A system call has just returned to `rip`, so the code before it is there; what lies before the start of its page need not be.
-    let skip = if first / PAGE_SIZE as u64 == (rip - 2) / PAGE_SIZE as u64 {
-        0
-    } else {
-        CODE_BEFORE - (rip % PAGE_SIZE as u64) as usize
-    };
-    let skip = skip.min(CODE_BEFORE);
-    // SAFETY: from the start of the page that holds the system call instruction, or from 32 bytes before its end, the code is mapped.
+    let page = (context.rip - 2) & !(PAGE_SIZE as u64 - 1);
+    let skip = usize::try_from(page.saturating_sub(first)).unwrap_or(0).min(CODE_BEFORE - 2);
+    // SAFETY: from the start of the page that holds the system call instruction the code is mapped.
     unsafe {
         core::ptr::copy_nonoverlapping((first + skip as u64) as *const u8, code.as_mut_ptr().add(skip), CODE_BEFORE - skip);
     }
     if code.get(CODE_BEFORE - 2..)? != SYSCALL_INSTRUCTION {
         return None;
     }
-    code.windows(5).rev().find_map(|window| match window {
-        [0xb8, a, b, c, d] => Some(u32::from_le_bytes([*a, *b, *c, *d])).filter(|number| ends_for_any_signal(*number)),
-        _ => None,
+    let (number, at) = match last_load(&code, 0xb8) {
+        Some((number, at)) => (Some(number), at),
+        None => (None, 0),
+    };
+    // `mov rax, REGISTER` or `mov rax, [rsp or rbp + …]` after that.
+    let is_given = code.get(at..)?.windows(3).any(|window| match *window {
+        [0x48 | 0x4c, 0x89, operands] => operands & 0o307 == 0o300,
+        [0x48, 0x8b, operands] => matches!(operands, 0x44 | 0x45 | 0x84 | 0x85),
+        _ => false,
+    });
+    let number = if is_given { number_from_callers(context.rsp) } else { number };
+    number.filter(|number| ends_for_any_signal(*number))
+}
+
+/// The number that a function which makes any call was given: its seventh argument, which is pushed, or its first. Only numbers that are looked for
+/// are believed.
+fn number_from_callers(sp: u64) -> Option<u32> {
+    let mut stack = [0u64; STACK_WORDS];
+    let words = copy_from(sp, &mut stack) / size_of::<u64>();
+    let stack = stack.get(..words)?;
+    let calls = stack.iter().zip(1..).filter_map(|(&word, next)| {
+        let mut words = [0u64; CODE_BEFORE_CALL / size_of::<u64>()];
+        if copy_from(word.wrapping_sub(CODE_BEFORE_CALL as u64), &mut words) < CODE_BEFORE_CALL {
+            return None;
+        }
+        let mut code = [0u8; CODE_BEFORE_CALL];
+        for (to, from) in code.iter_mut().zip(words.iter().flat_map(|word| word.to_le_bytes())) {
+            *to = from;
+        }
+        // A call of a function: of an address, of one that lies at an address, or in a register.
+        matches!(code, [.., 0xe8, _, _, _, _] | [.., 0xff, 0x15, _, _, _, _] | [.., 0xff, 0xd0..=0xd7])
+            .then(|| (code, stack.get(next).copied().unwrap_or(0)))
+    });
+    calls.take(CALLERS).find_map(|(code, above)| {
+        let pushes = |window: &[u8]| match *window {
+            [0x6a, number, ..] => u64::from(number) == above,
+            [0x68, a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])) == above,
+            _ => false,
+        };
+        let pushed = code.windows(5).any(pushes).then_some(above as u32);
+        // After another call before it, the register holds something else.
+        let first = || {
+            let (number, at) = last_load(&code, 0xbf)?;
+            let calls_between = code.get(at..code.len() - 5)?.contains(&0xe8);
+            (!calls_between).then_some(number)
+        };
+        pushed.filter(|number| ends_for_any_signal(*number)).or_else(|| first().filter(|number| ends_for_any_signal(*number)))
     })
+}
+
+/// The number that the last `mov REGISTER, NUMBER` in some code loads (each register has its own instruction), and where the code goes on.
+fn last_load(code: &[u8], instruction: u8) -> Option<(u32, usize)> {
+    let at = code.windows(5).rposition(|window| window.first() == Some(&instruction))?;
+    let number = code.get(at + 1..at + 5)?.try_into().ok()?;
+    Some((u32::from_le_bytes(number), at + 5))
+}
+
+/// Copies memory of this process that may not be there; gives how many bytes were.
+fn copy_from(address: u64, to: &mut [u64]) -> usize {
+    let len = size_of_val(to) as u64;
+    let (local, remote) = ([to.as_mut_ptr() as u64, len], [address, len]);
+    // SAFETY: two arrays of one `iovec`; the local one is writable for its length, the other is only read.
+    unsafe { syscall!(nr::__NR_process_vm_readv, call::getpid(), local.as_ptr(), 1, remote.as_ptr(), 1, 0) }.unwrap_or(0) as usize
 }
 
 /// Whether a call may end with `EINTR` when a handler runs, whatever `SA_RESTART` says (signal(7)).
@@ -246,7 +310,8 @@ pub unsafe fn undo_if_signalled(frame: *mut UContext, saved: Option<Saved>) {
     let mut pending = 0u64;
     // SAFETY: `pending` is a signal set of 8 bytes.
     let _ = unsafe { syscall!(nr::__NR_rt_sigpending, &raw mut pending, 8) };
-    let mut deliverable = pending & !frame.sigmask;
+    // Another of ours makes the call again too.
+    let mut deliverable = pending & !frame.sigmask & !(1 << (CONFIG.get().signal - 1));
     while deliverable != 0 {
         let bit = deliverable.trailing_zeros();
         deliverable &= deliverable - 1;
@@ -256,6 +321,8 @@ pub unsafe fn undo_if_signalled(frame: *mut UContext, saved: Option<Saved>) {
         let handled = match action[0] {
             0 => IGNORED_BY_DEFAULT & 1 << bit == 0,
             1 => false,
+            // It is dropped, or ends the process.
+            handler if shield::is_shield(handler) => false,
             _ => true,
         };
         if handled {

@@ -16,10 +16,12 @@ mod observe;
 mod pages;
 mod procfs;
 mod rendezvous;
+mod shield;
 mod snapshot;
 mod stack;
 mod state;
 mod timers;
 
 pub use handler::on_checkpoint_signal;
+pub use shield::{is_shield, on_shielded_signal};
 pub use state::{CONFIG, Config, OWNER, leave};

@@ -21,11 +21,21 @@ const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
 /// A connection.
 pub struct Connection(pub Fd);
 
+/// Whether the job has a coordinator right now.
+pub fn is_anybody_there() -> bool {
+    // One that is too busy to be connected to is there.
+    matches!(connect_with(nr::O_NONBLOCK), Ok(_) | Err(Errno(nr_errno::EAGAIN)))
+}
+
 /// Connects to the job's coordinator. A coordinator that does not run as the same user, nor as root, is not ours.
 pub fn connect() -> Result<Connection, Errno> {
+    connect_with(0)
+}
+
+fn connect_with(flags: u32) -> Result<Connection, Errno> {
     let config = CONFIG.get();
     // SAFETY: no pointer is passed.
-    let fd = Fd(unsafe { syscall!(nr::__NR_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0) }? as i32);
+    let fd = Fd(unsafe { syscall!(nr::__NR_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0) }? as i32);
 
     // struct sockaddr_un: family, then for an abstract name a zero byte and the name.
     let name = Path::new()

@@ -12,6 +12,10 @@ pub struct Config {
     pub job_len: usize,
     /// The checkpoint signal.
     pub signal: i32,
+    /// The launcher's pid; a restarted job has a stand-in with that number.
+    pub launcher: i32,
+    /// The set of the signals that are shielded from.
+    pub shielded: u64,
     /// Distance of the rseq area from the thread pointer, and its size, as the C library tells them; size 0: none.
     pub rseq_offset: isize,
     /// See `rseq_offset`.
@@ -55,6 +59,8 @@ pub static CONFIG: ConfigCell = ConfigCell(core::cell::UnsafeCell::new(Config {
     job: [0; 32],
     job_len: 0,
     signal: 0,
+    launcher: 0,
+    shielded: 0,
     rseq_offset: 0,
     rseq_size: 0,
     kept: [0; KEPT_SIZE],
@@ -66,7 +72,7 @@ pub const IDLE: u32 = 0;
 /// A leader is at work.
 pub const BUSY: u32 = 1;
 
-/// State that holds only during a checkpoint. A restart fills it with zeroes, which means: idle.
+/// State that holds only during a checkpoint, or until a restart. That fills it with zeroes, which means: idle.
 #[repr(C)]
 pub struct Transient {
     /// [`IDLE`] or [`BUSY`].
@@ -77,6 +83,8 @@ pub struct Transient {
     pub changed: AtomicU32,
     /// How many parked threads may be using the shared memory object.
     pub users: AtomicU32,
+    /// The set of the shielded signals that were dropped.
+    pub dropped: AtomicU64,
     /// The shared memory object.
     pub control: AtomicPtr<Control>,
 }
@@ -87,6 +95,7 @@ pub static TRANSIENT: Transient = Transient {
     leaving: AtomicU32::new(0),
     changed: AtomicU32::new(0),
     users: AtomicU32::new(0),
+    dropped: AtomicU64::new(0),
     control: AtomicPtr::new(core::ptr::null_mut()),
 };
 

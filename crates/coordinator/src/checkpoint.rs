@@ -208,6 +208,10 @@ impl Checkpointer {
         }
         // A process that dumped as it stood has captured them only now.
         survey.add_pending(&frozen)?;
+        // In a namespace of its own the job does not see who is outside.
+        if self.anchor.reaper.0 == survey.state.info.launcher.0 {
+            survey.forget_outside_senders(&self.anchor);
+        }
         for (space, pieces) in std::mem::take(&mut survey.contents) {
             dump::append_pieces(&writer, self.codec, space, pieces)?;
         }

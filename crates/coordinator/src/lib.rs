@@ -26,5 +26,6 @@ mod timers;
 mod tree;
 
 pub use checkpoint::{CheckpointError, Taken};
+pub use rendezvous::Listener;
 pub use report::Reporter;
 pub use run::{Launch, LaunchError, Restarted, coordinate_restarted, find_agent, launch, pid_namespace};

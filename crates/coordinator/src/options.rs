@@ -153,6 +153,12 @@ impl Reactions {
         Self::new(&all)
     }
 
+    /// The signals that processes of the job are shielded from: what is acted on here, if it would end a process that does not catch it.
+    pub fn shielded(&self) -> impl Iterator<Item = Signal> + '_ {
+        let harmless = [Signal::CONT, Signal::WINCH];
+        self.iter().filter(move |on| on.action != Action::Forward && !harmless.contains(&on.signal)).map(|on| on.signal)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = On> + '_ {
         self.0.iter().copied()

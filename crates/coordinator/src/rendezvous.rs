@@ -14,6 +14,7 @@ use rustix::net::{
 };
 
 /// The abstract socket of a job.
+#[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
 }

@@ -1,8 +1,9 @@
 //! The coordinator's life: it waits for the job, the clock, signals and requests, and does one thing at a time.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -17,12 +18,13 @@ use ckpt_objects::directory::DirectoryIdentity;
 use ckpt_objects::job::{JobInfo, Settings};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{FilePath, HostPid, NsPid};
-use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SIGNAL};
+use ckpt_sys::program::found_heeds_preload;
+use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, Forward};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_child_subreaper};
+use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
 
 use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
 use crate::control::{self, Client, Reply, Request, Server};
@@ -107,8 +109,8 @@ pub struct Restarted {
     pub info: JobInfo,
     /// The stand-in for the launcher in the job's pid namespace: what descends from it is the job.
     pub reaper: HostPid,
-    /// The inode number of the job's pid namespace.
-    pub pid_namespace: u64,
+    /// Where the job's agents find their coordinator.
+    pub listener: Listener,
     /// The stand-in's pipe, of numbers in four bytes: a wait status when the job's first process has ended, a negative number for
     /// a signal that the job sent to its launcher. It ends when no process is left.
     pub report: OwnedFd,
@@ -175,7 +177,8 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let mut command = Command::new(&program);
     command.args(&launch.command[1..]).env(ENV_JOB, &id).env(ENV_DIR, &dir).env(ENV_AGENT, &agent);
     command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(&agent));
-    start_with_mask(&mut command, signals.before);
+    command.env(ENV_SHIELD, shield(&signals.reactions));
+    start_with_mask(&mut command, signals.before, &shielded(&program, &signals.reactions));
     crate::ipc::note_before();
     let child = command.spawn().map_err(|source| LaunchError::Command { command: program.clone(), source })?;
     let first = Pid::from_child(&child);
@@ -206,12 +209,11 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
 /// Stays with a restarted job to its end. Gives the exit code.
 pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<u8, LaunchError> {
     let agent = find_agent().ok_or(LaunchError::Agent)?;
-    let listener = Listener::bind(&restarted.info.id, restarted.pid_namespace).map_err(system("open a socket"))?;
     let signals = Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?;
     let watch = Watch::Report(restarted.report);
     let terminal = Terminal { own: restarted.terminal, shared: restarted.shares_session, is_new: true };
     let mut coordinator =
-        Coordinator::new(restarted.info, restarted.reaper, listener, agent, watch, signals, terminal, reporter)?;
+        Coordinator::new(restarted.info, restarted.reaper, restarted.listener, agent, watch, signals, terminal, reporter)?;
     if let Some(checkpointer) = Arc::get_mut(&mut coordinator.checkpointer) {
         checkpointer.makers = restarted.makers;
     }
@@ -232,6 +234,20 @@ fn preload(agent: &Path) -> OsString {
         list.push(others);
     }
     list
+}
+
+/// What the job's shield is told: see [`ENV_SHIELD`].
+fn shield(reactions: &Reactions) -> String {
+    let signals: Vec<String> = reactions.shielded().map(|signal| signal.as_raw().to_string()).collect();
+    format!("{}:{}", own_pid(), signals.join(","))
+}
+
+/// The signals that the command's agent shields it from; none, if it will have no agent.
+fn shielded(program: &Path, reactions: &Reactions) -> Vec<NixSignal> {
+    let name = CString::new(program.as_os_str().as_bytes()).unwrap_or_default();
+    let list = std::env::var_os("PATH").unwrap_or_default();
+    let known = reactions.shielded().filter_map(|signal| NixSignal::try_from(signal.as_raw()).ok());
+    if found_heeds_preload(&name, list.as_bytes()) { known.collect() } else { Vec::new() }
 }
 
 /// The signals that the coordinator listens to: blocked, and read from a descriptor.
@@ -520,16 +536,13 @@ impl Coordinator {
                     let _ = kill_process(*first, signal);
                 }
             }
+            // By the stand-in: the job must see who it is from.
             Watch::Report(_) => {
-                let members = self.checkpointer.anchor.scan();
-                let Some(first) = members.iter().find(|member| member.status.ns_pid() == self.info.first) else { return };
-                let Some(pid) = Pid::from_raw(first.pid.0) else { return };
-                let by_terminal = matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH);
-                let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(first.pid.0)));
-                // A group that was made outside of this pid namespace has no number here.
-                match group.ok().and_then(|group| Pid::from_raw(group.as_raw())) {
-                    Some(group) if by_terminal => drop(kill_process_group(group, signal)),
-                    _ => drop(kill_process(pid, signal)),
+                let group = matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH);
+                let number = u8::try_from(signal.as_raw()).unwrap_or(0);
+                if self.first_status.is_none() {
+                    let what = Forward { signal: number, pid: self.info.first.0, group };
+                    let _ = ckpt_sys::process::queue(self.checkpointer.anchor.reaper.0, self.info.signal, what.to_value());
                 }
             }
         }

@@ -27,8 +27,20 @@ pub fn survive_file_size_limit() -> nix::Result<()> {
 }
 
 /// Has a command begin with this signal mask, and not with the signals blocked that the coordinator reads from a descriptor.
-pub fn start_with_mask(command: &mut Command, mask: SigSet) {
-    let set = move || pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None).map_err(io::Error::from);
-    // SAFETY: between fork and exec only one system call is made, which is allowed there (signal-safety(7)).
+///
+/// Unless some of `shielded` are blocked in it: with those blocked too, so that none comes before the command's agent is there, which lets them in.
+pub fn start_with_mask(command: &mut Command, mut mask: SigSet, shielded: &[Signal]) {
+    let hold = !shielded.is_empty() && !shielded.iter().any(|signal| mask.contains(*signal));
+    if hold {
+        shielded.iter().for_each(|signal| mask.add(*signal));
+    }
+    let set = move || {
+        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+        if hold {
+            ckpt_sys::process::block(ckpt_wire::HELD_MARK).map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only system calls are made, which is allowed there (signal-safety(7)).
     unsafe { command.pre_exec(set) };
 }

@@ -40,7 +40,7 @@ use crate::hand_over::SeenThread;
 use crate::ipc::Ipc;
 use crate::separate;
 use crate::standard;
-use crate::tree::Member;
+use crate::tree::{Anchor, Member};
 
 const PROT_READ: u32 = 1;
 /// Magic number of tmpfs (statfs(2)).
@@ -88,6 +88,22 @@ impl Survey {
             crate::timers::complete(process, &mut live.posix_timers)?;
         }
         Ok(())
+    }
+}
+
+impl Survey {
+    /// Makes the senders of pending signals that are not of the job what they will be after a restart: somebody outside of its pid namespace.
+    /// Whoever is there then may have their numbers.
+    pub fn forget_outside_senders(&mut self, anchor: &Anchor) {
+        let is_outside = |pid: i32| anchor.is_outside(HostPid(pid));
+        for live in self.state.processes.iter_mut().filter_map(live_mut) {
+            let own = live.threads.iter_mut().flat_map(|thread| &mut thread.pending);
+            for info in live.signals.pending.iter_mut().chain(own) {
+                if info.sender().is_some_and(is_outside) {
+                    info.forget_sender();
+                }
+            }
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 
 use ckpt_objects::HostPid;
 use ckpt_objects::process::{Status, children, status_if_there};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 /// Where a job hangs in the tree of processes.
 pub struct Anchor {
@@ -49,6 +51,20 @@ impl Anchor {
     /// Whether a process is a twin.
     pub fn is_twin(&self, pid: HostPid) -> bool {
         self.twins.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&pid)
+    }
+
+    /// Whether a process is neither below the reaper nor itself that; false for one that has ended.
+    pub fn is_outside(&self, pid: HostPid) -> bool {
+        let mut at = pid;
+        while at != self.reaper {
+            match status_if_there(at).map(|status| status.parent()) {
+                Some(HostPid(0)) => return true,
+                Some(parent) => at = parent,
+                // Another user's that /proc does not show (`hidepid`), or one that has ended.
+                None => return Pid::from_raw(at.0).is_some_and(|pid| test_kill_process(pid) == Err(Errno::PERM)),
+            }
+        }
+        false
     }
 
     /// Every process of the job, parents before their children. Those that have ended and only wait for the reaper are left out.

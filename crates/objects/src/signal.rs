@@ -30,6 +30,8 @@ pub struct Siginfo(pub Vec<u8>);
 
 /// `si_code` of a timer's signal (`SI_TIMER`).
 const SI_TIMER: i32 = -2;
+/// `si_code` of a signal that kill(2) sent.
+const SI_USER: i32 = 0;
 
 impl Siginfo {
     /// That of a signal of which nothing is known but its number: the kernel gives as much where its queue was full (`SI_USER`, of nobody).
@@ -53,6 +55,20 @@ impl Siginfo {
         (self.word(2) == SI_TIMER).then(|| self.word(4))
     }
 
+    /// The process that sent it by kill(2), if that is of the same pid namespace.
+    #[must_use]
+    pub fn sender(&self) -> Option<i32> {
+        // Where a timer's has its id, this has si_pid.
+        (self.word(2) == SI_USER).then(|| self.word(4)).filter(|&pid| pid != 0)
+    }
+
+    /// Makes it one from another pid namespace.
+    pub fn forget_sender(&mut self) {
+        if let Some(pid) = self.0.get_mut(16..20) {
+            pid.fill(0);
+        }
+    }
+
     fn word(&self, i: usize) -> i32 {
         self.0.chunks_exact(4).nth(i).map_or(0, |word| i32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
     }
@@ -65,7 +81,11 @@ mod tests {
     #[test]
     fn the_fields_of_a_signal_are_found() {
         let mut info = Siginfo::of_nobody(34);
-        assert_eq!((info.signal(), info.timer()), (34, None));
+        assert_eq!((info.signal(), info.timer(), info.sender()), (34, None, None));
+        info.0[16..20].copy_from_slice(&4711i32.to_ne_bytes());
+        assert_eq!(info.sender(), Some(4711));
+        info.forget_sender();
+        assert_eq!(info, Siginfo::of_nobody(34));
         info.0[8..12].copy_from_slice(&SI_TIMER.to_ne_bytes());
         info.0[16..20].copy_from_slice(&7i32.to_ne_bytes());
         assert_eq!(info.timer(), Some(7));

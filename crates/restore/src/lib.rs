@@ -44,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ckpt_coordinator::Listener;
 use ckpt_image::ImageReader;
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::process::{Life, Status, children, status_if_there};
@@ -80,8 +81,8 @@ pub struct RestoredJob {
     pub init: HostPid,
     /// The process that has the launcher's pid: what descends from it is the job.
     pub stand_in: HostPid,
-    /// The inode number of the pid namespace.
-    pub pid_namespace: u64,
+    /// Where the job's agents find their coordinator: it must be there before the job is.
+    pub listener: Listener,
     /// A pipe of numbers in four bytes: a wait status when the first process has ended, a negative number for a signal that the job
     /// sent to its launcher. It ends when no process is left.
     pub ends: OwnedFd,
@@ -167,8 +168,11 @@ pub fn restore(
     let init = HostPid(init);
     let mut watcher = Watcher { job, tree: &tree, control, init, reports, notes, tell, makers: Vec::new(), seen };
     let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths)));
-    let identity = outcome.and_then(|()| watcher.identify());
-    let (stand_in, pid_namespace) = match identity {
+    let identity = outcome.and_then(|()| watcher.identify()).and_then(|(stand_in, namespace)| {
+        let listener = Listener::bind(&job.info.id, namespace).map_err(RestoreError::call("open a socket"))?;
+        Ok((stand_in, listener))
+    });
+    let (stand_in, listener) = match identity {
         Ok(identity) => identity,
         Err(error) => {
             watcher.end_all();
@@ -187,7 +191,7 @@ pub fn restore(
     Ok(RestoredJob {
         init,
         stand_in,
-        pid_namespace,
+        listener,
         ends,
         processes: living,
         threads,

@@ -1,7 +1,7 @@
 //! The processes of a restarted job's namespace that are not the job's: init, and the stand-in for the launcher.
 //!
 //! The stand-in has the launcher's pid, is the parent of the job's first process, adopts its orphans, and reports how the first
-//! one ended, and what signals the job sent to its launcher. Both outlive the restart, if that is killed: the job goes on, and its
+//! one ended, and what signals the job sent to its launcher. What the coordinator passes on to the job, it sends. Both outlive the restart, if that is killed: the job goes on, and its
 //! children are reaped.
 
 use std::collections::BTreeSet;
@@ -13,6 +13,7 @@ use ckpt_objects::process::{Life, ProcessState, Status, threads};
 use ckpt_objects::shared_memory::{self, SharedMemoryKind};
 use ckpt_objects::{HostPid, JobState};
 use ckpt_sys::syscall;
+use ckpt_wire::Forward;
 use linux_raw_sys::general as nr;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
@@ -46,13 +47,11 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
                     tell(restart, status.as_raw());
                 }
             }
-            Ok(None) => {
-                if let Some(signal) = wait_for_signal()
-                    && node.role == Role::StandIn
-                {
-                    tell(restart, -signal);
-                }
-            }
+            Ok(None) => match wait_for_signal(restart.job.info.signal) {
+                Some(Came::FromJob(signal)) if node.role == Role::StandIn => tell(restart, -signal),
+                Some(Came::ToForward(what)) => forward(what),
+                _ => (),
+            },
             // SAFETY: nobody is left: this process ends, without running what the restart registered for its own end.
             Err(_) => unsafe { libc::_exit(0) },
         }
@@ -133,8 +132,25 @@ fn tell(restart: &Restart<'_>, number: i32) {
     let _ = rustix::io::write(ends, &number.to_le_bytes());
 }
 
-/// Waits for any signal; all are blocked, so that none ends this process. Gives one that the job sent to its launcher.
-fn wait_for_signal() -> Option<i32> {
+/// Sends a signal that the coordinator passes on, as the launcher would have.
+fn forward(Forward { signal, pid, group }: Forward) {
+    // A group that was made outside of this pid namespace has no number here.
+    // SAFETY: takes a number only.
+    let whom = if group { -unsafe { libc::getpgid(pid) }.max(0) } else { 0 };
+    // SAFETY: takes numbers only; one that has ended takes no signal any more.
+    unsafe { libc::kill(if whom == 0 { pid } else { whom }, signal.into()) };
+}
+
+/// A signal that came to this process.
+enum Came {
+    /// The job sent it to its launcher.
+    FromJob(i32),
+    /// The coordinator asks to send one.
+    ToForward(Forward),
+}
+
+/// Waits for any signal; all are blocked, so that none ends this process.
+fn wait_for_signal(checkpoint_signal: i32) -> Option<Came> {
     let all = u64::MAX;
     // SAFETY: a siginfo of zeroes is one; the call fills it in, and lives no longer than the set.
     let (signal, info) = unsafe {
@@ -142,7 +158,12 @@ fn wait_for_signal() -> Option<i32> {
         (syscall!(nr::__NR_rt_sigtimedwait, &raw const all, &raw mut info, 0, size_of::<u64>()), info)
     };
     let signal = i32::try_from(signal.ok()?).ok().filter(|&signal| signal != libc::SIGCHLD)?;
-    // SAFETY: a signal with such a code was sent by a process, and tells which; one outside the namespace has no number here. What
-    // comes from outside comes to the coordinator too, if it is meant for it.
-    (info.si_code <= 0 && unsafe { info.si_pid() } > 0).then_some(signal)
+    // SAFETY: a signal with such a code was sent by a process, and tells which; one outside the namespace has no number here.
+    let from_outside = info.si_code <= 0 && unsafe { info.si_pid() } == 0;
+    if signal == checkpoint_signal && info.si_code == libc::SI_QUEUE && from_outside {
+        // SAFETY: it has a value.
+        return Some(Came::ToForward(Forward::from_value(unsafe { info.si_value() }.sival_ptr as u64)));
+    }
+    // What else comes from outside comes to the coordinator too, if it is meant for it.
+    (info.si_code <= 0 && !from_outside).then_some(Came::FromJob(signal))
 }

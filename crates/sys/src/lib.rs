@@ -11,6 +11,7 @@ pub mod mqueue;
 pub mod pagemap;
 pub mod probe;
 pub mod process;
+pub mod program;
 pub mod raw;
 pub mod sigframe;
 pub mod socket;

@@ -40,6 +40,24 @@ pub fn tgkill(process: i32, thread: i32, signal: i32) -> Result<(), Errno> {
     unsafe { syscall!(nr::__NR_tgkill, process, thread, signal) }.map(|_| ())
 }
 
+/// sigprocmask(2): blocks a set of signals in this thread.
+pub fn block(set: u64) -> Result<(), Errno> {
+    // SAFETY: the set has the size that is passed, and lives over the call.
+    unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_BLOCK, &raw const set, 0, size_of::<u64>()) }.map(|_| ())
+}
+
+/// sigqueue(3): sends a signal with a value to a process.
+pub fn queue(process: i32, signal: i32, value: u64) -> Result<(), Errno> {
+    const SI_QUEUE: i32 = -1;
+    // SAFETY: both take no argument and cannot fail.
+    let (pid, uid) = unsafe { (syscall!(nr::__NR_getpid).unwrap_or(0), syscall!(nr::__NR_getuid).unwrap_or(0)) };
+    // A siginfo: signal, error; code, padding; pid, uid; value.
+    let mut info = [0u64; 16];
+    info[..4].copy_from_slice(&[signal as u64, u64::from(SI_QUEUE as u32), uid << 32 | pid, value]);
+    // SAFETY: `info` has the 128 bytes of a siginfo, and is only read.
+    unsafe { syscall!(nr::__NR_rt_sigqueueinfo, process, signal, info.as_ptr()) }.map(|_| ())
+}
+
 /// unshare(2) with `CLONE_NEWTIME` (Linux 5.6): children of the caller are born in a new time namespace; the caller stays in its own.
 pub fn unshare_time() -> Result<(), Errno> {
     const CLONE_NEWTIME: u32 = 0x80;

@@ -43,6 +43,16 @@ pub const ENV_DIR: &str = "CKPT_DIR";
 pub const ENV_SIGNAL: &str = "CKPT_SIGNAL";
 /// Environment variable that holds the path of the agent's library.
 pub const ENV_AGENT: &str = "CKPT_AGENT";
+/// Environment variable that says which signals processes of the job are shielded from: the launcher's pid, and numbers of signals,
+/// as in `4711:10,12,15`.
+pub const ENV_SHIELD: &str = "CKPT_SHIELD";
+
+/// A program that is started with the first of these two signals blocked (63, 64) and the second not is told by that that the shielded ones are
+/// blocked by the agent before it, and not by the program that made it. Not by signals 32 and 33, which no program can block: glibc leaves
+/// them out of what a spawned program is given too.
+pub const HELD_MARKS: u64 = 0b11 << 62;
+/// See [`HELD_MARKS`].
+pub const HELD_MARK: u64 = 0b01 << 62;
 
 /// The checkpoint signal: `SIGRTMAX - 2`. Real-time signals near the top are the least used of all.
 pub const DEFAULT_SIGNAL: i32 = 62;
@@ -51,6 +61,32 @@ pub const DEFAULT_SIGNAL: i32 = 62;
 /// Two restarts of one image live in different pid namespaces, so their coordinators have different names, while the
 /// environment that the job keeps from before stays right.
 pub const SOCKET_PREFIX: &str = "ckpt/";
+
+/// Coordinator to the launcher's stand-in in a restarted job, by the value of a checkpoint signal (sigqueue(3)): to send a signal, as the
+/// launcher did before the restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The signal.
+    pub signal: u8,
+    /// To whom, as the job sees it.
+    pub pid: i32,
+    /// To its whole process group.
+    pub group: bool,
+}
+
+impl Forward {
+    /// As a signal carries it.
+    #[must_use]
+    pub fn to_value(self) -> u64 {
+        u64::from(self.pid.cast_unsigned()) << 32 | u64::from(self.group) << 8 | u64::from(self.signal)
+    }
+
+    /// As a signal carried it.
+    #[must_use]
+    pub fn from_value(value: u64) -> Self {
+        Self { signal: value as u8, pid: (value >> 32) as i32, group: value >> 8 & 1 != 0 }
+    }
+}
 
 /// Agent to coordinator: the first message on a connection.
 #[derive(Pod, Zeroable, Clone, Copy, Debug, Default)]

@@ -110,10 +110,10 @@ fn run(arguments: &Arguments, reporter: Reporter) -> u8 {
         Err(error) => return refuse(&error, reporter),
     };
     announce(&job, &restored, reporter);
-    let RestoredJob { stand_in, pid_namespace, ends, shares_session, makers, mut info, .. } = restored;
+    let RestoredJob { stand_in, listener, ends, shares_session, makers, mut info, .. } = restored;
     info.settings = settings(&info.settings, arguments);
     find_directory(&mut info.settings, selected.image.path(), reporter);
-    let restarted = Restarted { info, reaper: stand_in, pid_namespace, report: ends, terminal, shares_session, makers };
+    let restarted = Restarted { info, reaper: stand_in, listener, report: ends, terminal, shares_session, makers };
     match coordinate_restarted(restarted, reporter) {
         Ok(code) => code,
         Err(error) => {

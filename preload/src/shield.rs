@@ -1,0 +1,92 @@
+//! Where a shielded signal would have its default action, the agent's shield is installed (`ckpt_agent`'s `shield`). The program does not see it: one that
+//! asks is told `SIG_DFL`, and one that sets that gets the shield again. Its own handlers, and `SIG_IGN`, are really set.
+
+use core::ffi::c_int;
+
+use ckpt_agent::{CONFIG, is_shield, on_shielded_signal};
+use ckpt_sys::syscall;
+use linux_raw_sys::general as nr;
+
+use crate::environment::Action;
+use crate::libc;
+use crate::signals::{SigAction, SigSet};
+
+/// `SIG_DFL`.
+pub const DEFAULT: usize = 0;
+const IGNORE: u64 = 1;
+
+/// The kernel's `struct sigaction`: handler, flags, restorer, mask.
+type KernelAction = [u64; 4];
+
+/// What the shield is installed with.
+static SHIELD: Action = Action::new();
+
+/// Installs the shield for every shielded signal that has its default action.
+///
+/// # Safety
+/// The agent must be configured.
+pub unsafe fn install_all(flags: u64, restorer: u64) {
+    SHIELD.set(on_shielded_signal as *const () as u64, flags, restorer);
+    for signal in shielded() {
+        // Most have the default action, so that is not asked for first. A signal that comes meanwhile was to be ignored.
+        if let Some(before @ [IGNORE | 2.., ..]) = install(signal) {
+            // SAFETY: the action is what the kernel gave.
+            let _ = unsafe { syscall!(nr::__NR_rt_sigaction, signal, before.as_ptr(), 0, 8) };
+        }
+    }
+}
+
+/// Installs the shield where it already is, without an alternate stack: see [`crate::environment::leave_small_stacks`].
+pub fn leave_alternate_stack(flag: u64) {
+    SHIELD.clear_flag(flag);
+    shielded().for_each(renew);
+}
+
+/// Installs the shield again where it is, or where nothing is.
+pub fn renew(signal: c_int) {
+    let mut now: KernelAction = [0; 4];
+    // SAFETY: with no new action, the old one is written to `now`.
+    let asked = unsafe { syscall!(nr::__NR_rt_sigaction, signal, 0, now.as_mut_ptr(), 8) };
+    if asked.is_ok() && (now[0] == DEFAULT as u64 || is_shield(now[0])) {
+        install(signal);
+    }
+}
+
+/// Installs the shield; gives the action before.
+fn install(signal: c_int) -> Option<KernelAction> {
+    let mut before: KernelAction = [0; 4];
+    // SAFETY: the new action lives for ever; the handler has the signature that SA_SIGINFO asks for.
+    let set = unsafe { syscall!(nr::__NR_rt_sigaction, signal, &raw const SHIELD, before.as_mut_ptr(), 8) };
+    set.is_ok().then_some(before)
+}
+
+fn shielded() -> impl Iterator<Item = c_int> {
+    (1..=64).filter(|&signal| covers(signal))
+}
+
+/// Whether a signal is one of the shielded.
+pub fn covers(signal: c_int) -> bool {
+    (1..=64).contains(&signal) && CONFIG.get().shielded & 1 << (signal - 1) != 0
+}
+
+/// A handler as the program is to see it.
+pub fn shown(handler: usize) -> usize {
+    if is_shield(handler as u64) { DEFAULT } else { handler }
+}
+
+/// Sets the default action, which is the shield; gives the action before as the program is to see it, `None` with `errno` set.
+pub fn set_default(signal: c_int) -> Option<SigAction> {
+    match install(signal) {
+        Some([handler, flags, restorer, mask]) => {
+            let mut set = [0; 16];
+            set[0] = mask;
+            let before =
+                SigAction { handler: handler as usize, mask: SigSet(set), flags: flags as c_int, restorer: restorer as usize };
+            Some(before.shown())
+        }
+        None => {
+            libc::fail(libc::EINVAL);
+            None
+        }
+    }
+}

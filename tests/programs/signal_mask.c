@@ -1,0 +1,12 @@
+// Prints which signals it was started with blocked and ignored, the real-time ones left out.
+// @restored Process: the signals that a program is started with blocked and ignored
+#include "check.h"
+
+int main(void) {
+    FILE *status = fopen("/proc/self/status", "r");
+    CHECK(status != NULL);
+    char line[256];
+    while (fgets(line, sizeof line, status))
+        if (strncmp(line, "SigBlk", 6) == 0 || strncmp(line, "SigIgn", 6) == 0) printf("%.6s %08lx\n", line, strtoul(line + 7, NULL, 16) & 0x7fffffff);
+    return 0;
+}

@@ -1,0 +1,251 @@
+//! A batch system's signal that reaches every process of the job ends none of them, and nobody in the job can tell that it came; what the job's own
+//! processes send each other is what it always was.
+
+use std::time::Duration;
+
+use ckpt_tests::job::{IMAGES, await_image};
+use ckpt_tests::sandbox::BOUND;
+use ckpt_tests::{Identity, Job, Running, artifacts, program_survives, survives, tree};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+program_survives!(shielded_signals);
+
+/// Sends a signal to every process below the coordinator.
+fn signal_all(coordinator: &Running, signal: Signal) {
+    for pid in tree::family(coordinator.pid()).into_iter().filter(|&pid| pid != coordinator.pid()) {
+        // It may have ended meanwhile.
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+/// Signals every process again and again until the job ends. Gives its exit code.
+fn rain(coordinator: &mut Running, pause: Duration, signals: &[Signal]) -> i32 {
+    coordinator.until("the end of the job", BOUND, |running| {
+        signals.iter().for_each(|signal| signal_all(running, *signal));
+        std::thread::sleep(pause);
+        running.ended()
+    })
+}
+
+/// Signals that such a job's processes are shielded from, none of which ends it.
+fn acted_on(job: Job) -> Job {
+    ["USR1=checkpoint", "USR2=checkpoint", "TERM=checkpoint"].into_iter().fold(job, |job, on| job.option("--on").option(on))
+}
+
+/// A job is signalled as a whole at launch, is killed, and is signalled as a whole again after its restart; nobody can tell.
+fn is_shielded(job: Job, pause_ms: u64, signals: &[Signal]) {
+    for identity in [Identity::own(), Identity::User] {
+        let job = acted_on(job.clone());
+        let plain = job.run_plain(identity);
+        let sandbox = job.sandbox(identity);
+        let mut running = job.launch(&sandbox);
+        std::thread::sleep(Duration::from_millis(200));
+        for _ in 0..5 {
+            signals.iter().for_each(|signal| signal_all(&running, *signal));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // With signals on their way in the image.
+        running.signal(Signal::SIGUSR1);
+        signals.iter().for_each(|signal| signal_all(&running, *signal));
+        await_image(&sandbox, &mut running, None);
+        running.kill();
+        let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+        let code = rain(&mut running, Duration::from_millis(pause_ms), signals);
+        let output = job.output(&sandbox, code, 2);
+        job.compare(&plain, &output);
+        assert_eq!(output.restarts, 1, "{}", output.told());
+    }
+}
+
+#[test]
+fn calls_that_wait_do_so() {
+    // The one that the program neither handles nor waits for.
+    is_shielded(Job::program("blocking_calls", 200, &["processes"]), 300, &[Signal::SIGTERM]);
+}
+
+#[test]
+fn threads_that_wait_do_so() {
+    // Without further checkpoints: where a thread leaves its handler just when a signal has woken another, the kernel gives it to the first, and an
+    // `epoll_wait` of the other fails with EINTR though nobody has handled anything.
+    is_shielded(Job::program("blocking_calls", 200, &["threads"]).interval("600"), 300, &[Signal::SIGTERM]);
+}
+
+#[test]
+fn programs_are_started_by_the_hundred() {
+    let script = r#"
+storm() { for i in {1..100}; do /bin/true || echo "true died of $?"; (exit 3); [ $? = 3 ] || echo "subshell died"; done; }
+storm & storm &
+for i in {1..10}; do env -i /bin/sleep 0.02 || echo "sleep died of $?"; echo x | cat | tr x y; done
+wait
+/usr/bin/python3 - <<'EOF'
+import os, signal, subprocess
+for i in range(20):
+    for code in subprocess.call(["true"]), subprocess.call("true", shell=True, preexec_fn=lambda: None):
+        if code: print("subprocess", code)
+    pid = os.posix_spawn("/bin/true", ["true"], {}, setsigmask=[signal.SIGALRM] if i % 2 else [])
+    if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]): print("spawned", code)
+EOF
+for i in {1..10}; do sleep 0.1; done
+echo over"#;
+    is_shielded(Job::script("bash", script), 3, &[Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTERM]);
+}
+
+survives!(
+    what_the_job_sends_itself,
+    Job::script(
+        "bash",
+        r#"
+for i in 1 2 3; do
+  sleep 30 & kill -USR1 $!; wait $!; echo "child: $?"
+  sleep 30 & sleep 0.2; kill -TERM $!; wait $!; echo "sleeping child: $?"
+  bash -c 'kill -USR2 $$'; echo "itself: $?"
+  /usr/bin/env kill -TERM $(sleep 30 >&- & echo $!); echo "by a program that has ended: $?"
+  timeout 0.3 sleep 9; echo "timeout: $?"
+  (trap 'echo caught' USR1; /bin/kill -USR1 $BASHPID; trap - USR1; trap; /bin/kill -USR1 $BASHPID; echo not here); echo "trapped, then not: $?"
+  (trap '' TERM; bash -c 'kill -TERM $$; echo ignored'); echo "ignored: $?"
+  python3 -c 'import os, signal
+assert signal.getsignal(signal.SIGUSR1) == signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
+os.kill(os.getpid(), signal.SIGUSR1)
+signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+os.kill(os.getpid(), signal.SIGUSR1)'; echo "python: $?"
+  sleep 0.3
+done 2>/dev/null
+"#
+    )
+);
+
+#[test]
+fn a_program_with_a_handler_of_its_own_gets_the_signal() {
+    let shell = r#"trap 'echo got it; exit 0' USR1; echo ready >&2; while :; do sleep 0.1; done"#;
+    let python = r#"
+import signal, sys, time
+def got(number, frame): print("got it"); sys.exit()
+signal.signal(signal.SIGUSR1, got)
+print("ready", file=sys.stderr, flush=True)
+while True: time.sleep(0.1)
+"#;
+    for (interpreter, script) in [("bash", shell), ("python3", python)] {
+        let job = Job::script(interpreter, script);
+        let sandbox = job.sandbox(Identity::own());
+        let mut running = job.launch(&sandbox);
+        running.until_says("ready");
+        await_image(&sandbox, &mut running, None);
+        signal_all(&running, Signal::SIGUSR2);
+        signal_all(&running, Signal::SIGUSR1);
+        assert_eq!((running.wait(BOUND), sandbox.read_text("out").as_str()), (0, "got it\n"), "{interpreter}");
+        // And in what was restarted from before.
+        let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+        running.until_says("restarted");
+        std::thread::sleep(Duration::from_millis(300));
+        signal_all(&running, Signal::SIGUSR2);
+        signal_all(&running, Signal::SIGUSR1);
+        assert_eq!((running.wait(BOUND), sandbox.read_text("out").as_str()), (0, "got it\n"), "{interpreter}");
+    }
+}
+
+#[test]
+fn a_signal_to_everybody_stops_the_job() {
+    let job = Job::script("bash", "sleep 2; echo over").interval("600");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    for run in 0..2 {
+        running.until("a sleep", BOUND, |running| (tree::family(running.pid()).len() > 2).then_some(()));
+        std::thread::sleep(Duration::from_millis(300));
+        signal_all(&running, Signal::SIGUSR2);
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.wait(BOUND), 85, "{}", running.stderr());
+        running = job.restart(&sandbox, &sandbox.images(IMAGES), run + 1);
+    }
+    assert_eq!((running.wait(BOUND), sandbox.read_text("out").as_str()), (0, "over\n"), "{}", running.stderr());
+}
+
+#[test]
+fn programs_are_started_with_the_signal_mask_that_they_would_have() {
+    let linked = |options: &[&str]| artifacts::compile("signal_mask", options).display().to_string();
+    let script = r#"
+run() { "$1"; (exec "$1"); env -i "$1"; (trap '' USR1 TERM; "$1"); (trap 'echo no' TERM; "$1"); (PATH=/nowhere:${1%/*}; ${1##*/}; /usr/bin/env ${1##*/})
+  printf '#!%s\n' "$1" > run.sh; chmod +x run.sh; ./run.sh
+  /usr/bin/python3 - "$1" <<'EOF'
+import os, signal, subprocess, sys
+path, name = sys.argv[1], os.path.basename(sys.argv[1])
+os.environ["PATH"] = os.path.dirname(path)
+subprocess.run([path]); subprocess.run([name]); subprocess.run([path], preexec_fn=lambda: None)
+for mask in [], [signal.SIGHUP], [signal.SIGTERM, signal.SIGUSR2], range(1, 32):
+    os.system(path)
+    for spawn in os.posix_spawn, os.posix_spawnp:
+        os.waitpid(spawn(path, [name], os.environ), 0)
+        os.waitpid(spawn(path, [name], os.environ, setsigmask=mask), 0)
+    if os.fork() == 0:
+        signal.pthread_sigmask(signal.SIG_BLOCK, mask)
+        os.execvp(name, [name])
+    os.wait()
+fd = os.open(path, os.O_RDONLY)
+if os.fork() == 0: os.execve(fd, [name], os.environ)
+os.wait()
+EOF
+}
+run "$1"; run "$2""#;
+    let (dynamic, fixed) = (linked(&[]), linked(&["-static"]));
+    let job = Job::new(["bash", "-c", script, "bash", &dynamic, &fixed]);
+    let plain = job.run_plain(Identity::own());
+    assert!(plain.stdout.len() > 1000 && plain.stderr == [""], "{}", plain.told());
+    let sandbox = job.sandbox(Identity::own());
+    let code = job.launch(&sandbox).wait(BOUND);
+    assert_eq!(String::from_utf8_lossy(&plain.stdout), sandbox.read_text("out"));
+    assert_eq!(code, 0);
+    for program in [&dynamic, &fixed] {
+        let job = Job::new([program]);
+        let sandbox = job.sandbox(Identity::own());
+        assert_eq!(job.launch(&sandbox).wait(BOUND), 0);
+        assert_eq!(sandbox.read("out"), job.run_plain(Identity::own()).stdout, "{program}");
+    }
+}
+
+/// Whether a process is there and lives.
+fn lives(pid: i32) -> bool {
+    tree::family(pid).contains(&pid)
+}
+
+#[test]
+fn nobody_is_shielded_by_a_coordinator_that_has_gone() {
+    let job =
+        Job::new(["bash", "-c", "sleep 100 & echo $!; kill -STOP $!; kill -CONT $!; while [ ! -e go ]; do sleep 0.05; done"]);
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    await_image(&sandbox, &mut running, None);
+    let target: i32 = sandbox.read_text("out").trim().parse().expect("a pid");
+    let is_ended = |pid: i32| {
+        let mut patience = 200;
+        while lives(pid) && patience > 0 {
+            std::thread::sleep(Duration::from_millis(20));
+            patience -= 1;
+        }
+        !lives(pid)
+    };
+    kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(lives(target), "it is ended while the coordinator is there");
+    sandbox.write("go", "");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    assert!(lives(target), "it has ended with its job");
+    kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
+    assert!(is_ended(target), "it is shielded though nobody acts on the signal");
+    // The coordinator of a restart may be killed, and what it restarted lives on.
+    std::fs::remove_file(sandbox.join("go")).expect("it is there");
+    let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+    running.until_says("restarted");
+    let sleeping = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == ["sleep", "100", ""].join("\0"))
+    };
+    let target = tree::family(running.pid()).into_iter().find(sleeping).expect("the sleep");
+    std::thread::sleep(Duration::from_millis(100));
+    kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(lives(target), "it is ended while the coordinator is there");
+    kill(Pid::from_raw(running.pid()), Signal::SIGKILL).expect("it is there");
+    running.wait(BOUND);
+    kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
+    assert!(is_ended(target), "it is shielded though nobody acts on the signal");
+}
