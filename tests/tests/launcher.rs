@@ -52,11 +52,11 @@ fn images_go_to_the_working_directory_or_ckpt_dir() {
     let sandbox = Sandbox::new(Identity::own());
     sandbox.make_dir("by-name");
     let mut command = sandbox.command(tool("ckpt-launch"));
-    command.args(["-i", "0.2", "sleep", "0.7"]);
+    command.args(["-i", "0.2", "--keep-on-success", "sleep", "0.7"]);
     assert_eq!(sandbox.finish(command).0, 0);
     assert!(!sandbox.images(".").is_empty(), "no image in the working directory");
     let mut command = sandbox.command(tool("ckpt-launch"));
-    command.env("CKPT_DIR", sandbox.join("by-name")).args(["-i", "0.2", "sleep", "0.7"]);
+    command.env("CKPT_DIR", sandbox.join("by-name")).args(["-i", "0.2", "--keep-on-success", "sleep", "0.7"]);
     assert_eq!(sandbox.finish(command).0, 0);
     let images = sandbox.images("by-name");
     assert!(!images.is_empty(), "no image in CKPT_DIR");
@@ -70,7 +70,7 @@ fn images_go_to_the_working_directory_or_ckpt_dir() {
 #[test]
 fn keep_limits_the_generations() {
     for keep in [1, 3] {
-        let job = bash("sleep 2").interval("0.1").option("--keep").option(keep.to_string());
+        let job = bash("sleep 2").interval("0.1").option("--keep-on-success").option("--keep").option(keep.to_string());
         let sandbox = job.sandbox(Identity::own());
         let mut running = job.launch(&sandbox);
         while running.ended().is_none() {
@@ -87,7 +87,7 @@ fn keep_limits_the_generations() {
 
 #[test]
 fn two_generations_are_kept_unless_told_otherwise() {
-    let job = bash("sleep 1.5").interval("0.1");
+    let job = bash("sleep 1.5").interval("0.1").option("--keep-on-success");
     let sandbox = job.sandbox(Identity::own());
     assert_eq!(job.launch(&sandbox).wait(BOUND), 0);
     assert_eq!(sandbox.images(IMAGES).len(), 2);
@@ -108,7 +108,7 @@ fn every_event_is_one_line() {
 
 #[test]
 fn quiet_is_silent() {
-    let job = bash("sleep 1; echo said >&2").interval("0.2").option("-q");
+    let job = bash("sleep 1; echo said >&2").interval("0.2").option("-q").option("--keep-on-success");
     let sandbox = job.sandbox(Identity::own());
     let images = {
         let mut running = job.launch(&sandbox);
@@ -134,7 +134,7 @@ fn checkpoints_come_at_the_interval() {
 
 #[test]
 fn a_restart_keeps_the_launchs_interval() {
-    let job = bash("for i in {1..30}; do sleep 0.1; done").interval("0.2");
+    let job = bash("for i in {1..30}; do sleep 0.1; done").interval("0.2").option("--keep-on-success");
     let sandbox = job.sandbox(Identity::own());
     let images = job.killed(&sandbox);
     let mut command = sandbox.command(tool("ckpt-restart"));

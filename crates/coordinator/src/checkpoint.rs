@@ -20,6 +20,7 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::dump::{self, DumpError};
 use crate::freeze::{FreezeError, Frozen, FrozenProcess, Settings, freeze};
+use crate::hooks::HookRunner;
 use crate::machine;
 use crate::probe;
 use crate::rendezvous::{Listener, Received};
@@ -165,13 +166,14 @@ pub struct Checkpointer {
     pub freezing: AtomicBool,
     /// An eventfd(2) that is written to when `freezing` ends.
     pub wake: Arc<OwnedFd>,
+    /// What the user wants done before and after.
+    pub hooks: Arc<HookRunner>,
 }
 
 impl Checkpointer {
     /// Takes a checkpoint. When this returns, the image is durable, and the job goes on, unless `stop` says that it is to end with it: then
     /// it is ended before it does anything more.
     pub fn take(&self, mut info: JobInfo, stop: bool) -> Result<Taken, CheckpointError> {
-        let begun = Instant::now();
         probe::kcmp().map_err(CheckpointError::Compare)?;
         let dir = info.settings.dir.as_path().to_owned();
         let next = generations::next_generation(&dir, &info.id)
@@ -179,6 +181,8 @@ impl Checkpointer {
         info.generation = info.generation.max(next);
         let name = ImageName::new(&info.name, &info.id, info.generation)
             .map_err(|error| CheckpointError::Directory { dir: dir.clone(), source: io::Error::other(error.to_string()) })?;
+        self.hooks.before(&dir.join(name.file_name()), info.generation);
+        let begun = Instant::now();
         // Where an image cannot even be begun the job need not be disturbed.
         let writer = ImageWriter::create(&dir, &name)?;
         info.taken_at_ns = machine::realtime_ns();

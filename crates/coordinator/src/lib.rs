@@ -3,6 +3,7 @@
 //! It runs in `ckpt-launch`, and in `ckpt-restart` once a job is back. Bringing a job back is `ckpt-restore`'s part.
 #![deny(unsafe_code)]
 
+pub mod batch;
 mod calls;
 mod checkpoint;
 pub mod control;
@@ -10,6 +11,7 @@ mod diagnosis;
 mod dump;
 mod freeze;
 mod hand_over;
+mod hooks;
 pub mod ipc;
 pub mod machine;
 pub mod options;
@@ -17,8 +19,10 @@ pub mod probe;
 mod rendezvous;
 mod report;
 mod run;
+mod schedule;
 mod second_door;
 mod separate;
+pub mod servants;
 mod signals;
 mod standard;
 mod survey;
@@ -28,4 +32,4 @@ mod tree;
 pub use checkpoint::{CheckpointError, Taken};
 pub use rendezvous::Listener;
 pub use report::Reporter;
-pub use run::{Launch, LaunchError, Restarted, coordinate_restarted, find_agent, launch, pid_namespace};
+pub use run::{Launch, LaunchError, Restarted, coordinate_restarted, find_agent, job_name, launch, pid_namespace};

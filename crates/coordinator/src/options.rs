@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ckpt_objects::job::Interval;
 use rustix::process::Signal;
 
 /// A length of time as users write it: `300`, `0.5`, `5m`, `1h`, `2d`; seconds without a unit.
@@ -31,6 +32,38 @@ impl FromStr for Time {
             return Err("a time must be more than 0".into());
         }
         Duration::try_from_secs_f64(number * seconds).map(Self).map_err(|error| error.to_string())
+    }
+}
+
+/// How often checkpoints are taken, as users write it: a [`Time`], or `auto`.
+pub fn parse_interval(text: &str) -> Result<Interval, String> {
+    if text == "auto" {
+        return Ok(Interval::Auto);
+    }
+    text.parse().map(|Time(time)| Interval::Every(time.as_secs_f64())).map_err(|error| format!("{error}, or auto"))
+}
+
+/// When the last checkpoint of a run is taken, and what it is for: `TIME` or `TIME=ACTION`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeforeEnd {
+    /// How long before the end.
+    pub time: Duration,
+    /// `checkpoint`, `stop` or `requeue`.
+    pub action: Action,
+}
+
+impl FromStr for BeforeEnd {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (time, action) = text.split_once('=').unwrap_or((text, "stop"));
+        let (Time(time), action) = (time.parse()?, action.parse()?);
+        match action {
+            Action::Checkpoint | Action::Stop | Action::Requeue => Ok(Self { time, action }),
+            Action::CheckpointThenForward | Action::Forward => {
+                Err("there is no signal to forward; use checkpoint, stop or requeue".into())
+            }
+        }
     }
 }
 
@@ -190,6 +223,17 @@ mod tests {
         for text in ["", "0", "-1", "5x", "h", "1e400"] {
             assert!(text.parse::<Time>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn intervals_and_ends_are_read_as_users_write_them() {
+        assert_eq!(parse_interval("auto"), Ok(Interval::Auto));
+        assert_eq!(parse_interval("5m"), Ok(Interval::Every(300.0)));
+        assert!(parse_interval("often").is_err_and(|error| error.contains("auto")));
+        let end = |time, action| Ok(BeforeEnd { time: Duration::from_secs(time), action });
+        assert_eq!("90s".parse(), end(90, Action::Stop));
+        assert_eq!("2m=requeue".parse(), end(120, Action::Requeue));
+        assert!("90s=forward".parse::<BeforeEnd>().is_err() && "=stop".parse::<BeforeEnd>().is_err());
     }
 
     #[test]

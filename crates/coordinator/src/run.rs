@@ -1,6 +1,7 @@
 //! The coordinator's life: it waits for the job, the clock, signals and requests, and does one thing at a time.
 
 use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +12,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ckpt_image::generations;
 use ckpt_objects::directory::DirectoryIdentity;
@@ -26,12 +27,16 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
 
+use crate::batch::Slurm;
 use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
 use crate::control::{self, Client, Reply, Request, Server};
+use crate::hooks::HookRunner;
 use crate::options::{Action, Reactions};
 use crate::rendezvous::Listener;
 use crate::report::Reporter;
+use crate::schedule::{Due, Schedule};
 use crate::second_door;
+use crate::servants::Servants;
 use crate::signals::{start_with_mask, survive_file_size_limit};
 use crate::tree::Anchor;
 
@@ -40,6 +45,8 @@ const SI_KERNEL: i32 = 0x80;
 /// Longest time between SIGTERM and SIGKILL that schedulers promise unless told otherwise (Slurm's `KillWait`): a checkpoint that took
 /// longer than most of it is not begun.
 const TERM_GRACE: Duration = Duration::from_secs(25);
+/// How often it is looked whether a command of the coordinator's own has ended, while nothing else is done.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Why a job could not be launched.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +94,8 @@ const AGENT_FILE: &str = "libckpt_preload.so";
 pub struct Launch {
     /// The command and its arguments; not empty.
     pub command: Vec<OsString>,
+    /// See [`batch::key`](crate::batch::key).
+    pub key: String,
     /// The options that later coordinators of the job go on with.
     pub settings: Settings,
     /// How much is said.
@@ -120,6 +129,8 @@ pub struct Restarted {
     pub shares_session: bool,
     /// Processes that made sockets of the job's, and have ended: their numbers here and in its namespace.
     pub makers: Vec<(HostPid, NsPid)>,
+    /// The image that it came from, held while there is no newer one.
+    pub image: Option<File>,
 }
 
 /// How the coordinator learns what becomes of the job.
@@ -155,6 +166,13 @@ fn own_pid() -> HostPid {
     HostPid(i32::try_from(std::process::id()).unwrap_or(0))
 }
 
+/// What a job with this command is called.
+#[must_use]
+pub fn job_name(command: &[OsString]) -> String {
+    let name = command.first().and_then(|program| Path::new(program).file_name());
+    name.map_or_else(|| "job".into(), |name| name.to_string_lossy().into_owned())
+}
+
 /// Launches a job and stays with it to its end. Gives the exit code.
 pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     if let Ok(job) = std::env::var(ENV_JOB) {
@@ -186,7 +204,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let (group, session) = (nix::unistd::getpgrp(), nix::unistd::getsid(None));
     let info = JobInfo {
         id,
-        name: program.file_name().map_or_else(|| "job".into(), |name| name.to_string_lossy().into_owned()),
+        name: job_name(&launch.command),
         command: launch.command.iter().map(|word| FilePath::from(word.as_os_str())).collect(),
         launch_dir: std::env::current_dir().unwrap_or_default().into(),
         launch_dir_is: DirectoryIdentity::of(Path::new(".")),
@@ -200,6 +218,8 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
         signal: DEFAULT_SIGNAL,
+        key: launch.key,
+        cost_ns: None,
         settings: launch.settings,
     };
     let terminal = Terminal { own: terminal, shared: true, is_new: false };
@@ -217,6 +237,7 @@ pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<
     if let Some(checkpointer) = Arc::get_mut(&mut coordinator.checkpointer) {
         checkpointer.makers = restarted.makers;
     }
+    coordinator.held = restarted.image;
     coordinator.run()
 }
 
@@ -285,22 +306,54 @@ impl Signals {
     }
 }
 
+/// What comes after a checkpoint that ends the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    /// Nothing.
+    Leave,
+    /// The scheduler is asked to queue it again.
+    Requeue,
+}
+
 /// Who wants a checkpoint, and what for.
 enum Wish {
     /// The clock.
     Planned,
+    /// The clock: the last of this run.
+    Last(Option<Stop>),
     /// A signal.
-    Signal { stop: bool },
+    Signal(Option<Stop>),
     /// A signal that is passed on to the job afterwards.
     Before(Signal),
     /// `ckpt-ctl`.
-    Client { client: Client, stop: bool },
+    Client { client: Client, stop: Option<Stop> },
 }
 
 impl Wish {
-    fn stops(&self) -> bool {
-        matches!(self, Self::Signal { stop: true } | Self::Client { stop: true, .. })
+    /// What it wants of a checkpoint that ends the job, if that is what it wants.
+    fn stop(&self) -> Option<Stop> {
+        match self {
+            Self::Planned | Self::Before(_) => None,
+            Self::Last(stop) | Self::Signal(stop) | Self::Client { stop, .. } => *stop,
+        }
     }
+}
+
+/// What an action wants of a checkpoint that ends the job.
+fn stop_by(action: Action) -> Option<Stop> {
+    match action {
+        Action::Stop => Some(Stop::Leave),
+        Action::Requeue => Some(Stop::Requeue),
+        Action::Checkpoint | Action::CheckpointThenForward | Action::Forward => None,
+    }
+}
+
+/// What somebody has done for the coordinator beside.
+enum Event {
+    /// A checkpoint is over.
+    Checkpoint(Outcome),
+    /// It is known when the machine is taken away, or it is not.
+    End(Result<SystemTime, String>),
 }
 
 type Outcome = Result<Taken, CheckpointError>;
@@ -313,22 +366,22 @@ struct Coordinator {
     terminal: Terminal,
     server: Option<Server>,
     reporter: Reporter,
-    interval: Option<Duration>,
-    /// When the next planned checkpoint is due.
-    due: Option<Instant>,
+    schedule: Schedule,
+    slurm: Option<Slurm>,
+    servants: Arc<Servants>,
     /// Wishes that the checkpoint under way serves, and those that the next will.
     serving: Vec<Wish>,
     waiting: Vec<Wish>,
-    outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
-    /// Written to when an outcome is there.
+    events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    /// Written to when an event is there.
     wake: Arc<OwnedFd>,
     newest: Option<PathBuf>,
-    last_cost: Option<Duration>,
+    /// The newest image, so that nobody else takes it for one whose job does not run.
+    held: Option<File>,
     /// The first process's wait status once it has ended.
     first_status: Option<i32>,
     /// No process of the job is left.
     all_ended: bool,
-    begun: Instant,
 }
 
 impl Coordinator {
@@ -346,8 +399,10 @@ impl Coordinator {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| system("make an eventfd")(errno.into()))?;
         let wake = Arc::new(wake);
+        let anchor = Arc::new(Anchor::new(reaper));
+        let servants = Arc::new(Servants::new(Arc::clone(&anchor), signals.before));
         let checkpointer = Checkpointer {
-            anchor: Arc::new(Anchor::new(reaper)),
+            anchor,
             listener,
             agent: agent.into(),
             codec: info.settings.compress.parse().unwrap_or(ckpt_image::Codec::Zstd(1)),
@@ -358,12 +413,12 @@ impl Coordinator {
             cancelled: AtomicBool::new(false),
             freezing: AtomicBool::new(false),
             wake: Arc::clone(&wake),
+            hooks: Arc::new(HookRunner::new(info.settings.hooks.clone(), Arc::clone(&servants), reporter)),
         };
-        let interval = info.settings.interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let schedule = Schedule::new(&info.settings, info.cost_ns.map(Duration::from_nanos), Instant::now());
         // A coordinator without a control socket still does its main work.
         let server = Server::bind(&info.id).ok();
         let _ = generations::remove_stale_temporaries(info.settings.dir.as_path(), &info.id);
-        let now = Instant::now();
         Ok(Self {
             first_status: info.first_status,
             info,
@@ -373,20 +428,21 @@ impl Coordinator {
             terminal,
             server,
             reporter,
-            interval,
-            due: interval.map(|interval| now + interval),
+            schedule,
+            slurm: Slurm::here(),
+            servants,
             serving: Vec::new(),
             waiting: Vec::new(),
-            outcomes: mpsc::channel(),
             wake,
+            events: mpsc::channel(),
             newest: None,
-            last_cost: None,
+            held: None,
             all_ended: false,
-            begun: now,
         })
     }
 
     fn run(mut self) -> Result<u8, LaunchError> {
+        self.find_end();
         let code = self.serve_to_the_end()?;
         self.give_terminal_back(code);
         Ok(code)
@@ -412,18 +468,20 @@ impl Coordinator {
             while let Some((request, client)) = self.server.as_ref().and_then(Server::accept) {
                 self.serve(request, client);
             }
-            if let Ok(outcome) = self.outcomes.1.try_recv()
-                && let Some(code) = self.conclude(outcome)
-            {
-                return Ok(code);
+            while let Ok(event) = self.events.1.try_recv() {
+                match event {
+                    Event::Checkpoint(outcome) => {
+                        if let Some(code) = self.conclude(outcome) {
+                            return Ok(code);
+                        }
+                    }
+                    Event::End(end) => self.note_end(end),
+                }
             }
             if self.is_over() {
                 return Ok(self.end());
             }
-            if self.due.is_some_and(|due| due <= Instant::now()) {
-                self.due = None;
-                self.waiting.push(Wish::Planned);
-            }
+            self.look_at_clock();
             self.begin();
         }
     }
@@ -442,13 +500,76 @@ impl Coordinator {
         {
             fds.push(PollFd::new(report, PollFlags::IN));
         }
-        let timeout = self.due.map(|due| {
+        // While a checkpoint is under way, its end comes first.
+        let next = if self.serving.is_empty() { self.schedule.next() } else { None };
+        let timeout = next.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) }
         });
         let _ = poll(&mut fds, timeout.as_ref());
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut count);
+    }
+
+    /// Finds out when the machine is taken away, where that matters.
+    fn find_end(&mut self) {
+        if !self.schedule.wants_end() {
+            if let Some(end) = Slurm::end_by_environment() {
+                self.note_end(Ok(end));
+            }
+            return;
+        }
+        match (Slurm::end_by_environment(), self.slurm.clone()) {
+            (Some(end), _) => self.note_end(Ok(end)),
+            (None, None) => self.note_end(Err("no --time-limit was given, and this is no Slurm job".to_owned())),
+            (None, Some(slurm)) => {
+                let (servants, tell) = (Arc::clone(&self.servants), self.teller());
+                std::thread::spawn(move || tell(Event::End(slurm.ask_end(&servants))));
+            }
+        }
+    }
+
+    fn note_end(&mut self, end: Result<SystemTime, String>) {
+        match end {
+            Ok(end) => {
+                let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+                let now = Instant::now();
+                if let Some(shorter) = now.checked_add(left).and_then(|end| self.schedule.set_end(end, now)) {
+                    self.reporter.event(format_args!(
+                        "{} s are left: the last checkpoint comes {} s before the end, and not as early as --before-end says",
+                        left.as_secs(),
+                        shorter.as_secs()
+                    ));
+                }
+            }
+            Err(error) => self.reporter.error(format_args!("--before-end does nothing, since the end is not known: {error}")),
+        }
+    }
+
+    /// For a thread that does something beside: tells the coordinator, and wakes it.
+    fn teller(&self) -> impl FnOnce(Event) + Send + use<> {
+        let (sender, wake) = (self.events.0.clone(), Arc::clone(&self.wake));
+        move |event| {
+            let _ = sender.send(event);
+            let _ = rustix::io::write(wake.as_fd(), &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Wants a checkpoint when it is time for one.
+    fn look_at_clock(&mut self) {
+        if !self.serving.is_empty() {
+            return;
+        }
+        match self.schedule.due(Instant::now()) {
+            Some(Due::Planned) => self.waiting.push(Wish::Planned),
+            Some(Due::Last(action)) => self.waiting.push(Wish::Last(stop_by(action))),
+            Some(Due::TooLate(left, cost)) => self.reporter.error(format_args!(
+                "no last checkpoint: {} s are left, and the one before took {} s; give --before-end more time",
+                left.as_secs(),
+                cost.as_secs()
+            )),
+            None => (),
+        }
     }
 
     /// Waits for processes that have ended: the first, orphans of the job's, twins.
@@ -499,6 +620,7 @@ impl Coordinator {
     }
 
     fn ended(&mut self, pid: i32, status: i32) {
+        self.servants.ended(pid, ExitStatus::from_raw(status));
         if matches!(self.watch, Watch::Child(first) if first.as_raw_nonzero().get() == pid) {
             self.first_status = Some(status);
             self.info.first_status = Some(status);
@@ -511,15 +633,13 @@ impl Coordinator {
 
     fn react(&mut self, signal: Signal, action: Action, from_kernel: bool) {
         match action {
-            Action::Checkpoint => self.waiting.push(Wish::Signal { stop: false }),
-            Action::Stop | Action::Requeue => self.waiting.push(Wish::Signal { stop: true }),
+            Action::Checkpoint | Action::Stop | Action::Requeue => self.waiting.push(Wish::Signal(stop_by(action))),
+            // One that is under way is as good as another.
+            Action::CheckpointThenForward if !self.serving.is_empty() => self.serving.push(Wish::Before(signal)),
+            Action::CheckpointThenForward if self.schedule.fits(TERM_GRACE) => self.waiting.push(Wish::Before(signal)),
             Action::CheckpointThenForward => {
-                if self.last_cost.is_some_and(|cost| cost < TERM_GRACE) || self.last_cost.is_none() {
-                    self.waiting.push(Wish::Before(signal));
-                } else {
-                    self.reporter.event(format_args!("no checkpoint on {}: the last took too long", name(signal)));
-                    self.forward(signal);
-                }
+                self.reporter.event(format_args!("no checkpoint on {}: the last took too long", name(signal)));
+                self.forward(signal);
             }
             // A terminal sends its signals to the whole foreground group, of which a launched job is part.
             Action::Forward if from_kernel && self.terminal.shared => (),
@@ -551,8 +671,8 @@ impl Coordinator {
     fn serve(&mut self, request: Request, client: Client) {
         match request {
             Request::Status => client.answer(&Reply::Status(self.status())),
-            Request::Checkpoint => self.waiting.push(Wish::Client { client, stop: false }),
-            Request::Stop => self.waiting.push(Wish::Client { client, stop: true }),
+            Request::Checkpoint => self.waiting.push(Wish::Client { client, stop: None }),
+            Request::Stop => self.waiting.push(Wish::Client { client, stop: Some(Stop::Leave) }),
         }
     }
 
@@ -563,7 +683,7 @@ impl Coordinator {
             pid: std::process::id(),
             dir: self.info.settings.dir.to_string(),
             processes: self.checkpointer.anchor.scan().len(),
-            interval: self.info.settings.interval,
+            interval: self.schedule.interval().map(|interval| interval.as_secs_f64()),
             newest: self.newest.as_ref().map(|path| path.display().to_string()),
             busy: !self.serving.is_empty(),
         }
@@ -575,38 +695,32 @@ impl Coordinator {
             return;
         }
         self.serving = std::mem::take(&mut self.waiting);
-        let stop = self.serving.iter().any(Wish::stops);
-        let (checkpointer, info) = (Arc::clone(&self.checkpointer), self.info.clone());
-        let (sender, wake) = (self.outcomes.0.clone(), Arc::clone(&self.wake));
-        self.begun = Instant::now();
+        let stop = self.serving.iter().any(|wish| wish.stop().is_some());
+        let (checkpointer, info, tell) = (Arc::clone(&self.checkpointer), self.info.clone(), self.teller());
+        self.schedule.begin(Instant::now());
         checkpointer.freezing.store(true, Ordering::Release);
         std::thread::spawn(move || {
             let outcome = checkpointer.take(info, stop);
             checkpointer.freezing.store(false, Ordering::Release);
-            let _ = sender.send(outcome);
-            let _ = rustix::io::write(wake.as_fd(), &1u64.to_ne_bytes());
+            if let Ok(taken) = &outcome {
+                let hooks = &checkpointer.hooks;
+                // When the job ends with it, so does this process, and perhaps all that the scheduler lets run.
+                if stop { hooks.after(&taken.path, taken.generation) } else { hooks.after_beside(&taken.path, taken.generation) }
+            }
+            tell(Event::Checkpoint(outcome));
         });
     }
 
     /// A checkpoint is over. The exit code, if the job is over with it.
     fn conclude(&mut self, outcome: Outcome) -> Option<u8> {
         let served = std::mem::take(&mut self.serving);
-        let stop = served.iter().any(Wish::stops);
+        let stop = served.iter().filter_map(Wish::stop).max();
         match &outcome {
-            Ok(taken) => {
-                self.reporter.event(taken);
-                if let Some(complaint) = &taken.complaint {
-                    self.reporter.error(complaint);
-                }
-                self.info.generation = taken.generation + 1;
-                self.newest = Some(taken.path.clone());
-                self.last_cost = Some(taken.total);
-            }
+            Ok(taken) => self.note_taken(taken),
             Err(_) if self.is_over() => (),
             Err(error) => self.reporter.error(format_args!("no checkpoint: {error}")),
         }
-        // Counted from the beginning of the last, and never without a pause in between.
-        self.due = self.interval.map(|interval| (self.begun + interval).max(Instant::now() + interval / 10));
+        self.schedule.conclude(outcome.as_ref().ok().map(|taken| taken.total), Instant::now());
         for wish in served {
             match wish {
                 Wish::Client { client, .. } => client.answer(&match &outcome {
@@ -614,25 +728,80 @@ impl Coordinator {
                     Err(error) => Reply::Error(error.to_string()),
                 }),
                 Wish::Before(signal) => self.forward(signal),
-                Wish::Planned | Wish::Signal { .. } => (),
+                Wish::Last(_) if outcome.is_err() && !self.is_over() => {
+                    if let Some(after) = self.schedule.last_failed(Instant::now()) {
+                        self.reporter.event(format_args!("the last checkpoint is tried again in {} s", after.as_secs()));
+                    }
+                }
+                Wish::Last(_) | Wish::Planned | Wish::Signal(_) => (),
             }
         }
-        if stop && outcome.is_ok() {
-            self.reporter.event("the job is stopped; go on with ckpt-restart");
-            return Some(self.info.settings.stop_exit_code);
+        let stop = stop.filter(|_| outcome.is_ok())?;
+        match stop {
+            Stop::Leave => self.reporter.event("the job is stopped; go on with ckpt-restart"),
+            Stop::Requeue => self.requeue(),
         }
-        None
+        Some(self.info.settings.stop_exit_code)
+    }
+
+    fn note_taken(&mut self, taken: &Taken) {
+        self.reporter.event(taken);
+        if let Some(complaint) = &taken.complaint {
+            self.reporter.error(complaint);
+        }
+        self.info.generation = taken.generation + 1;
+        self.info.cost_ns = u64::try_from(taken.total.as_nanos()).ok();
+        self.newest = Some(taken.path.clone());
+        self.held = generations::hold(&taken.path).ok();
+    }
+
+    /// Asks the scheduler to queue the job again, which ends this process soon after: the image is durable already.
+    fn requeue(&mut self) {
+        let code = self.info.settings.stop_exit_code;
+        let Some(slurm) = self.slurm.clone() else {
+            return self.reporter.error(format_args!(
+                "the job is stopped with exit code {code}, and not requeued: this is no Slurm job; go on with ckpt-restart"
+            ));
+        };
+        if let Some(tasks) = slurm.tasks {
+            return self.reporter.error(format_args!(
+                "the job is stopped with exit code {code}, and not requeued: that would end the other {} tasks of the step, perhaps before they are \
+                 durable; requeue it when srun has returned",
+                tasks - 1
+            ));
+        }
+        let (servants, asked) = (Arc::clone(&self.servants), slurm.clone());
+        let (tell, answer) = mpsc::channel();
+        std::thread::spawn(move || tell.send(asked.requeue(&servants)));
+        match self.wait_for(|_| answer.try_recv().ok()) {
+            Ok(()) => self.reporter.event(format_args!("the job is stopped and requeued ({slurm})")),
+            Err(error) => self.reporter.error(format_args!(
+                "the job is stopped with exit code {code}, and not requeued ({slurm}): {error}; submit it again, or go on with ckpt-restart"
+            )),
+        }
+    }
+
+    /// Waits for something that depends on commands of its own, which only this thread reaps.
+    fn wait_for<T>(&mut self, mut look: impl FnMut(&mut Self) -> Option<T>) -> T {
+        loop {
+            self.reap();
+            if let Some(found) = look(self) {
+                return found;
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// The job is over: a checkpoint under way is given up. The exit code.
     fn end(&mut self) -> u8 {
         self.checkpointer.cancelled.store(true, Ordering::Relaxed);
-        if !self.serving.is_empty()
-            && let Ok(outcome) = self.outcomes.1.recv()
-            && let Some(code) = self.conclude(outcome)
-        {
-            // It is over because the checkpoint was to end it.
-            return code;
+        while !self.serving.is_empty() {
+            if let Event::Checkpoint(outcome) = self.wait_for(|own| own.events.1.try_recv().ok())
+                && let Some(code) = self.conclude(outcome)
+            {
+                // It is over because the checkpoint was to end it.
+                return code;
+            }
         }
         for wish in std::mem::take(&mut self.waiting) {
             if let Wish::Client { client, .. } = wish {
@@ -645,9 +814,21 @@ impl Coordinator {
             self.reporter
                 .event(format_args!("{} ended; {left} {what} on without checkpoints (--wait-all stays)", self.info.name));
         }
+        self.wait_for(|own| (!own.checkpointer.hooks.are_running()).then_some(()));
         let status = ExitStatus::from_raw(self.first_status.unwrap_or(0));
+        if status.success() && !self.info.settings.keep_on_success {
+            self.remove_images();
+        }
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         u8::try_from(code).unwrap_or(1)
+    }
+
+    /// A job that has ended well is not to be resumed by mistake.
+    fn remove_images(&mut self) {
+        self.held = None;
+        if let Err(error) = generations::remove_all(self.info.settings.dir.as_path(), &self.info.id) {
+            self.reporter.error(error);
+        }
     }
 }
 

@@ -44,3 +44,11 @@ pub fn start_with_mask(command: &mut Command, mut mask: SigSet, shielded: &[Sign
     // SAFETY: between fork and exec only system calls are made, which is allowed there (signal-safety(7)).
     unsafe { command.pre_exec(set) };
 }
+
+/// Has a command of the coordinator's own begin with this signal mask, in a session of its own: no terminal's signals, and nothing of the job's, reach it.
+pub fn start_apart(command: &mut Command, mask: SigSet) {
+    start_with_mask(command, mask, &[]);
+    let leave = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
+    // SAFETY: as above.
+    unsafe { command.pre_exec(leave) };
+}

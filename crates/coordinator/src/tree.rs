@@ -1,7 +1,9 @@
 //! Finding the job: it is what descends from the process that adopts its orphans. No process registers, nothing is kept.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::io;
+use std::process::Child;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ckpt_objects::HostPid;
 use ckpt_objects::process::{Status, children, status_if_there};
@@ -14,6 +16,8 @@ pub struct Anchor {
     pub reaper: HostPid,
     /// Processes below it that are not the job's: twins that dump.
     twins: Mutex<HashSet<HostPid>>,
+    /// Nor are commands that the coordinator runs for itself, each in a session of its own.
+    servants: Mutex<HashSet<HostPid>>,
 }
 
 /// A process of the job.
@@ -35,22 +39,50 @@ impl Anchor {
     /// A job below this process.
     #[must_use]
     pub fn new(reaper: HostPid) -> Self {
-        Self { reaper, twins: Mutex::default() }
+        Self { reaper, twins: Mutex::default(), servants: Mutex::default() }
     }
 
     /// Notes that a process is not the job's.
     pub fn add_twin(&self, pid: HostPid) {
-        self.twins.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(pid);
+        self.twins.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
     }
 
     /// Forgets a twin that has ended.
     pub fn remove_twin(&self, pid: HostPid) {
-        self.twins.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&pid);
+        self.twins.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
     }
 
     /// Whether a process is a twin.
     pub fn is_twin(&self, pid: HostPid) -> bool {
-        self.twins.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(&pid)
+        self.twins.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+    }
+
+    fn servants(&self) -> MutexGuard<'_, HashSet<HostPid>> {
+        self.servants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a command of the coordinator's own: at no instant is it taken for the job's.
+    pub fn add_servant(&self, start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+        let mut servants = self.servants();
+        let child = start()?;
+        servants.insert(HostPid(child.id().cast_signed()));
+        Ok(child)
+    }
+
+    /// Forgets a command that has ended. What it has left is still told by its session.
+    pub fn remove_servant(&self, pid: HostPid) {
+        if nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid.0), None).is_err() {
+            self.servants().remove(&pid);
+        }
+    }
+
+    /// Whether a process is one that serves the coordinator, or was left by such a one.
+    fn serves(&self, pid: HostPid) -> bool {
+        let servants = self.servants();
+        !servants.is_empty()
+            && (servants.contains(&pid)
+                || nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid.0)))
+                    .is_ok_and(|session| servants.contains(&HostPid(session.as_raw()))))
     }
 
     /// Whether a process is neither below the reaper nor itself that; false for one that has ended.
@@ -75,7 +107,7 @@ impl Anchor {
         let mut parents = vec![self.reaper];
         while let Some(parent) = parents.pop() {
             for pid in children(parent) {
-                if self.is_twin(pid) || !seen.insert(pid) {
+                if self.is_twin(pid) || self.serves(pid) || !seen.insert(pid) {
                     continue;
                 }
                 let Some(status) = status_if_there(pid) else { continue };

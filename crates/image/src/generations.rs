@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -210,6 +210,62 @@ pub fn prune(dir: &Path, job: &str, keep: u32) -> Result<Vec<PathBuf>, PruneErro
         sync_dir(dir).map_err(fail("make durable", dir))?;
     }
     Ok(old)
+}
+
+/// Says of an image that its job runs, for as long as the file that is returned stays open. Several may say so of one image.
+///
+/// # Errors
+///
+/// When it cannot be opened, or the file system has no locks.
+pub fn hold(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    file.try_lock_shared()?;
+    Ok(file)
+}
+
+/// The same, unless somebody else says so already: then nothing.
+///
+/// # Errors
+///
+/// When it cannot be opened, or the file system has no locks.
+pub fn claim(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().read(true).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => file.lock_shared().map(|()| Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether somebody [holds](hold) an image. A file system without locks cannot tell: then nobody does.
+#[must_use]
+pub fn is_held(path: &Path) -> bool {
+    // Over NFS an exclusive lock needs a file that is open for writing.
+    let file = File::options().read(true).write(true).open(path);
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Removes every image of `job` in `dir` that nobody [holds](hold), since the job has ended. The paths that are gone.
+///
+/// # Errors
+///
+/// When the directory cannot be read, or a file not removed.
+pub fn remove_all(dir: &Path, job: &str) -> Result<Vec<PathBuf>, PruneError> {
+    let fail = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| PruneError { action, path, source }
+    };
+    let mut gone = Vec::new();
+    for (_, path) in list(dir, job).map_err(fail("list", dir))? {
+        if !is_held(&path) {
+            fs::remove_file(&path).map_err(fail("remove", &path))?;
+            gone.push(path);
+        }
+    }
+    if !gone.is_empty() {
+        sync_dir(dir).map_err(fail("make durable", dir))?;
+    }
+    Ok(gone)
 }
 
 /// Removes what writers of `job`'s images that were killed have left in `dir`; not what is being written. How many.

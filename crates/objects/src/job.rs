@@ -1,5 +1,7 @@
 //! A whole job at one instant: the root of what an image's metadata holds.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clocks::Clocks;
@@ -80,15 +82,60 @@ pub struct JobInfo {
     pub gid: u32,
     /// The checkpoint signal of this job.
     pub signal: i32,
+    /// What tells this job from others of the same user and command in one directory: its name, array task and rank; empty where it has none.
+    pub key: String,
+    /// Nanoseconds that the last checkpoint before this one took, until it was durable.
+    pub cost_ns: Option<u64>,
     /// What later coordinators of the job go on with unless told otherwise.
     pub settings: Settings,
+}
+
+/// How often checkpoints are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Interval {
+    /// Every so many seconds.
+    Every(f64),
+    /// As often as loses the least time, by what a checkpoint costs and how often the machine fails.
+    Auto,
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every(seconds) => write!(f, "every {seconds} s"),
+            Self::Auto => f.write_str("as often as loses the least time"),
+        }
+    }
+}
+
+/// Commands that the coordinator runs, by `sh -c`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Hooks {
+    /// Before each checkpoint.
+    pub before: Vec<String>,
+    /// When an image is durable.
+    pub after: Vec<String>,
+    /// Before the job is brought back.
+    pub restart: Vec<String>,
 }
 
 /// Options of the launch that a restart goes on with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Seconds between checkpoints.
-    pub interval: Option<f64>,
+    /// How often checkpoints are taken; never by themselves without it.
+    pub interval: Option<Interval>,
+    /// Seconds between failures that end a job, on average.
+    pub mtbf: f64,
+    /// Seconds after which a run stops with a checkpoint.
+    pub stop_after: Option<f64>,
+    /// Seconds before the end of the batch job's time at which a run takes its last checkpoint, and what it does then, as on the command line.
+    pub before_end: Option<(f64, String)>,
+    /// Seconds that a run may last, where no scheduler tells.
+    pub time_limit: Option<f64>,
+    /// What else is done around checkpoints.
+    pub hooks: Hooks,
+    /// Images stay when the job has ended well.
+    pub keep_on_success: bool,
     /// Where images go.
     pub dir: FilePath,
     /// Complete generations to keep.

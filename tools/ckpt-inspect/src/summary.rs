@@ -36,7 +36,7 @@ fn job(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
     writeln!(f, "  launched in {}", printable(&info.launch_dir))?;
     writeln!(f, "  taken       {taken} on {} (Linux {})", printable(&machine.host), printable(&machine.kernel))?;
     let settings = &info.settings;
-    let interval = settings.interval.map_or("on request only".to_owned(), |seconds| format!("every {seconds} s"));
+    let interval = settings.interval.map_or("on request only".to_owned(), |interval| interval.to_string());
     writeln!(
         f,
         "  settings    checkpoints {interval} in {}, {} kept, {}",

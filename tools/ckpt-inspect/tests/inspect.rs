@@ -8,7 +8,7 @@ use ckpt_image::{Codec, Extent, ImageName, ImageWriter, encode};
 use ckpt_objects::clocks::Clocks;
 use ckpt_objects::descriptor::FdEntry;
 use ckpt_objects::file::{FileIdentity, OpenFile, OpenFileKind, RegularFile};
-use ckpt_objects::job::{JobInfo, Machine, Settings};
+use ckpt_objects::job::{Interval, JobInfo, Machine, Settings};
 use ckpt_objects::memory::{AddressSpace, MemoryPolicy, MmFields};
 use ckpt_objects::pipe::PipeState;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
@@ -100,8 +100,10 @@ fn state(generation: u64) -> JobState {
             uid: 1000,
             gid: 1000,
             signal: 62,
+            key: String::new(),
+            cost_ns: None,
             settings: Settings {
-                interval: Some(2.5),
+                interval: Some(Interval::Every(2.5)),
                 dir: path("/scratch"),
                 keep: 2,
                 compress: "zstd:1".to_owned(),

@@ -3,104 +3,98 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use ckpt_coordinator::options::{On, Reactions, Time, Verbosity};
-use ckpt_coordinator::{Launch, Reporter, launch, probe};
-use ckpt_image::Codec;
+use ckpt_cli::resume::{Found, Passed, find};
+use ckpt_cli::{RunOptions, exit, parse, restart};
+use ckpt_coordinator::{Launch, Reporter, batch, job_name, launch, probe};
 use ckpt_objects::job::Settings;
 use clap::Parser;
 
-/// Bad usage.
-const USAGE: u8 = 120;
-/// The job cannot be launched.
-const CANNOT_LAUNCH: u8 = 121;
-
-const EXIT_CODES: &str = "\
-Exit codes: the command's own (128+N when signal N ended it); 85 stopped after a good checkpoint (see --checkpoint-exit-code);
-120 bad usage; 121 the job cannot be launched; 122 it cannot be restored; 123 the scheduler refused; 124 an image is invalid.";
-
 /// Run a command so that it can be checkpointed, and restarted with ckpt-restart.
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES, max_term_width = 120)]
+#[command(version, after_help = exit::HELP, max_term_width = 120)]
 struct Arguments {
-    /// Take a checkpoint every TIME: seconds (fractions allowed), or 5m, 1h
-    #[arg(short, long, value_name = "TIME")]
-    interval: Option<Time>,
-    /// Where images go
-    #[arg(short, long, value_name = "DIR", env = "CKPT_DIR", default_value = ".")]
-    dir: PathBuf,
-    /// How many complete generations to keep
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
-    keep: u32,
-    /// How images are compressed: none, lz4, zstd[:LEVEL]
-    #[arg(long, value_name = "CODEC", default_value = "zstd:1")]
-    compress: Codec,
+    #[command(flatten)]
+    run: RunOptions,
     /// Keep program and library pages in images too, for machines where those files differ
     #[arg(long)]
     self_contained: bool,
-    /// What SIGNAL sent to ckpt-launch does: checkpoint, stop, requeue or forward; may be given several times
-    #[arg(long, value_name = "SIGNAL=ACTION")]
-    on: Vec<On>,
-    /// The exit code after a checkpoint that stopped the job
-    #[arg(long, value_name = "N", default_value_t = 85)]
-    checkpoint_exit_code: u8,
     /// Stay until the last process of the job has ended, not only the first
     #[arg(long)]
     wait_all: bool,
-    /// Refuse a checkpoint while a socket leads outside of the job, instead of losing that connection at a restart
+    /// Go on from the newest complete image of this job in DIR; start COMMAND when there is none. This job is that of the same user with the same COMMAND,
+    /// job name, array task and rank
     #[arg(long)]
-    strict: bool,
+    resume: bool,
+    /// What tells this job from others with the same COMMAND in DIR [default: SLURM_JOB_NAME]
+    #[arg(long, value_name = "NAME")]
+    job: Option<String>,
     /// Print what this machine allows, and exit: with 0 where jobs can be checkpointed and restarted, else with 121
     #[arg(long)]
     check: bool,
-    /// Say nothing but errors
-    #[arg(short, long, conflicts_with = "verbose")]
-    quiet: bool,
-    /// Say more
-    #[arg(short, long)]
-    verbose: bool,
     /// The command and its arguments
     #[arg(required_unless_present = "check", trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
-        }
-    };
-    let reporter = Reporter(match (arguments.quiet, arguments.verbose) {
-        (true, _) => Verbosity::Quiet,
-        (_, true) => Verbosity::Verbose,
-        _ => Verbosity::Normal,
-    });
-    let dir = std::path::absolute(&arguments.dir).unwrap_or(arguments.dir);
-    if arguments.check {
-        return check(&dir);
+    match parse::<Arguments>() {
+        Ok(arguments) => run(arguments),
+        Err(code) => code,
     }
-    let settings = Settings {
-        interval: arguments.interval.map(|time| time.0.as_secs_f64()),
-        dir: dir.into(),
-        keep: arguments.keep,
-        compress: arguments.compress.to_string(),
-        self_contained: arguments.self_contained,
-        wait_all: arguments.wait_all,
-        strict: arguments.strict,
-        on: Reactions::new(&arguments.on).to_settings(),
-        stop_exit_code: arguments.checkpoint_exit_code,
-    };
-    match launch(Launch { command: arguments.command, settings, reporter }) {
+}
+
+fn run(arguments: Arguments) -> ExitCode {
+    let reporter = arguments.run.reporter();
+    let settings =
+        Settings { self_contained: arguments.self_contained, wait_all: arguments.wait_all, ..arguments.run.launch_settings() };
+    let dir = settings.dir.as_path();
+    if arguments.check {
+        return check(dir);
+    }
+    let key = batch::key(arguments.job.as_deref());
+    let command = arguments.command;
+    if arguments.resume {
+        match find(dir, &command, &key) {
+            Ok(Found::Image { selected, held, older }) => {
+                let path = selected.image.path();
+                let slurm = batch::Slurm::here().map_or_else(String::new, |slurm| format!(" ({slurm})"));
+                reporter.event(format_args!("resuming {} from {}{slurm}", job_name(&command), path.display()));
+                if older > 0 {
+                    reporter.event(format_args!("{older} older such jobs have images there too; --job NAME tells jobs apart"));
+                }
+                return ExitCode::from(restart(&selected, held, &arguments.run, |_| settings.clone(), reporter));
+            }
+            Ok(Found::Nothing(passed)) => explain(dir, &passed, &job_name(&command), reporter),
+            Err(error) => {
+                reporter.error(format_args!("cannot look for images in {}: {error}; nothing is started", dir.display()));
+                return ExitCode::from(exit::CANNOT_LAUNCH);
+            }
+        }
+    }
+    match launch(Launch { command, key, settings, reporter }) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             reporter.error(error);
-            ExitCode::from(CANNOT_LAUNCH)
+            ExitCode::from(exit::CANNOT_LAUNCH)
         }
     }
+}
+
+/// Says why a job is not resumed.
+fn explain(dir: &Path, passed: &[Passed], name: &str, reporter: Reporter) {
+    for passed in passed {
+        match passed {
+            Passed::Incomplete(skipped) => reporter.error(format_args!("passed over: {}", skipped.reason)),
+            Passed::Runs(path) => reporter.error(format_args!(
+                "passed over: the job of {} runs, or its launcher does; this is taken for another (--job NAME tells jobs apart)",
+                path.display()
+            )),
+        }
+    }
+    reporter.event(format_args!("nothing to resume in {}: starting {name}", dir.display()));
 }
 
 /// Prints what this machine allows.
@@ -108,5 +102,5 @@ fn check(dir: &Path) -> ExitCode {
     let findings = probe::check(dir);
     // Whoever reads no further wants no more than the exit code.
     let _ = write!(std::io::stdout(), "{findings}");
-    ExitCode::from(if findings.suffices() { 0 } else { CANNOT_LAUNCH })
+    ExitCode::from(if findings.suffices() { 0 } else { exit::CANNOT_LAUNCH })
 }

@@ -1,0 +1,95 @@
+//! Bringing a job back and staying with it.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ckpt_coordinator::{Reporter, Restarted, coordinate_restarted};
+use ckpt_image::generations::{Selected, hold};
+use ckpt_objects::JobState;
+use ckpt_objects::job::Settings;
+use ckpt_objects::terminal::OwnTerminal;
+use ckpt_restore::{Options, RestoreError, RestoredJob, read_job, restore};
+
+use crate::{RunOptions, exit};
+
+/// Restarts a job and stays with it, with these settings of those that its image has. `held` is the image, if it is held already. Gives the exit code.
+pub fn restart(
+    selected: &Selected,
+    held: Option<File>,
+    options: &RunOptions,
+    settings: impl Fn(&Settings) -> Settings,
+    reporter: Reporter,
+) -> u8 {
+    for skipped in &selected.skipped {
+        reporter.error(format_args!("passed over: {}", skipped.reason));
+    }
+    let path = selected.image.path();
+    let held = held.or_else(|| hold(path).ok());
+    let terminal = OwnTerminal::find();
+    let restored = read_job(&selected.image).and_then(|mut job| {
+        let settings = settings(&job.info.settings);
+        run_hooks(&settings.hooks.restart, path, job.info.generation, reporter);
+        job.info.settings.on = settings.on;
+        let options = Options { maps: options.map.clone(), strict: options.strict };
+        restore(&selected.image, &job, &options, terminal.as_ref(), &|what| reporter.event(what)).map(|restored| (job, restored))
+    });
+    let (job, restored) = match restored {
+        Ok(both) => both,
+        Err(error) => return refuse(&error, reporter),
+    };
+    announce(&job, &restored, reporter);
+    let RestoredJob { stand_in, listener, ends, shares_session, makers, mut info, .. } = restored;
+    info.settings = settings(&info.settings);
+    find_directory(&mut info.settings, path, reporter);
+    let restarted = Restarted { info, reaper: stand_in, listener, report: ends, terminal, shares_session, makers, image: held };
+    match coordinate_restarted(restarted, reporter) {
+        Ok(code) => code,
+        Err(error) => {
+            reporter.error(error);
+            exit::CANNOT_RESTORE
+        }
+    }
+}
+
+fn refuse(error: &RestoreError, reporter: Reporter) -> u8 {
+    reporter.error(error);
+    if error.is_of_image() { exit::IMAGE_INVALID } else { exit::CANNOT_RESTORE }
+}
+
+/// What the user wants done before the job is back: nothing of it is there yet, so there is nothing to keep going meanwhile.
+fn run_hooks(hooks: &[String], image: &Path, generation: u64, reporter: Reporter) {
+    for line in hooks {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", line]).stdin(Stdio::null()).stdout(std::io::stderr());
+        command.env("CKPT_IMAGE", image).env("CKPT_GENERATION", generation.to_string());
+        let failure = match command.status() {
+            Ok(status) if status.success() => continue,
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        reporter.error(format_args!("the hook before the restart failed: {line}: {failure}"));
+    }
+}
+
+/// Where images are to go may be gone with the machine that the job was on: then they go where this one is, which has been found.
+fn find_directory(settings: &mut Settings, image: &Path, reporter: Reporter) {
+    let dir = settings.dir.as_path();
+    let home = image.canonicalize().ok().and_then(|image| image.parent().map(Path::to_path_buf));
+    if let Some(home) = home.filter(|_| !dir.exists()) {
+        reporter.event(format_args!("{} is gone; images go to {}", dir.display(), home.display()));
+        settings.dir = home.into();
+    }
+}
+
+fn announce(job: &JobState, restored: &RestoredJob, reporter: Reporter) {
+    for note in &restored.notes {
+        reporter.event(note);
+    }
+    let RestoredJob { processes, threads, .. } = restored;
+    let s = |count: &usize| if *count == 1 { "" } else { "s" };
+    let es = if *processes == 1 { "" } else { "es" };
+    let generation = job.info.generation;
+    reporter
+        .event(format_args!("restarted from checkpoint {generation} ({processes} process{es}, {threads} thread{})", s(threads)));
+}

@@ -1,0 +1,106 @@
+//! Whether a directory holds an image of the job that is to be launched: then that goes on (`ckpt-launch --resume`).
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ckpt_coordinator::job_name;
+use ckpt_image::generations::{Check, SelectError, Selected, Skipped, claim, is_held, open_newest};
+use ckpt_image::{ImageName, ImageReader};
+use ckpt_objects::job::JobInfo;
+use ckpt_restore::read_job;
+
+/// No job's id, of the right form.
+const NO_JOB: &str = "0000000000000000";
+
+/// What there is.
+#[derive(Debug)]
+pub enum Found {
+    /// An image of the job.
+    Image {
+        /// The newest complete one.
+        selected: Box<Selected>,
+        /// Held against others who would resume it, where the file system has locks.
+        held: Option<File>,
+        /// How many jobs there are beside that could be meant too, but are older.
+        older: usize,
+    },
+    /// None. What was passed over.
+    Nothing(Vec<Passed>),
+}
+
+/// An image of the job that is not resumed.
+#[derive(Debug)]
+pub enum Passed {
+    /// It is no complete image.
+    Incomplete(Skipped),
+    /// Its job runs.
+    Runs(PathBuf),
+}
+
+/// Looks in `dir` for the job of this user with this command and [key](ckpt_coordinator::batch::key). Of several, the one whose newest image is the
+/// youngest is meant; one that runs is another.
+///
+/// # Errors
+///
+/// When the directory cannot be read.
+pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
+    let mut jobs: BTreeMap<String, (String, Vec<PathBuf>)> = BTreeMap::new();
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            for entry in entries {
+                let path = entry?.path();
+                if let Some(name) = ImageName::parse(&path) {
+                    let (_, images) = jobs.entry(name.job().to_owned()).or_insert_with(|| (name.name().to_owned(), Vec::new()));
+                    images.push(path);
+                }
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+        Err(error) => return Err(error),
+    }
+    let own_name = ImageName::new(&job_name(command), NO_JOB, 1).map(|name| name.name().to_owned()).unwrap_or_default();
+    let mut passed = Vec::new();
+    let mut candidates: Vec<(u64, Selected)> = Vec::new();
+    for (_, (name, images)) in jobs {
+        match images.iter().find_map(|path| info(path)) {
+            Some(info) if !is_meant(&info, command, key) => continue,
+            // Whose they are cannot be known any more, but perhaps they are missed.
+            None if name != own_name => continue,
+            _ => (),
+        }
+        if let Some(path) = images.iter().find(|path| is_held(path)) {
+            passed.push(Passed::Runs(path.clone()));
+            continue;
+        }
+        match open_newest(&images, Check::EveryByte) {
+            Ok(selected) => candidates.push((selected.image.header().created_at_ns, selected)),
+            Err(SelectError::NoImage { skipped }) => passed.extend(skipped.into_iter().map(Passed::Incomplete)),
+            // They were sorted by their jobs; a name that lies is no image of this one.
+            Err(SelectError::SeveralJobs { .. }) => (),
+        }
+    }
+    candidates.sort_by_key(|(created_at, _)| *created_at);
+    while let Some((_, selected)) = candidates.pop() {
+        match claim(selected.image.path()) {
+            // Somebody was faster.
+            Ok(None) => passed.push(Passed::Runs(selected.image.path().to_owned())),
+            held => return Ok(Found::Image { selected: Box::new(selected), held: held.ok().flatten(), older: candidates.len() }),
+        }
+    }
+    Ok(Found::Nothing(passed))
+}
+
+/// What an image says of its job, if it is whole enough to say it.
+fn info(path: &Path) -> Option<JobInfo> {
+    let image = ImageReader::open(path).ok()?;
+    read_job(&image).ok().map(|job| job.info)
+}
+
+fn is_meant(info: &JobInfo, command: &[OsString], key: &str) -> bool {
+    info.key == key
+        && info.uid == rustix::process::getuid().as_raw()
+        && info.command.iter().map(|word| word.as_os_str()).eq(command.iter().map(OsString::as_os_str))
+}

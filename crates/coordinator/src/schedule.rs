@@ -1,0 +1,301 @@
+//! When checkpoints are taken: at an interval, or as often as loses the least time; the last of a run before its time is over.
+
+use std::time::{Duration, Instant};
+
+use ckpt_objects::job::{Interval, Settings};
+
+use crate::options::Action;
+
+/// When the first checkpoint is taken where the interval depends on what one costs.
+const FIRST: Duration = Duration::from_secs(30);
+/// An interval is at least so many times what a checkpoint costs, when it is ours to choose.
+const LEAST: u32 = 20;
+/// How often a checkpoint that was to be a run's last is tried again when it fails, and after how long.
+const TRIES: u32 = 5;
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// What it is time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A checkpoint as planned.
+    Planned,
+    /// The last of this run, and what it is for.
+    Last(Action),
+    /// The last of this run, but there is not time enough left: how much there is, and what the one before took.
+    TooLate(Duration, Duration),
+}
+
+/// The plan of one run of a job, from its launch or restart to its end.
+#[derive(Debug)]
+pub struct Schedule {
+    interval: Option<Interval>,
+    mtbf: Duration,
+    /// What the last checkpoint cost, from its begin to the durable image.
+    cost: Option<Duration>,
+    /// When the last one began, and the earliest instant for the next.
+    last: Instant,
+    earliest: Instant,
+    /// When the run is to stop of itself.
+    stop: Option<Instant>,
+    /// When the machine is taken away.
+    end: Option<Instant>,
+    /// How long before that the last checkpoint is to be durable, and what comes then.
+    before_end: Option<(Duration, Action)>,
+    /// Tries of the last checkpoint that have failed, and when the next may be.
+    failed: (u32, Instant),
+    /// The last one is taken, or under way.
+    is_done: bool,
+}
+
+impl Schedule {
+    /// The plan of a run that begins now. `cost` is what the last checkpoint of an earlier run took.
+    #[must_use]
+    pub fn new(settings: &Settings, cost: Option<Duration>, now: Instant) -> Self {
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
+        let after = |time: Option<f64>| time.and_then(seconds).and_then(|time| now.checked_add(time));
+        let before_end = settings
+            .before_end
+            .as_ref()
+            .and_then(|(time, action)| Some((seconds(*time)?, action.parse().unwrap_or(Action::Stop))));
+        let mut plan = Self {
+            interval: settings.interval,
+            mtbf: seconds(settings.mtbf).unwrap_or(Duration::MAX),
+            cost,
+            last: now,
+            earliest: now,
+            stop: after(settings.stop_after),
+            end: None,
+            before_end,
+            failed: (0, now),
+            is_done: false,
+        };
+        if let Some(end) = after(settings.time_limit) {
+            plan.set_end(end, now);
+        }
+        plan
+    }
+
+    /// Whether it matters when the machine is taken away, and nobody has said.
+    #[must_use]
+    pub fn wants_end(&self) -> bool {
+        self.before_end.is_some() && self.end.is_none()
+    }
+
+    /// The machine is taken away at this instant. Where half of the time until then is less than what the user wants left after the last checkpoint,
+    /// that is what will be: a run that stops as soon as it begins gets nowhere.
+    pub fn set_end(&mut self, end: Instant, now: Instant) -> Option<Duration> {
+        self.end = Some(end);
+        let half = end.saturating_duration_since(now) / 2;
+        let (margin, _) = self.before_end.as_mut().filter(|(margin, _)| *margin > half)?;
+        *margin = half;
+        Some(half)
+    }
+
+    /// How long the next checkpoint may well take.
+    fn likely(&self) -> Duration {
+        self.cost.map_or(Duration::ZERO, |cost| cost + cost / 2 + Duration::from_secs(1))
+    }
+
+    /// Whether the next checkpoint is likely to be durable within this time.
+    #[must_use]
+    pub fn fits(&self, time: Duration) -> bool {
+        self.likely() <= time
+    }
+
+    /// The time between the begins of checkpoints.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        Some(match (self.interval?, self.cost) {
+            (Interval::Every(seconds), _) => Duration::try_from_secs_f64(seconds).ok()?,
+            (Interval::Auto, Some(cost)) => optimum(cost, self.mtbf),
+            (Interval::Auto, None) => FIRST.min(self.mtbf / 10),
+        })
+    }
+
+    /// When the last checkpoint of the run begins, and what it is for.
+    fn final_begin(&self) -> Option<(Instant, Action)> {
+        let before_end = self.end.zip(self.before_end).map(|(end, (margin, action))| {
+            // Where there is less time than that, at once.
+            (end.checked_sub(margin.max(self.likely())).unwrap_or(self.last), action)
+        });
+        let stop = self.stop.map(|stop| (stop, Action::Stop));
+        let first = before_end.into_iter().chain(stop).min_by_key(|(at, _)| *at);
+        first.map(|(at, action)| (if self.failed.0 > 0 { at.max(self.failed.1) } else { at }, action))
+    }
+
+    /// When the next planned one begins: one that would not be durable before the end, or stand in the last one's way, does not.
+    fn planned_begin(&self) -> Option<Instant> {
+        let begin = self.last.checked_add(self.interval()?)?.max(self.earliest);
+        let durable = begin + self.likely();
+        let in_the_way = self.final_begin().is_some_and(|(last, _)| durable > last);
+        (!in_the_way && self.end.is_none_or(|end| durable <= end)).then_some(begin)
+    }
+
+    /// When there is something to do next.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        if self.is_done {
+            return None;
+        }
+        self.planned_begin().into_iter().chain(self.final_begin().map(|(at, _)| at)).min()
+    }
+
+    /// What it is time for. Whatever it is counts as begun.
+    pub fn due(&mut self, now: Instant) -> Option<Due> {
+        if self.is_done {
+            return None;
+        }
+        if let Some((at, action)) = self.final_begin()
+            && at <= now
+        {
+            self.is_done = true;
+            let left = self.end.map(|end| end.saturating_duration_since(now));
+            let too_late = left.zip(self.cost).filter(|(left, cost)| left < cost);
+            return Some(too_late.map_or(Due::Last(action), |(left, cost)| Due::TooLate(left, cost)));
+        }
+        let planned = self.planned_begin()? <= now;
+        planned.then(|| {
+            self.begin(now);
+            Due::Planned
+        })
+    }
+
+    /// A checkpoint begins, planned or not.
+    pub fn begin(&mut self, now: Instant) {
+        self.last = now;
+    }
+
+    /// A checkpoint is over. `cost` is what it took, unless it failed.
+    pub fn conclude(&mut self, cost: Option<Duration>, now: Instant) {
+        self.cost = cost.or(self.cost);
+        // Never without a pause in between.
+        self.earliest = self.interval().map_or(now, |interval| now + interval / 10);
+    }
+
+    /// The run's last checkpoint has failed. Whether it is tried again, and after how long.
+    pub fn last_failed(&mut self, now: Instant) -> Option<Duration> {
+        let again = now + AGAIN_AFTER;
+        if self.failed.0 == TRIES || self.end.is_some_and(|end| again + self.likely() > end) {
+            return None;
+        }
+        self.failed = (self.failed.0 + 1, again);
+        self.is_done = false;
+        Some(AGAIN_AFTER)
+    }
+}
+
+/// The interval that loses the least time to checkpoints and to failures, which come every `mtbf` on average: J. T. Daly, "A higher order estimate of
+/// the optimum checkpoint interval for restart dumps" (2006), whose first term is J. W. Young's (1974), √(2·cost·mtbf).
+fn optimum(cost: Duration, mtbf: Duration) -> Duration {
+    let (c, m) = (cost.as_secs_f64(), mtbf.as_secs_f64());
+    let ratio = c / (2.0 * m);
+    let seconds = if ratio < 1.0 { (2.0 * c * m).sqrt() * (1.0 + ratio.sqrt() / 3.0 + ratio / 9.0) - c } else { m };
+    Duration::try_from_secs_f64(seconds).unwrap_or(mtbf).max(cost * LEAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn settings() -> Settings {
+        Settings { mtbf: 86400.0, ..Settings::default() }
+    }
+
+    #[test]
+    fn the_optimum_is_young_s_and_dalys() {
+        // √(2·4·86400) = 831.4; Daly's terms add 1.3 and take the cost off.
+        let best = optimum(4 * SECOND, Duration::from_secs(86400)).as_secs_f64();
+        assert!((828.0..830.0).contains(&best), "{best}");
+        assert_eq!(optimum(60 * SECOND, Duration::from_secs(600)), 1200 * SECOND, "never less than 20 times the cost");
+        assert_eq!(optimum(Duration::ZERO, Duration::from_secs(600)), Duration::ZERO);
+    }
+
+    #[test]
+    fn planned_ones_follow_each_other() {
+        let now = Instant::now();
+        let mut plan = Schedule::new(&Settings { interval: Some(Interval::Every(10.0)), ..settings() }, None, now);
+        assert_eq!(plan.next(), Some(now + 10 * SECOND));
+        assert_eq!((plan.due(now), plan.due(now + 10 * SECOND)), (None, Some(Due::Planned)));
+        assert_eq!(plan.due(now + 10 * SECOND), None);
+        plan.conclude(Some(2 * SECOND), now + 12 * SECOND);
+        assert_eq!(plan.next(), Some(now + 20 * SECOND), "counted from begin to begin");
+        plan.begin(now + 20 * SECOND);
+        plan.conclude(Some(15 * SECOND), now + 35 * SECOND);
+        assert_eq!(plan.next(), Some(now + 36 * SECOND), "with a pause in between");
+    }
+
+    #[test]
+    fn auto_waits_for_a_first_cost() {
+        let now = Instant::now();
+        let mut plan = Schedule::new(&Settings { interval: Some(Interval::Auto), ..settings() }, None, now);
+        assert_eq!(plan.next(), Some(now + FIRST));
+        plan.begin(now + FIRST);
+        plan.conclude(Some(4 * SECOND), now + FIRST + 4 * SECOND);
+        assert!(plan.interval().is_some_and(|interval| interval > 800 * SECOND));
+        let known = Schedule::new(&Settings { interval: Some(Interval::Auto), ..settings() }, Some(4 * SECOND), now);
+        assert_eq!(known.interval(), plan.interval());
+    }
+
+    #[test]
+    fn the_last_one_is_durable_before_the_end() {
+        let now = Instant::now();
+        let asked = Settings { interval: Some(Interval::Every(10.0)), before_end: Some((20.0, "requeue".into())), ..settings() };
+        let mut plan = Schedule::new(&asked, None, now);
+        assert!(plan.wants_end());
+        assert_eq!(plan.set_end(now + 100 * SECOND, now), None);
+        assert!(!plan.wants_end());
+        assert_eq!(plan.final_begin(), Some((now + 80 * SECOND, Action::Requeue)));
+        // One that takes 30 s is likely to take 46.
+        plan.begin(now + 10 * SECOND);
+        plan.conclude(Some(30 * SECOND), now + 40 * SECOND);
+        assert_eq!(plan.final_begin(), Some((now + 54 * SECOND, Action::Requeue)));
+        assert_eq!(plan.planned_begin(), None, "it would stand in the way");
+        assert_eq!(plan.due(now + 53 * SECOND), None);
+        assert_eq!(plan.due(now + 54 * SECOND), Some(Due::Last(Action::Requeue)));
+        assert_eq!((plan.due(now + 55 * SECOND), plan.next()), (None, None));
+    }
+
+    #[test]
+    fn a_run_that_is_short_is_not_all_margin() {
+        let now = Instant::now();
+        let asked = Settings { before_end: Some((90.0, "requeue".into())), ..settings() };
+        let mut plan = Schedule::new(&asked, None, now);
+        assert_eq!(plan.set_end(now + 60 * SECOND, now), Some(30 * SECOND));
+        assert_eq!(plan.next(), Some(now + 30 * SECOND));
+        let mut limited = Schedule::new(&Settings { time_limit: Some(60.0), ..asked }, None, now);
+        assert_eq!((limited.next(), limited.wants_end()), (plan.next(), false));
+        assert_eq!(limited.due(now + 30 * SECOND), Some(Due::Last(Action::Requeue)));
+    }
+
+    #[test]
+    fn none_is_begun_that_cannot_end() {
+        let now = Instant::now();
+        let asked = Settings { interval: Some(Interval::Every(10.0)), before_end: Some((20.0, "stop".into())), ..settings() };
+        let mut plan = Schedule::new(&asked, Some(300 * SECOND), now);
+        plan.set_end(now + 60 * SECOND, now);
+        assert_eq!(plan.due(now), Some(Due::TooLate(60 * SECOND, 300 * SECOND)));
+        assert_eq!((plan.due(now + 10 * SECOND), plan.next()), (None, None));
+    }
+
+    #[test]
+    fn a_last_one_that_fails_is_tried_again_while_there_is_time() {
+        let now = Instant::now();
+        let asked = Settings { before_end: Some((20.0, "stop".into())), time_limit: Some(40.0), ..settings() };
+        let mut plan = Schedule::new(&asked, None, now);
+        assert_eq!(plan.due(now + 20 * SECOND), Some(Due::Last(Action::Stop)));
+        assert_eq!(plan.last_failed(now + 21 * SECOND), Some(AGAIN_AFTER));
+        assert_eq!((plan.due(now + 22 * SECOND), plan.next()), (None, Some(now + 26 * SECOND)));
+        assert_eq!(plan.due(now + 26 * SECOND), Some(Due::Last(Action::Stop)));
+        assert_eq!(plan.last_failed(now + 36 * SECOND), None, "it could not be durable any more");
+    }
+
+    #[test]
+    fn a_run_stops_after_its_time() {
+        let now = Instant::now();
+        let mut plan = Schedule::new(&Settings { stop_after: Some(5.0), ..settings() }, None, now);
+        assert_eq!((plan.next(), plan.due(now + 4 * SECOND)), (Some(now + 5 * SECOND), None));
+        assert_eq!(plan.due(now + 5 * SECOND), Some(Due::Last(Action::Stop)));
+    }
+}
