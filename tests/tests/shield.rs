@@ -208,6 +208,24 @@ fn lives(pid: i32) -> bool {
     tree::family(pid).contains(&pid)
 }
 
+/// The process of a job that sleeps for so many seconds.
+fn sleep_of(running: &Running, seconds: &str) -> i32 {
+    let line = ["sleep", seconds, ""].join("\0");
+    let is_it = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == line);
+    tree::family(running.pid()).into_iter().find(is_it).expect("the sleep")
+}
+
+/// Whether a process ends soon.
+fn has_ended(pid: i32) -> bool {
+    for _ in 0..200 {
+        if !lives(pid) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
 #[test]
 fn nobody_is_shielded_by_a_coordinator_that_has_gone() {
     let job =
@@ -216,14 +234,6 @@ fn nobody_is_shielded_by_a_coordinator_that_has_gone() {
     let mut running = job.launch(&sandbox);
     await_image(&sandbox, &mut running, None);
     let target: i32 = sandbox.read_text("out").trim().parse().expect("a pid");
-    let is_ended = |pid: i32| {
-        let mut patience = 200;
-        while lives(pid) && patience > 0 {
-            std::thread::sleep(Duration::from_millis(20));
-            patience -= 1;
-        }
-        !lives(pid)
-    };
     kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
     std::thread::sleep(Duration::from_millis(200));
     assert!(lives(target), "it is ended while the coordinator is there");
@@ -231,15 +241,12 @@ fn nobody_is_shielded_by_a_coordinator_that_has_gone() {
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
     assert!(lives(target), "it has ended with its job");
     kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
-    assert!(is_ended(target), "it is shielded though nobody acts on the signal");
+    assert!(has_ended(target), "it is shielded though nobody acts on the signal");
     // The coordinator of a restart may be killed, and what it restarted lives on.
     std::fs::remove_file(sandbox.join("go")).expect("it is there");
     let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
     running.until_says("restarted");
-    let sleeping = |pid: &i32| {
-        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == ["sleep", "100", ""].join("\0"))
-    };
-    let target = tree::family(running.pid()).into_iter().find(sleeping).expect("the sleep");
+    let target = sleep_of(&running, "100");
     std::thread::sleep(Duration::from_millis(100));
     kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
     std::thread::sleep(Duration::from_millis(200));
@@ -247,5 +254,36 @@ fn nobody_is_shielded_by_a_coordinator_that_has_gone() {
     kill(Pid::from_raw(running.pid()), Signal::SIGKILL).expect("it is there");
     running.wait(BOUND);
     kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
-    assert!(is_ended(target), "it is shielded though nobody acts on the signal");
+    assert!(has_ended(target), "it is shielded though nobody acts on the signal");
+}
+
+#[test]
+fn sigterm_to_everybody_ends_everybody_after_the_checkpoint() {
+    let script = "sleep 1000 & (sleep 1001; echo never) & bash -c 'trap \"echo told; sleep 0.2\" TERM; sleep 1002; echo own' & wait; echo not reached";
+    let job = Job::new(["bash", "-c", script]).interval("600");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    for run in 0..2 {
+        running.until("the sleeps", BOUND, |running| (tree::family(running.pid()).len() >= 7).then_some(()));
+        std::thread::sleep(Duration::from_millis(300));
+        let all = tree::family(running.pid());
+        signal_all(&running, Signal::SIGTERM);
+        std::thread::sleep(Duration::from_millis(50));
+        // Only who catches it has done anything.
+        assert!(all.iter().all(|pid| lives(*pid)), "{}", running.stderr());
+        running.signal(Signal::SIGTERM);
+        assert_eq!(running.wait(BOUND), 143, "{}", running.stderr());
+        assert!(running.stderr().contains("ckpt: checkpoint "), "{}", running.stderr());
+        for pid in all {
+            assert!(has_ended(pid), "process {pid} lives on");
+        }
+        running = job.restart(&sandbox, &sandbox.images(IMAGES), run + 1);
+        running.until_says("restarted");
+    }
+    // What was dropped before the image was taken is not let in after it.
+    std::thread::sleep(Duration::from_millis(300));
+    let sleep = sleep_of(&running, "1001");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait(BOUND), 143, "{}", running.stderr());
+    assert!(lives(sleep), "it is ended by a signal that it was not sent");
 }

@@ -10,8 +10,9 @@ use linux_raw_sys::general as nr;
 
 use crate::freeze::{self, Shared};
 use crate::rendezvous::{self, Connection};
+use crate::shield::Siginfo;
 use crate::state::{BUSY, IDLE, OWNER, TRANSIENT};
-use crate::{call, dump, interrupted, observe, snapshot, stack};
+use crate::{call, dump, interrupted, observe, shield, snapshot, stack};
 
 /// `KCMP_VM` (include/uapi/linux/kcmp.h).
 const KCMP_VM: u32 = 1;
@@ -19,8 +20,13 @@ const KCMP_VM: u32 = 1;
 /// The handler: the first thread of a process to enter it leads, the others park.
 ///
 /// # Safety
-/// The kernel calls it, with every signal blocked, with `frame` at the `ucontext` of the interrupted thread.
-pub unsafe extern "C" fn on_checkpoint_signal(_signal: i32, _info: *mut u8, frame: *mut UContext) {
+/// The kernel calls it, with every signal blocked, with `info` at the signal's whole `siginfo_t` and `frame` at the `ucontext` of the interrupted
+/// thread.
+pub unsafe extern "C" fn on_checkpoint_signal(_signal: i32, info: *const Siginfo, frame: *mut UContext) {
+    // SAFETY: the caller's promise.
+    if unsafe { shield::lets_in(info, frame) } {
+        return;
+    }
     if !memory_is_our_own() {
         // SAFETY: `frame` is this thread's own frame.
         unsafe { interrupted::leave_as_found(frame) };

@@ -7,6 +7,8 @@
 //!   call that it waits in is made again.
 //! - Any other (from a process of the job, from the launcher, which passes signals on, from the kernel, a timer, …) has its default effect.
 //!
+//! What was dropped can be let in later: when the coordinator has taken its checkpoint and passes the signal on.
+//!
 //! Outside of the job is who does not descend from the launcher, or, after a restart, from its stand-in, which has the launcher's pid. A sender in
 //! another pid namespace has no number here.
 
@@ -15,6 +17,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::sigframe::UContext;
 use ckpt_sys::{blocked, syscall};
+use ckpt_wire::LET_IN;
 use linux_raw_sys::general as nr;
 
 use crate::call::{self, nr_errno};
@@ -30,7 +33,10 @@ const MANY: u32 = 10_000;
 /// How often a line of ancestors is walked anew because one of them has ended meanwhile.
 const TRIES: u32 = 3;
 
-/// `siginfo_t`, as far as it is looked at.
+/// `si_code` of a signal that sigqueue(3) sent.
+const SI_QUEUE: i32 = -1;
+
+/// `siginfo_t` of a signal that a process sent.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Siginfo {
@@ -38,9 +44,13 @@ pub struct Siginfo {
     error: i32,
     code: i32,
     padding: i32,
-    /// The sender's pid and real user id, where `code` is [`SI_USER`].
+    /// The sender.
     pid: i32,
+    /// Its real user id.
     uid: u32,
+    /// What sigqueue(3) was given.
+    value: u64,
+    rest: [u64; 12],
 }
 
 /// The handler.
@@ -59,6 +69,33 @@ pub unsafe extern "C" fn on_shielded_signal(signal: i32, info: *const Siginfo, f
             take_default(signal, info, frame);
         }
     }
+}
+
+/// Whether the checkpoint signal came to have a signal let in that was dropped; which is done then.
+///
+/// # Safety
+/// As for [`on_shielded_signal`].
+pub unsafe fn lets_in(info: *const Siginfo, frame: *mut UContext) -> bool {
+    // SAFETY: the caller's promise.
+    let Siginfo { code, value, .. } = unsafe { *info };
+    let signal = match value.checked_sub(LET_IN) {
+        Some(signal @ 1..=64) if code == SI_QUEUE => signal as i32,
+        _ => return false,
+    };
+    let mut action = [0u64; 4];
+    // SAFETY: with no new action, the old one is written to `action`; the rest is the caller's promise.
+    unsafe {
+        let asked = syscall!(nr::__NR_rt_sigaction, signal, 0, action.as_mut_ptr(), 8);
+        if asked.is_ok() && is_shield(action[0]) && TRANSIENT.dropped.load(Relaxed) & 1 << (signal - 1) != 0 {
+            let uid = syscall!(nr::__NR_getuid).unwrap_or(0) as u32;
+            let pid = CONFIG.get().launcher;
+            let info = Siginfo { signal, error: 0, code: SI_USER, padding: 0, pid, uid, value: 0, rest: [0; 12] };
+            take_default(signal, &raw const info, frame);
+        } else {
+            interrupted::leave_as_found(frame);
+        }
+    }
+    true
 }
 
 /// Whether a handler, as the kernel knows it, is the shield's.

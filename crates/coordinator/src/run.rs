@@ -639,12 +639,18 @@ impl Coordinator {
             Action::CheckpointThenForward if self.schedule.fits(TERM_GRACE) => self.waiting.push(Wish::Before(signal)),
             Action::CheckpointThenForward => {
                 self.reporter.event(format_args!("no checkpoint on {}: the last took too long", name(signal)));
-                self.forward(signal);
+                self.pass_on(signal);
             }
             // A terminal sends its signals to the whole foreground group, of which a launched job is part.
             Action::Forward if from_kernel && self.terminal.shared => (),
             Action::Forward => self.forward(signal),
         }
+    }
+
+    /// Passes a signal on for which the job had to wait: to the first process, and to whoever got it before and is shielded from it.
+    fn pass_on(&self, signal: Signal) {
+        self.forward(signal);
+        self.checkpointer.anchor.let_in(signal.as_raw(), self.info.signal);
     }
 
     /// Passes a signal on: to the first process, or where a restarted job is not in the terminal's foreground group, to the first
@@ -727,7 +733,7 @@ impl Coordinator {
                     Ok(taken) => Reply::Image(taken.path.display().to_string()),
                     Err(error) => Reply::Error(error.to_string()),
                 }),
-                Wish::Before(signal) => self.forward(signal),
+                Wish::Before(signal) => self.pass_on(signal),
                 Wish::Last(_) if outcome.is_err() && !self.is_over() => {
                     if let Some(after) = self.schedule.last_failed(Instant::now()) {
                         self.reporter.event(format_args!("the last checkpoint is tried again in {} s", after.as_secs()));

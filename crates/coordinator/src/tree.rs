@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ckpt_objects::HostPid;
 use ckpt_objects::process::{Status, children, status_if_there};
+use ckpt_wire::LET_IN;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -83,6 +84,15 @@ impl Anchor {
             && (servants.contains(&pid)
                 || nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid.0)))
                     .is_ok_and(|session| servants.contains(&HostPid(session.as_raw()))))
+    }
+
+    /// Has a signal its effect on every process of the job that has dropped it.
+    pub fn let_in(&self, signal: i32, checkpoint_signal: i32) {
+        let both = 1u64 << (signal - 1) | 1 << (checkpoint_signal - 1);
+        // One that catches neither has no agent, or has not dropped it.
+        for member in self.scan().iter().filter(|member| !member.is_zombie() && member.status.set("SigCgt") & both == both) {
+            let _ = ckpt_sys::process::queue(member.pid.0, checkpoint_signal, LET_IN + u64::from(signal.unsigned_abs()));
+        }
     }
 
     /// Whether a process is neither below the reaper nor itself that; false for one that has ended.

@@ -62,6 +62,10 @@ pub const DEFAULT_SIGNAL: i32 = 62;
 /// environment that the job keeps from before stays right.
 pub const SOCKET_PREFIX: &str = "ckpt/";
 
+/// Coordinator to agent, by the value of a checkpoint signal (sigqueue(3)): this with a signal's number added tells one that has dropped that signal to let it
+/// have its effect after all.
+pub const LET_IN: u64 = 0x636b_7074 << 32;
+
 /// Coordinator to the launcher's stand-in in a restarted job, by the value of a checkpoint signal (sigqueue(3)): to send a signal, as the
 /// launcher did before the restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
