@@ -14,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 pub mod artifacts;
+pub mod condor;
+pub mod examples;
 pub mod identity;
 pub mod job;
 pub mod sandbox;
