@@ -51,11 +51,17 @@ pub struct Cluster {
 
 /// What is started in the namespaces, as their pid 1: it sets the machine up, starts the daemons and reaps.
 ///
-/// `getaddrinfo` finds no address for a listening socket on a machine that has but 127.0.0.1, hence the other one.
+/// `getaddrinfo` finds no address for a listening socket on a machine that has but 127.0.0.1, and `mpirun` wants an interface that is not the loopback's.
 const INIT: &str = r#"
 set -e
 ip link set lo up
-ip address add 10.31.0.1/32 dev lo
+network=lo
+if ip link add net0 type veth peer name net1; then
+    ip link set net1 up
+    ip link set net0 up
+    network=net0
+fi
+ip address add 10.31.0.1/24 dev "$network"
 hostname ckptnode
 for file in passwd group hosts; do
     cat "/etc/$file" "$file.more" >"$file"
@@ -261,6 +267,16 @@ impl Batch<'_> {
         assert_eq!(code, 0, "scancel {options:?}: {err}\n{}", self.told());
     }
 
+    /// Has root change it: `scontrol update`.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn update(&self, change: &str) {
+        let update = ["update", &format!("JobId={}", self.id), change];
+        let (code, _, err) = self.cluster.run(&self.cluster.home, "scontrol", update);
+        assert_eq!(code, 0, "scontrol update {change}: {err}\n{}", self.told());
+    }
+
     /// What Slurm knows of it.
     #[must_use]
     pub fn record(&self) -> Record {
@@ -298,8 +314,7 @@ impl Batch<'_> {
             }
             let restarts = record.get("Restarts").and_then(|number| number.parse().ok()).unwrap_or(0);
             if record.get("Reason").is_some_and(|reason| reason == "BeginTime") && restarts > self.hastened.replace(restarts) {
-                let update = ["update", &format!("JobId={}", self.id), "StartTime=now+2"];
-                let _ = self.cluster.run(&self.cluster.home, "scontrol", update);
+                self.update("StartTime=now+2");
             }
             assert!(Instant::now() < end, "waited in vain for {what}: {record:?}\n{}", self.told());
             std::thread::sleep(Duration::from_millis(100));
