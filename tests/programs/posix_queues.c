@@ -34,8 +34,9 @@ static void take(mqd_t queue, unsigned priority, unsigned key, size_t len) {
 int main(int argc, char **argv) {
     int rounds = rounds_of(argc, argv);
     mqd_t full = queue(0, O_RDWR, 3), sorted = queue(1, O_WRONLY | O_NONBLOCK, 10), there = queue(2, O_RDWR, 2), back = queue(3, O_RDWR, 2);
-    mqd_t reader = mq_open(names[1], O_RDONLY);
-    CHECK(reader >= 0 && mq_unlink(names[3]) == 0);
+    mqd_t reader = mq_open(names[1], O_RDONLY | O_CLOEXEC);
+    int inherited = dup(reader);
+    CHECK(reader >= 0 && inherited >= 0 && mq_unlink(names[3]) == 0);
     for (unsigned i = 0; i < 3; i++) put(full, i, i, 50);
     const unsigned priorities[] = {4, 9, 4, 0, 31000, 0, 9};
     const unsigned order[] = {4, 1, 6, 0, 2, 3, 5};
@@ -65,6 +66,7 @@ int main(int argc, char **argv) {
         CHECK(mq_getattr(reader, &attr) == 0 && attr.mq_flags == 0);
         CHECK(mq_getattr(full, &attr) == 0 && attr.mq_curmsgs == 3 && fstat(full, &status) == 0 && (status.st_mode & 0777) == 0640 && status.st_uid == geteuid());
         CHECK(mq_send(reader, "", 0, 0) == -1 && errno == EBADF && mq_open(names[3], O_RDONLY) == -1 && errno == ENOENT);
+        CHECK(fcntl(reader, F_GETFD) == FD_CLOEXEC && fcntl(inherited, F_GETFD) == 0);
         struct pollfd ready[2] = {{reader, POLLIN, 0}, {back, POLLIN, 0}};
         CHECK(poll(ready, 2, 0) == 1 && ready[0].revents == POLLIN);
         mqd_t again = mq_open(names[0], O_RDONLY);

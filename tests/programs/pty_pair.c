@@ -61,6 +61,9 @@ int main(int argc, char **argv) {
     int may_hang_up = ioctl(hung, TIOCVHANGUP) == 0;
     CHECK(may_hang_up || errno == EPERM);
     int fresh = open_slave(dying, O_RDWR);
+    // Its description shows O_CLOEXEC among its flags for ever.
+    int by_peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC), inherited = dup(by_peer);
+    CHECK(by_peer >= 0 && inherited >= 0);
     struct termios raw = {0}, odd = {0};
     CHECK(tcgetattr(slave, &raw) == 0);
     cfmakeraw(&raw);
@@ -94,6 +97,7 @@ int main(int argc, char **argv) {
         CHECK((fcntl(writer, F_GETFL) & (O_ACCMODE | O_NONBLOCK)) == (O_WRONLY | O_NONBLOCK));
         CHECK((fcntl(slave, F_GETFL) & (O_ACCMODE | O_NONBLOCK)) == O_RDWR);
         CHECK((fcntl(other, F_GETFL) & O_NONBLOCK) && fcntl(other, F_GETFD) == FD_CLOEXEC && fcntl(master, F_GETFD) == 0);
+        CHECK(fcntl(slave, F_GETFD) == 0 && fcntl(by_peer, F_GETFD) == FD_CLOEXEC && fcntl(inherited, F_GETFD) == 0);
         say(master, slave, "down");
         say(slave, master, "up");
         say(same, master, "duplicate");

@@ -18,6 +18,107 @@ fn pseudo_terminals_survive_three_restarts() {
     }
 }
 
+/// A shell to which every command is typed when the last one has answered.
+const EXPECT: &str = r#"
+log_user 0
+set timeout 60
+spawn -noecho bash --norc --noprofile -i
+send "PS1='ready> '; stty -echo; echo begun\n"
+expect "begun\r"
+for {set i 1} {$i <= 100} {incr i} {
+    send "sleep 0.02; echo result-\$(($i * $i))\n"
+    expect {
+        -re "result-(\[0-9\]+)\r" { puts "$i: $expect_out(1,string)" }
+        timeout { puts "no answer to $i"; exit 1 }
+        eof { puts "no shell for $i"; exit 2 }
+    }
+}
+send "exit 3\n"
+expect eof
+lassign [wait] pid spawned error code
+puts "the shell ended with $code"
+"#;
+
+/// A terminal whose output is recorded.
+const SCRIPT: &str = r#"
+SHELL=/bin/sh script -qefc 'for i in $(seq 100); do echo "line $i"; sleep 0.02; done; tty | tr -d 0-9; exit 4' typescript < /dev/null
+echo "ended with $?"
+grep -c line typescript
+"#;
+
+/// An editor to which a file of keys is typed.
+const EDITOR: &str = r#"
+seq 60 > text
+{ for i in {1..60}; do printf ':s/$/ edited\r:sleep 30m\rj'; done; printf ':wq\r'; } > keys
+SHELL=/bin/sh TERM=xterm script -qefc 'vim.tiny -n -u NONE -s keys text' /dev/null < /dev/null > /dev/null
+echo "ended with $?"
+cat text
+"#;
+
+/// A server with two terminals, and clients that come and go. What is typed wakes a client that waits at the server: files would be there from
+/// before the restart.
+const TMUX: &str = r#"
+export TMUX_TMPDIR=$PWD TERM=xterm
+t() { tmux -f /dev/null "$@"; }
+t new-session -d -x 80 -y 24 -s main 'bash --norc --noprofile'
+t split-window -t main 'for i in $(seq 100); do echo "pane $i"; sleep 0.02; done; tmux wait-for -S printed; sleep 1000'
+for i in {1..40}; do
+    t send-keys -t main.0 "tmux wait-for -S key-$i" Enter
+    t wait-for "key-$i"
+    echo "key $i"
+    sleep 0.03
+done
+t wait-for printed
+t capture-pane -p -t main.1 | grep -c pane
+t list-panes -s -F '#{pane_index} #{pane_width}x#{pane_height} #{pane_dead}'
+t kill-server
+"#;
+
+/// The same of an older kind. The socket of a run that was killed before its first image is in the way of the name.
+const SCREEN: &str = r#"
+export SCREENDIR=$PWD/screens TERM=xterm
+mkdir -p -m 700 screens
+test -p answers || mkfifo answers
+exec 7<> answers
+screen -wipe > /dev/null
+screen -c /dev/null -dmS main bash --norc --noprofile
+until screen -S main -p 0 -X stuff $'true\n' > /dev/null; do sleep 0.05; done
+for i in {1..40}; do
+    screen -S main -p 0 -X stuff "echo key $i > answers"$'\n'
+    read -r -u 7 answer
+    echo "$answer"
+    sleep 0.03
+done
+screen -S main -X quit
+"#;
+
+/// Programs that make terminals for others, as the own user, since some want one that has a name: makes `programs::NAME`, and `programs::NAME_left_running`.
+macro_rules! programs {
+    ($($name:ident, $left:ident: $interpreter:literal, $script:ident)*) => {
+        mod programs {
+            use super::*;
+            $(
+                #[test] fn $name() {
+                    Job::script($interpreter, $script).survives(Identity::own(), 3);
+                }
+                #[test] fn $left() {
+                    // Not every checkpoint is taken: a client may not have been accepted yet.
+                    let job = Job::script($interpreter, $script).interval("0.1");
+                    job.compare(&job.run_plain(Identity::own()), &job.run_checkpointed(Identity::own()));
+                }
+            )*
+        }
+    };
+}
+
+programs! {
+    expect, expect_left_running: "expect", EXPECT
+    script, script_left_running: "bash", SCRIPT
+    editor, editor_left_running: "bash", EDITOR
+    tmux, tmux_left_running: "bash", TMUX
+    screen, screen_left_running: "bash", SCREEN
+}
+
 /// Prints the keys that are typed, without echo or signals, and the width of the window when it changes.
 const KEYS: &str = r#"
 import os, signal, termios, tty

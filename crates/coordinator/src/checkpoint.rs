@@ -29,6 +29,9 @@ use crate::tree::Anchor;
 
 /// How long an agent may take to make its twin, beyond what forking its memory takes.
 const TWIN_GRACE: Duration = Duration::from_secs(60);
+/// After which pauses, in milliseconds, a checkpoint that met a passing state is tried again. They grow, and are no fractions of each other, lest they keep step with
+/// the job.
+const TRIES_MS: [u64; 5] = [20, 50, 110, 230, 470];
 /// `ENOMEM`, with which a fork fails where memory or the overcommit rule forbids a twin.
 const ENOMEM: i32 = libc::ENOMEM;
 
@@ -78,6 +81,13 @@ pub enum CheckpointError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl CheckpointError {
+    /// Whether it may be otherwise in a moment: something was about to happen, or to end.
+    fn passes(&self) -> bool {
+        matches!(self, Self::Observe(ObserveError::Passing { .. }) | Self::Freeze(FreezeError::Borrowing(_)))
+    }
 }
 
 /// What a checkpoint took.
@@ -172,7 +182,7 @@ pub struct Checkpointer {
 
 impl Checkpointer {
     /// Takes a checkpoint. When this returns, the image is durable, and the job goes on, unless `stop` says that it is to end with it: then
-    /// it is ended before it does anything more.
+    /// it is ended before it does anything more. What cannot be kept only for a moment is looked at again soon.
     pub fn take(&self, mut info: JobInfo, stop: bool) -> Result<Taken, CheckpointError> {
         probe::kcmp().map_err(CheckpointError::Compare)?;
         let dir = info.settings.dir.as_path().to_owned();
@@ -189,15 +199,7 @@ impl Checkpointer {
         let keep = info.settings.keep;
         let (generation, job) = (info.generation, info.id.clone());
 
-        let settings = Settings { signal: info.signal, features: self.features, slots: 2 * self.workers as u32 + 2 };
-        let frozen = freeze(&self.anchor, &self.listener, &settings);
-        self.freezing.store(false, Ordering::Release);
-        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
-        let mut frozen = frozen?;
-        let (agent, makers) = (self.agent.clone(), self.makers.clone());
-        let context = Context { reaper: self.anchor.reaper, info, agent, terminal: self.terminal, makers };
-        let clocks = frozen.processes.first().map_or_else(Clocks::own, |process| clocks::observe(process.live));
-        let mut survey = survey(&frozen, context, machine::observe(clocks))?;
+        let (mut frozen, mut survey) = self.look(&info)?;
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };
         let all_have_twins = self.snapshot(&frozen, &survey, &mut twins)?;
         // A process without a twin is dumped as it stands, and the others wait for it: they may share memory.
@@ -236,6 +238,34 @@ impl Checkpointer {
             total: begun.elapsed(),
             complaint,
         })
+    }
+
+    /// Freezes the job and surveys it; where that meets a state that passes, again after a pause in which the job goes on.
+    fn look(&self, info: &JobInfo) -> Result<(Frozen, Survey), CheckpointError> {
+        let mut tries = TRIES_MS.iter();
+        loop {
+            let outcome = self.look_once(info.clone());
+            match (&outcome, tries.next()) {
+                (Err(error), Some(pause)) if error.passes() && !self.cancelled.load(Ordering::Relaxed) => {
+                    std::thread::sleep(Duration::from_millis(*pause));
+                }
+                _ => return outcome,
+            }
+        }
+    }
+
+    fn look_once(&self, info: JobInfo) -> Result<(Frozen, Survey), CheckpointError> {
+        let settings = Settings { signal: info.signal, features: self.features, slots: 2 * self.workers as u32 + 2 };
+        self.freezing.store(true, Ordering::Release);
+        let frozen = freeze(&self.anchor, &self.listener, &settings);
+        self.freezing.store(false, Ordering::Release);
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        let frozen = frozen?;
+        let (agent, makers) = (self.agent.clone(), self.makers.clone());
+        let context = Context { reaper: self.anchor.reaper, info, agent, terminal: self.terminal, makers };
+        let clocks = frozen.processes.first().map_or_else(Clocks::own, |process| clocks::observe(process.live));
+        let survey = survey(&frozen, context, machine::observe(clocks))?;
+        Ok((frozen, survey))
     }
 
     /// Lets go on whoever has answered too late: because the freeze was given up meanwhile, or because it had been asked twice.

@@ -387,7 +387,12 @@ impl<'a> Surveyor<'a> {
     fn descriptors(&mut self, process: &FrozenProcess) -> Result<Vec<FdEntry>, ObserveError> {
         let seen = descriptors(process.live, process.agent_socket)?;
         let mut entries = Vec::new();
-        for descriptor in seen {
+        for mut descriptor in seen {
+            if descriptor.may_not_close_on_exec()
+                && let Ok(flags) = process.call(libc::SYS_fcntl, &[descriptor.fd.into(), libc::F_GETFD.into(), 0.into()])
+            {
+                descriptor.close_on_exec = flags & libc::FD_CLOEXEC as u64 != 0;
+            }
             let locked = descriptor.info.windows(5).any(|word| word == b"lock:").then(|| descriptor.clone());
             let entry = self.descriptions.entry(descriptor);
             if let Some(descriptor) = locked {
@@ -795,6 +800,7 @@ impl<'a> Surveyor<'a> {
         let sockets = socket::observe::observe(&mut descriptions, &number, strict);
         self.descriptions = descriptions;
         self.sockets = sockets.map_err(|(descriptor, error)| match self.refuse_descriptor(&descriptor, &error.to_string()) {
+            ObserveError::Refused { pid, name, what, .. } if error.passes() => ObserveError::Passing { pid, name, what },
             ObserveError::Refused { pid, name, what, .. } => ObserveError::Refused { pid, name, what, remedy: error.remedy() },
             other => other,
         })?;

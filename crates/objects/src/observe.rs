@@ -21,6 +21,16 @@ pub enum ObserveError {
         /// What the user can do.
         remedy: &'static str,
     },
+    /// The process is for a moment in a state that cannot be kept.
+    #[error("process {pid} ({name}) {what}; the next checkpoint will be tried as planned")]
+    Passing {
+        /// Its pid as the job sees it.
+        pid: i32,
+        /// Its name.
+        name: FilePath,
+        /// In what state it is, as the rest of a sentence.
+        what: String,
+    },
     /// `/proc` could not be read.
     #[error("process {pid}: cannot read {path}: {source}")]
     Read {

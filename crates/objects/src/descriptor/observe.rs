@@ -78,6 +78,18 @@ pub(crate) fn see(pid: HostPid, fd: i32) -> Result<SeenDescriptor, ObserveError>
     })
 }
 
+impl SeenDescriptor {
+    /// Whether it may only look as if exec closed it: of what was opened by TIOCGPTPEER or mq_open(2) with `O_CLOEXEC`, the kernel keeps that among the
+    /// flags that all descriptors of the description show.
+    #[must_use]
+    pub fn may_not_close_on_exec(&self) -> bool {
+        /// Major numbers of slaves (Documentation/admin-guide/devices.txt).
+        const PTY_SLAVES: std::ops::RangeInclusive<u32> = 136..=143;
+        let is_slave = self.mode & libc::S_IFMT == libc::S_IFCHR && PTY_SLAVES.contains(&rustix::fs::major(self.rdev));
+        self.close_on_exec && (is_slave || crate::mqueue::is_queue(self))
+    }
+}
+
 /// The value of a `key:` line of a fdinfo file.
 #[must_use]
 pub fn info_field<'a>(info: &'a [u8], key: &str) -> Option<&'a str> {

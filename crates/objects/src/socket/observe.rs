@@ -70,13 +70,16 @@ pub enum SocketError {
 }
 
 impl SocketError {
+    /// Whether it will be otherwise soon, as programs go.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::NotAccepted(_) | Self::Abandoned(_) | Self::Failed(_) | Self::Answer | Self::Flow(_))
+    }
+
     /// What the user can do.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::NotAccepted(_) | Self::Abandoned(_) | Self::Failed(_) | Self::Answer | Self::Flow(_) => {
-                "the next checkpoint will be tried as planned"
-            }
             Self::Outside(_) => "close it before a checkpoint, or leave --strict out",
             _ => "close it before a checkpoint",
         }

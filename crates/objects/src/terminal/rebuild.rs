@@ -6,6 +6,7 @@ use std::path::Path;
 
 use ckpt_sys::terminal::{Act, Query, Setting, act, get, set, set_settings, set_window};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
 use super::in_flight::{Pair, Traffic, set_packet};
@@ -27,9 +28,12 @@ pub fn prepare(multiplexer: &Path, flags: u32) -> Result<(OwnedFd, u32), Rebuild
 
 /// Opens a slave, with `O_*`. It becomes nobody's controlling terminal.
 pub fn open_slave(master: impl AsFd, flags: u32) -> Result<OwnedFd, RebuildError> {
-    let flags = OpenptFlags::from_bits_retain(open_flags(flags).bits());
-    ioctl_tiocgptpeer(master, flags)
-        .map_err(|error| RebuildError::Event { what: "open a pseudo-terminal's slave", source: error.into() })
+    // Else the description would keep O_CLOEXEC among its flags for ever, and each of its descriptors look like one that exec closes.
+    let flags = OpenptFlags::from_bits_retain((open_flags(flags) - OFlags::CLOEXEC).bits());
+    let failed = |error: Errno| RebuildError::Event { what: "open a pseudo-terminal's slave", source: error.into() };
+    let slave = ioctl_tiocgptpeer(master, flags).map_err(failed)?;
+    fcntl_setfd(&slave, FdFlags::CLOEXEC).map_err(failed)?;
+    Ok(slave)
 }
 
 /// Makes a terminal the controlling one of this process, which leads a session that has none.
