@@ -127,7 +127,7 @@ print("ready", file=sys.stderr, flush=True)
 while True: time.sleep(0.1)
 "#;
     for (interpreter, script) in [("bash", shell), ("python3", python)] {
-        let job = Job::script(interpreter, script);
+        let job = Job::script(interpreter, script).option("--keep-on-success");
         let sandbox = job.sandbox(Identity::own());
         let mut running = job.launch(&sandbox);
         running.until_says("ready");
@@ -229,7 +229,8 @@ fn has_ended(pid: i32) -> bool {
 #[test]
 fn nobody_is_shielded_by_a_coordinator_that_has_gone() {
     let job =
-        Job::new(["bash", "-c", "sleep 100 & echo $!; kill -STOP $!; kill -CONT $!; while [ ! -e go ]; do sleep 0.05; done"]);
+        Job::new(["bash", "-c", "sleep 100 & echo $!; kill -STOP $!; kill -CONT $!; while [ ! -e go ]; do sleep 0.05; done"])
+            .option("--keep-on-success");
     let sandbox = job.sandbox(Identity::own());
     let mut running = job.launch(&sandbox);
     await_image(&sandbox, &mut running, None);
@@ -286,4 +287,43 @@ fn sigterm_to_everybody_ends_everybody_after_the_checkpoint() {
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait(BOUND), 143, "{}", running.stderr());
     assert!(lives(sleep), "it is ended by a signal that it was not sent");
+}
+
+#[test]
+fn a_signal_that_is_acted_on_is_given_to_the_first_process_too() {
+    let script = r#"
+import os, signal, sys, time
+def got(number, frame):
+    images = [name for name in os.listdir("images") if name.endswith(".img")]
+    print("got", number, "with", len(images), flush=True)
+    if number == signal.SIGUSR2: time.sleep(2); os._exit(7)
+for number in signal.SIGUSR1, signal.SIGUSR2: signal.signal(number, got)
+print("ready", file=sys.stderr, flush=True)
+while True: time.sleep(0.05)
+"#;
+    for forward in [&["--forward"][..], &["--forward=USR1", "--forward=SIGUSR2"]] {
+        let job = forward.iter().fold(Job::script("python3", script).interval("600"), |job, option| job.option(option));
+        let sandbox = job.sandbox(Identity::own());
+        let mut running = job.launch(&sandbox);
+        running.until_says("ready");
+        running.signal(Signal::SIGUSR1);
+        running.until("the signal", BOUND, |_| sandbox.read_text("out").contains("got").then_some(()));
+        assert_eq!(sandbox.read_text("out"), "got 10 with 1\n", "not after the checkpoint");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.wait(BOUND), 85, "{}", running.stderr());
+        assert_eq!(sandbox.images(IMAGES).len(), 2);
+        // The image holds that the signal came: in the handler, or before.
+        let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+        assert_eq!(running.wait(BOUND), 7, "{}", running.stderr());
+        // And from there on as at the launch.
+        assert!(sandbox.read_text("out").starts_with("got 10 with 1\ngot 12 with "), "{}", sandbox.read_text("out"));
+    }
+    let job = Job::script("python3", script).interval("600").option("--forward=USR2");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    running.until_says("ready");
+    running.signal(Signal::SIGUSR1);
+    running.until_says("checkpoint 1:");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(sandbox.read_text("out"), "", "it was to be given USR2 only");
 }

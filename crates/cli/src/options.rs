@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ckpt_coordinator::Reporter;
-use ckpt_coordinator::options::{BeforeEnd, On, Reactions, Time, Verbosity, parse_interval};
+use ckpt_coordinator::options::{BeforeEnd, Given, On, Reactions, Time, Verbosity, parse_interval};
 use ckpt_image::Codec;
 use ckpt_objects::job::{Hooks, Interval, Settings};
 use clap::{Args, Parser};
@@ -39,6 +39,10 @@ pub struct RunOptions {
     /// [default: USR1=checkpoint, USR2=stop, TERM=a checkpoint if it fits, then forward; INT, HUP, QUIT, WINCH=forward]
     #[arg(long, value_name = "SIGNAL=ACTION")]
     on: Vec<On>,
+    /// Give the job's first process a signal too that is acted on: with checkpoint when the image is durable, with stop or requeue before that is taken.
+    /// For a program that catches it; any other is ended. Without SIGNAL: all; may be given several times
+    #[arg(long, value_name = "SIGNAL", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    forward: Vec<Given>,
     /// Take a checkpoint after TIME and stop
     #[arg(long, value_name = "TIME")]
     stop_after: Option<Time>,
@@ -150,6 +154,10 @@ impl RunOptions {
             keep_on_success: self.keep_on_success || launch.keep_on_success,
             compress: self.compress.map_or_else(|| launch.compress.clone(), |codec| codec.to_string()),
             on: Reactions::from_settings(&launch.on, &self.on).to_settings(),
+            forward: match &self.forward[..] {
+                [] => launch.forward.clone(),
+                now => now.iter().map(|given| given.to_setting()).collect(),
+            },
             strict: self.strict || launch.strict,
             stop_exit_code: self.checkpoint_exit_code.unwrap_or(launch.stop_exit_code),
             hooks: Hooks {

@@ -140,6 +140,32 @@ impl FromStr for On {
     }
 }
 
+/// A signal that is given to the job's first process too, or `all` that are acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given(pub Option<Signal>);
+
+impl FromStr for Given {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" { Ok(Self(None)) } else { parse_signal(text).map(|signal| Self(Some(signal))) }
+    }
+}
+
+impl Given {
+    /// As an image keeps it.
+    #[must_use]
+    pub fn to_setting(self) -> i32 {
+        self.0.map_or(0, Signal::as_raw)
+    }
+}
+
+/// Whether a signal that is acted on is given to the first process too, by what an image keeps.
+#[must_use]
+pub fn is_given(signal: Signal, kept: &[i32]) -> bool {
+    kept.iter().any(|&number| number == 0 || number == signal.as_raw())
+}
+
 fn parse_signal(name: &str) -> Result<Signal, String> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -234,6 +260,14 @@ mod tests {
         assert_eq!("90s".parse(), end(90, Action::Stop));
         assert_eq!("2m=requeue".parse(), end(120, Action::Requeue));
         assert!("90s=forward".parse::<BeforeEnd>().is_err() && "=stop".parse::<BeforeEnd>().is_err());
+    }
+
+    #[test]
+    fn signals_are_given_by_name_or_all() {
+        let kept = |text: &str| vec![text.parse::<Given>().unwrap().to_setting()];
+        assert!(is_given(Signal::USR1, &kept("all")) && is_given(Signal::USR1, &kept("SIGUSR1")));
+        assert!(!is_given(Signal::USR2, &kept("usr1")) && !is_given(Signal::USR2, &[]));
+        assert!("KILL".parse::<Given>().is_err() && "".parse::<Given>().is_err());
     }
 
     #[test]

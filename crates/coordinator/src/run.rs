@@ -31,7 +31,7 @@ use crate::batch::Slurm;
 use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
 use crate::control::{self, Client, Reply, Request, Server};
 use crate::hooks::HookRunner;
-use crate::options::{Action, Reactions};
+use crate::options::{Action, Reactions, is_given};
 use crate::rendezvous::Listener;
 use crate::report::Reporter;
 use crate::schedule::{Due, Schedule};
@@ -325,6 +325,8 @@ enum Wish {
     Signal(Option<Stop>),
     /// A signal that is passed on to the job afterwards.
     Before(Signal),
+    /// A signal that the first process is given too, afterwards.
+    Also(Signal),
     /// `ckpt-ctl`.
     Client { client: Client, stop: Option<Stop> },
 }
@@ -333,7 +335,7 @@ impl Wish {
     /// What it wants of a checkpoint that ends the job, if that is what it wants.
     fn stop(&self) -> Option<Stop> {
         match self {
-            Self::Planned | Self::Before(_) => None,
+            Self::Planned | Self::Before(_) | Self::Also(_) => None,
             Self::Last(stop) | Self::Signal(stop) | Self::Client { stop, .. } => *stop,
         }
     }
@@ -632,8 +634,16 @@ impl Coordinator {
     }
 
     fn react(&mut self, signal: Signal, action: Action, from_kernel: bool) {
+        let also = is_given(signal, &self.info.settings.forward);
         match action {
-            Action::Checkpoint | Action::Stop | Action::Requeue => self.waiting.push(Wish::Signal(stop_by(action))),
+            Action::Checkpoint if also => self.waiting.push(Wish::Also(signal)),
+            Action::Checkpoint | Action::Stop | Action::Requeue => {
+                // The job goes no further than its checkpoint.
+                if also {
+                    self.forward(signal);
+                }
+                self.waiting.push(Wish::Signal(stop_by(action)));
+            }
             // One that is under way is as good as another.
             Action::CheckpointThenForward if !self.serving.is_empty() => self.serving.push(Wish::Before(signal)),
             Action::CheckpointThenForward if self.schedule.fits(TERM_GRACE) => self.waiting.push(Wish::Before(signal)),
@@ -734,6 +744,7 @@ impl Coordinator {
                     Err(error) => Reply::Error(error.to_string()),
                 }),
                 Wish::Before(signal) => self.pass_on(signal),
+                Wish::Also(signal) => self.forward(signal),
                 Wish::Last(_) if outcome.is_err() && !self.is_over() => {
                     if let Some(after) = self.schedule.last_failed(Instant::now()) {
                         self.reporter.event(format_args!("the last checkpoint is tried again in {} s", after.as_secs()));

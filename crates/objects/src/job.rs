@@ -148,6 +148,8 @@ pub struct Settings {
     pub wait_all: bool,
     /// What a signal to the coordinator does: `(signal number, action)` as on the command line.
     pub on: Vec<(i32, String)>,
+    /// Signals that are acted on and given to the first process too; 0: every one that is acted on.
+    pub forward: Vec<i32>,
     /// Sockets that lead outside of the job are refused.
     pub strict: bool,
     /// Exit code after a checkpoint that stopped the job.
