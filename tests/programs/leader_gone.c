@@ -4,6 +4,7 @@
 // @restored Signals: pending ones of a process whose first thread has ended, or blocks every signal by raw calls
 // @not-kept Signals: how many expirations a timer's signal stands for that waits for a process whose first thread has ended: none but that thread may look
 #include "check.h"
+#include <sys/socket.h>
 
 static int rounds;
 static int ends[2];
@@ -81,9 +82,13 @@ int main(int argc, char **argv) {
         CHECK(close(ends[1]) == 0);
         pthread_exit(NULL);
     }
+    // What waits in a socket is seen by a duplicate of it, which is got from the process, not from a thread.
+    int pair[2];
+    char waiting[8] = "";
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 && write(pair[0], "waiting", 7) == 7);
     block_all();
     CHECK(pthread_join(thread, NULL) == 0);
-    CHECK(close(ends[1]) == 0);
+    CHECK(close(ends[1]) == 0 && read(pair[1], waiting, 7) == 7 && strcmp(waiting, "waiting") == 0);
     int status;
     CHECK(waitpid(other, &status, 0) == other && status == 0);
     puts("the others went on");

@@ -121,7 +121,7 @@ pub struct Settings {
 pub struct FrozenProcess {
     /// Its pid here.
     pub pid: HostPid,
-    /// A thread of it that lives, through which its `/proc` is read: that of a leader that has ended is empty.
+    /// A thread of it that lives, the first if that does, through which its `/proc` is read: that of a leader that has ended is empty.
     pub live: HostPid,
     /// Its pid as the job sees it.
     pub ns_pid: NsPid,
@@ -600,9 +600,11 @@ impl Freezer<'_> {
         if connection.send(&start, Some(memory.memory())).is_err() {
             return Ok(());
         }
+        // The first thread where it lives: some calls take no other.
+        let live = if status.state() == 'Z' { tid } else { pid };
         let process = FrozenProcess {
             pid,
-            live: tid,
+            live,
             ns_pid: NsPid(hello.pid),
             status,
             connection,

@@ -82,7 +82,9 @@ pub fn describe(kind: &str) -> String {
 /// What is done to it happens to the job: nothing that a program could tell is to be done.
 pub(crate) fn duplicate(descriptor: &SeenDescriptor) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(descriptor.pid.0).ok_or(io::ErrorKind::NotFound)?;
-    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    /// `PIDFD_THREAD` (Linux 6.9): the thread may be another than the first, where that has ended.
+    const THREAD: PidfdFlags = PidfdFlags::from_bits_retain(libc::O_EXCL.cast_unsigned());
+    let process = pidfd_open(pid, PidfdFlags::empty()).or_else(|_| pidfd_open(pid, THREAD))?;
     Ok(pidfd_getfd(process, descriptor.fd, PidfdGetfdFlags::empty())?)
 }
 
