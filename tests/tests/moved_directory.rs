@@ -105,8 +105,9 @@ const PATHS: &str = r#"
 import ctypes, mmap, os, select, socket, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 here = os.getcwd()
-os.mkdir("sub")
-log = open(os.path.join(here, "log"), "a", buffering=1)
+# The first image may be of the time before this, and what was made after it is there already.
+os.makedirs("sub", exist_ok=True)
+log = open(os.path.join(here, "log"), "w", buffering=1)
 shared = open(os.path.join(here, "shared"), "w+b"); shared.truncate(4096 * 4)
 mapped = mmap.mmap(shared.fileno(), 4096 * 4)
 with open("table", "wb") as table: table.write(bytes(range(256)) * 64)
@@ -114,7 +115,9 @@ with open("table", "rb") as table: private = mmap.mmap(table.fileno(), 0, mmap.M
 directory = os.open("sub", os.O_RDONLY | os.O_DIRECTORY)
 watch = libc.inotify_init1(os.O_NONBLOCK)
 assert libc.inotify_add_watch(watch, os.path.join(here, "sub").encode(), 0x100) > 0
-os.mkfifo("pipe"); pipe = os.open("pipe", os.O_RDWR)
+if not os.path.exists("pipe"): os.mkfifo("pipe")
+pipe = os.open("pipe", os.O_RDWR)
+if os.path.exists("sub/socket"): os.unlink("sub/socket")
 server = socket.socket(socket.AF_UNIX); server.bind("sub/socket"); server.listen()
 end, begin = os.pipe()
 child = os.fork()
@@ -172,7 +175,7 @@ fn shells_in_several_directories(identity: Identity) {
 
 /// On the next machine the old path is another job's: the job keeps out of it.
 fn another_directory_has_the_path(identity: Identity) {
-    let script = "exec 3>> log; for i in {1..60}; do echo $i >&3; sleep 0.05; done; [[ $(<log) == $(seq 60) ]] && /bin/pwd -P";
+    let script = "exec 3> log; for i in {1..60}; do echo $i >&3; sleep 0.05; done; [[ $(<log) == $(seq 60) ]] && /bin/pwd -P";
     let mut job = Moving::launch(identity, &[("script", script)], &["bash", "script"]);
     job.carry();
     job.sandbox.make_dir("dir_1");
@@ -191,7 +194,7 @@ fn missing_files_are_listed(identity: Identity) {
     let script = r#"
 mkdir "$SCRATCH"; cd "$SCRATCH"; exec 3> one 4> two 5< ../numbers
 for i in {1..60}; do echo $i >&3; echo $i >&4; sleep 0.05; done; [[ $(<one) == $(<two) ]] && cat <&5"#;
-    let job = Job::script("bash", script).file("numbers", "all was well\n");
+    let job = Job::script("bash", script).file("numbers", "all was well\n").interval("0.8");
     let sandbox = job.sandbox(identity);
     let scratch = sandbox.join("scratch 17");
     let job = job.env("SCRATCH", &scratch);

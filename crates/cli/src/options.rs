@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use ckpt_coordinator::Reporter;
 use ckpt_coordinator::options::{BeforeEnd, Given, On, Reactions, Time, Verbosity, parse_interval};
+use ckpt_coordinator::options::{BeforeEnd, On, Reactions, SavePattern, Time, Verbosity, parse_interval};
 use ckpt_image::Codec;
 use ckpt_objects::job::{Hooks, Interval, Settings};
 use clap::{Args, Parser};
@@ -35,6 +36,10 @@ pub struct RunOptions {
     /// How images are compressed: none, lz4, zstd[:LEVEL] [default: zstd:1]
     #[arg(long, value_name = "CODEC")]
     compress: Option<Codec>,
+    /// Keep files that match PATTERN in images, and bring them back: small scratch files that the next machine does not have. Relative to the directory of
+    /// the launch, directories with all that is in them, at most 1 GiB in all; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    save_files: Vec<SavePattern>,
     /// What SIGNAL sent to this process does: checkpoint, stop, requeue or forward; may be given several times
     /// [default: USR1=checkpoint, USR2=stop, TERM=a checkpoint if it fits, then forward; INT, HUP, QUIT, WINCH=forward]
     #[arg(long, value_name = "SIGNAL=ACTION")]
@@ -164,6 +169,10 @@ impl RunOptions {
                 before: hooks(&self.hook_before, &launch.hooks.before),
                 after: hooks(&self.hook_after, &launch.hooks.after),
                 restart: hooks(&self.hook_restart, &launch.hooks.restart),
+            },
+            save_files: match self.save_files.as_slice() {
+                [] => launch.save_files.clone(),
+                now => now.iter().map(|pattern| pattern.0.clone()).collect(),
             },
             self_contained: launch.self_contained,
             wait_all: launch.wait_all,

@@ -13,6 +13,7 @@ use ckpt_objects::clocks::{self, Clocks};
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::observe::ObserveError;
 use ckpt_objects::older::Switch;
+use ckpt_objects::saved_file::SaveError;
 use ckpt_objects::{FilePath, HostPid};
 use ckpt_wire::{Feature, Order, Report, ReportKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,6 +25,7 @@ use crate::hooks::HookRunner;
 use crate::machine;
 use crate::probe;
 use crate::rendezvous::{Listener, Received};
+use crate::saved;
 use crate::survey::{Context, Survey, survey};
 use crate::tree::Anchor;
 
@@ -62,6 +64,9 @@ pub enum CheckpointError {
         /// Why.
         source: io::Error,
     },
+    /// Files that are to be in the image cannot be.
+    #[error(transparent)]
+    Save(#[from] SaveError),
     /// Pages could not be collected.
     #[error(transparent)]
     Dump(#[from] DumpError),
@@ -200,6 +205,8 @@ impl Checkpointer {
         let (generation, job) = (info.generation, info.id.clone());
 
         let (mut frozen, mut survey) = self.look(&info)?;
+        let mut saved = saved::capture(&survey.state.info, survey.next_space)?;
+        survey.state.saved_files = std::mem::take(&mut saved.files);
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };
         let all_have_twins = self.snapshot(&frozen, &survey, &mut twins)?;
         // A process without a twin is dumped as it stands, and the others wait for it: they may share memory.
@@ -221,6 +228,7 @@ impl Checkpointer {
         for (space, pieces) in std::mem::take(&mut survey.contents) {
             dump::append_pieces(&writer, self.codec, space, pieces)?;
         }
+        saved::append(&writer, self.codec, &saved)?;
         survey.identify_files();
         let metadata = postcard::to_stdvec(&survey.state)
             .map_err(|error| CheckpointError::Directory { dir: dir.clone(), source: io::Error::other(error) })?;

@@ -1,5 +1,6 @@
 //! Taking what processes hand over: workers compress slots of all rings and append them to the image.
 
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,6 +35,9 @@ pub enum DumpError {
     /// An agent reported a failure.
     #[error(transparent)]
     Agent(FreezeError),
+    /// What was kept of files cannot be read back.
+    #[error("failed to read back the files that --save-files names: {0}; check the file system that they are on")]
+    Saved(io::Error),
     /// The job ended meanwhile.
     #[error("the job ended before the checkpoint was written")]
     Cancelled,

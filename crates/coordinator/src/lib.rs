@@ -19,6 +19,7 @@ pub mod probe;
 mod rendezvous;
 mod report;
 mod run;
+pub mod saved;
 mod schedule;
 mod second_door;
 mod separate;

@@ -1,10 +1,12 @@
 //! What a user can ask of a coordinator, read from the command line.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ckpt_objects::job::Interval;
+use ckpt_objects::saved_file;
 use rustix::process::Signal;
 
 /// A length of time as users write it: `300`, `0.5`, `5m`, `1h`, `2d`; seconds without a unit.
@@ -221,6 +223,23 @@ impl Reactions {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = On> + '_ {
         self.0.iter().copied()
+    }
+}
+
+/// A pattern of files that images are to hold, as for a shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavePattern(pub String);
+
+impl FromStr for SavePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("name a file or directory, or write a pattern as for a shell".into());
+        }
+        // Where it is relative to does not matter to whether it is one.
+        saved_file::full_pattern(text, Path::new("/")).map_err(|error| error.to_string())?;
+        Ok(Self(text.to_owned()))
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Survey {
     pub plans: Vec<Vec<PlanEntry>>,
     /// Contents of files without a name, by their space.
     pub contents: Vec<(u32, Vec<Piece>)>,
+    /// From here on no space is in use.
+    pub next_space: u32,
     /// The inode numbers of `state.mapped_files`.
     inodes: Vec<u64>,
 }
@@ -174,9 +176,11 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
             mqueues: surveyor.mqueues,
             system_v,
             mapped_files: surveyor.mapped_files,
+            saved_files: Vec::new(),
         },
         plans,
         contents: surveyor.contents,
+        next_space: surveyor.next_space,
         inodes: surveyor.mapped_inodes,
     })
 }

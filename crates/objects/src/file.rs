@@ -17,7 +17,7 @@ pub use observe::{Piece, build_id, contents, identify, split_deleted};
 
 mod rebuild;
 
-pub use rebuild::{rebuild_mode, rebuild_named, rebuild_place, rebuild_position, rebuild_unnamed};
+pub use rebuild::{rebuild_mode, rebuild_named, rebuild_place, rebuild_position, rebuild_unnamed, unnamed_in};
 
 /// An open file description: what `open` makes, and `dup` and `fork` share.
 #[derive(Clone, Debug, Serialize, Deserialize)]

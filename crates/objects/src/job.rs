@@ -11,6 +11,7 @@ use crate::file_lock::FileLock;
 use crate::mqueue::Mqueue;
 use crate::pipe::PipeState;
 use crate::process::ProcessState;
+use crate::saved_file::SavedFile;
 use crate::shared_memory::SharedMemory;
 use crate::signalling::Signalling;
 use crate::socket::SocketState;
@@ -47,6 +48,8 @@ pub struct JobState {
     pub system_v: SystemV,
     /// Every file that is mapped or executed, known by more than its path.
     pub mapped_files: Vec<FileIdentity>,
+    /// Files that the user wants in the image, each after its directory.
+    pub saved_files: Vec<SavedFile>,
 }
 
 /// Which job an image belongs to, and how it was launched.
@@ -150,6 +153,8 @@ pub struct Settings {
     pub on: Vec<(i32, String)>,
     /// Signals that are acted on and given to the first process too; 0: every one that is acted on.
     pub forward: Vec<i32>,
+    /// Files that images hold, as patterns for a shell: relative ones begin in the launch directory.
+    pub save_files: Vec<String>,
     /// Sockets that lead outside of the job are refused.
     pub strict: bool,
     /// Exit code after a checkpoint that stopped the job.

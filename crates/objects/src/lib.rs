@@ -28,6 +28,7 @@ pub mod pipe;
 pub mod posix_timer;
 pub mod process;
 pub mod rebuild;
+pub mod saved_file;
 pub mod shared_memory;
 pub mod sharing;
 pub mod signal;

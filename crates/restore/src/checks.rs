@@ -17,6 +17,7 @@ use ckpt_sys::cpu;
 use crate::error::RestoreError;
 use crate::missing::{MAPPED, Missing};
 use crate::paths::PathMap;
+use crate::saved::Saved;
 
 /// The living processes of a job.
 fn living(job: &JobState) -> impl Iterator<Item = (&ProcessState, &LiveProcess)> {
@@ -132,7 +133,7 @@ fn is_used(job: &JobState, dir: &Path) -> bool {
         OpenFileKind::Directory { path } | OpenFileKind::Path { path } => path.as_path().starts_with(dir),
         _ => false,
     };
-    works || job.open_files.iter().any(is_below)
+    works || job.open_files.iter().any(is_below) || job.saved_files.iter().any(|saved| saved.path.as_path().starts_with(dir))
 }
 
 /// Whether an image is in the same place below a directory as the job's images were below its launch directory.
@@ -143,11 +144,20 @@ fn lies_alike(job: &JobState, image: &Path, here: &Path) -> bool {
 }
 
 /// Where every mapped file is; nothing for one that is not as it was, and is not needed.
-pub fn mapped_files(job: &JobState, paths: &PathMap, missing: &mut Missing) -> Result<Vec<Option<PathBuf>>, RestoreError> {
+pub fn mapped_files(
+    job: &JobState,
+    paths: &PathMap,
+    saved: &Saved<'_>,
+    missing: &mut Missing,
+) -> Result<Vec<Option<PathBuf>>, RestoreError> {
     let mut result = Vec::new();
     for (index, identity) in (0u32..).zip(&job.mapped_files) {
         let path = paths.resolve(&identity.path);
-        let difference = if identity.deleted { Some(Difference::Gone) } else { differs(identity, &path) };
+        let difference = match identity.deleted {
+            true => Some(Difference::Gone),
+            false if saved.holds(&identity.path) => None,
+            false => differs(identity, &path),
+        };
         // What the job wrote to it through a shared mapping goes back with the rest; a restart before this one may have done so already.
         let goes_back = goes_back(job, identity) && path.metadata().is_ok_and(|meta| meta.size() >= identity.size);
         let difference = difference.filter(|difference| !goes_back || matches!(difference, Difference::Gone));
@@ -209,7 +219,7 @@ fn needed_by(job: &JobState, index: u32) -> Option<i32> {
 }
 
 /// Whether everything that the job has open by a name is there, and no file is shorter than it was.
-pub fn open_files(job: &JobState, paths: &PathMap, missing: &mut Missing) -> Result<(), RestoreError> {
+pub fn open_files(job: &JobState, paths: &PathMap, saved: &Saved<'_>, missing: &mut Missing) -> Result<(), RestoreError> {
     for (index, description) in (0u32..).zip(&job.open_files) {
         // The launcher's own input and output are replaced.
         if description.inherited.is_some() {
@@ -218,10 +228,16 @@ pub fn open_files(job: &JobState, paths: &PathMap, missing: &mut Missing) -> Res
         let pid = living(job)
             .find(|(_, live)| live.descriptors.iter().any(|entry| entry.file == index))
             .map_or(0, |(process, _)| process.pid.0);
-        open_file(job, paths, description, pid, missing)?;
+        // What the image holds has been made where it was missing, and gets its contents back.
+        match &description.kind {
+            OpenFileKind::Regular(regular) if saved.holds(&regular.path) => (),
+            _ => open_file(job, paths, description, pid, missing)?,
+        }
     }
     for (index, object) in (0u32..).zip(&job.shared_memory) {
-        if let SharedMemoryKind::Named { path, in_memory: false, .. } = &object.kind {
+        if let SharedMemoryKind::Named { path, in_memory: false, .. } = &object.kind
+            && !saved.holds(path)
+        {
             let maps = |vma: &Vma| matches!(vma.backing, Backing::SharedMemory { object, .. } if object == index);
             let owner = living(job).find(|(_, live)| live.memory.vmas.iter().any(maps));
             let pid = owner.map_or(0, |(process, _)| process.pid.0);

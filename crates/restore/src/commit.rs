@@ -10,16 +10,28 @@ use std::path::Path;
 use ckpt_image::ImageReader;
 use ckpt_objects::JobState;
 use ckpt_objects::file::{OpenFile, OpenFileKind, RegularFile};
+use ckpt_objects::job::JobInfo;
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use crate::error::RestoreError;
 use crate::memory;
 use crate::paths::PathMap;
+use crate::saved::Saved;
 
 /// Cuts off what the job wrote after the checkpoint, so that its output is neither doubled nor lost, and writes back files that
 /// it has mapped shared.
-pub fn commit(job: &JobState, reader: &ImageReader, paths: &PathMap) -> Result<(), RestoreError> {
+///
+/// Gives lines for the user. `info` says where the job is now.
+pub fn commit(
+    job: &JobState,
+    reader: &ImageReader,
+    paths: &PathMap,
+    saved: &Saved<'_>,
+    info: &JobInfo,
+) -> Result<Vec<String>, RestoreError> {
+    // Before the rest: it may make a file as long as it was.
+    let notes = saved.roll_back(info)?;
     for object in &job.shared_memory {
         if let SharedMemoryKind::Named { path, in_memory, .. } = &object.kind {
             let path = paths.resolve(path);
@@ -42,7 +54,7 @@ pub fn commit(job: &JobState, reader: &ImageReader, paths: &PathMap) -> Result<(
             None => (),
         }
     }
-    Ok(())
+    Ok(notes)
 }
 
 fn cut(path: &Path, size: u64) -> Result<(), RestoreError> {

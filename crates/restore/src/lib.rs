@@ -3,7 +3,8 @@
 //!
 //! The order of things (`docs/restart.md` tells why):
 //!
-//! 1. [`checks`]: can this machine be the job's, are its files there? Nothing is changed.
+//! 1. [`checks`]: can this machine be the job's, are its files there? Nothing is changed; only what the image holds of files is made where it is
+//!    missing ([`saved`]).
 //! 2. [`tree`]: who forks whom. [`namespaces`]: new ones are made, and their first process.
 //! 3. [`files`]: one process, the [`standin`] for the launcher, makes every open file description of the job, and joins its
 //!    [`epolls`].
@@ -29,6 +30,7 @@ mod namespaces;
 mod paths;
 mod process;
 mod restorer;
+mod saved;
 mod sockets;
 mod standin;
 mod terminals;
@@ -62,6 +64,7 @@ use crate::control::{COMMITTED, Control, OPEN, Report, wake};
 use crate::family::Restart;
 use crate::missing::Missing;
 use crate::paths::PathMap;
+use crate::saved::Saved;
 use crate::terminals::Standing;
 use crate::tree::Tree;
 
@@ -130,9 +133,10 @@ pub fn restore(
     let tree = Tree::plan(job, checks::pid_max())?;
     notes.extend(checks::moved_directory(job, reader.path(), &mut paths));
     paths.move_job(&mut info);
+    let saved = Saved::make_missing(job, reader, &paths)?;
     let mut missing = Missing::default();
-    let mapped = checks::mapped_files(job, &paths, &mut missing)?;
-    checks::open_files(job, &paths, &mut missing)?;
+    let mapped = checks::mapped_files(job, &paths, &saved, &mut missing)?;
+    checks::open_files(job, &paths, &saved, &mut missing)?;
     missing.finish(&paths)?;
     notes.extend(sockets::check(job, &paths, options.strict)?);
     checks::memory(reader)?;
@@ -167,7 +171,7 @@ pub fn restore(
     let seen = (0, Instant::now());
     let init = HostPid(init);
     let mut watcher = Watcher { job, tree: &tree, control, init, reports, notes, tell, makers: Vec::new(), seen };
-    let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths)));
+    let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths, &saved, &info)));
     let identity = outcome.and_then(|()| watcher.identify()).and_then(|(stand_in, namespace)| {
         let listener = Listener::bind(&job.info.id, namespace).map_err(RestoreError::call("open a socket"))?;
         Ok((stand_in, listener))
@@ -179,6 +183,7 @@ pub fn restore(
             return Err(error);
         }
     };
+    saved.keep();
     terminals::lend(job, own);
     hold_signals(job);
     control.gate.store(OPEN, Ordering::Release);
@@ -271,8 +276,8 @@ impl Watcher<'_> {
     }
 
     /// Does the last step, and prepares init and the stand-in for the time after.
-    fn open(&mut self, commit: impl FnOnce() -> Result<(), RestoreError>) -> Result<(), RestoreError> {
-        commit()?;
+    fn open(&mut self, commit: impl FnOnce() -> Result<Vec<String>, RestoreError>) -> Result<(), RestoreError> {
+        self.notes.extend(commit()?);
         self.control.gate.store(COMMITTED, Ordering::Release);
         wake(&self.control.gate);
         let servants = self.tree.nodes.iter().filter(|node| matches!(node.role, tree::Role::Init | tree::Role::StandIn)).count();

@@ -134,7 +134,7 @@ impl fmt::Display for Gone {
 pub const MAPPED: &str = "has mapped";
 
 /// A path as one types it to a shell.
-struct Quoted<'a>(&'a Path);
+pub struct Quoted<'a>(pub &'a Path);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

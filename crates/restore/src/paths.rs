@@ -49,12 +49,26 @@ impl PathMap {
         path.to_path_buf()
     }
 
+    /// A pattern for files that were below an old path: one for where they are now.
+    #[must_use]
+    fn resolve_pattern(&self, pattern: &str) -> String {
+        for (old, new) in &self.rules {
+            if let (Ok(rest), Some(new)) = (Path::new(pattern).strip_prefix(old), new.to_str()) {
+                return Path::new(&glob::Pattern::escape(new)).join(rest).to_string_lossy().into_owned();
+            }
+        }
+        pattern.to_owned()
+    }
+
     /// Brings what an image says of its job's own places up to date, so that later images say where the job is now.
     pub fn move_job(&self, info: &mut JobInfo) {
         let launch_dir = self.resolve(&info.launch_dir);
         info.launch_dir_is = DirectoryIdentity::of(&launch_dir);
         info.launch_dir = launch_dir.into();
         info.settings.dir = self.resolve(&info.settings.dir).into();
+        for pattern in &mut info.settings.save_files {
+            *pattern = self.resolve_pattern(pattern);
+        }
     }
 
     /// What the job knew `place` as, which is an ancestor of where its `path` is now, or that itself: what a rule for it must begin with.
@@ -78,5 +92,8 @@ mod tests {
         assert_eq!(at("/a/b").as_os_str(), "/y");
         assert_eq!(at("/ab"), Path::new("/ab"));
         assert_eq!(at("/"), Path::new("/"));
+        assert_eq!(map.resolve_pattern("/a/b/*.dat"), "/y/*.dat");
+        assert_eq!(map.resolve_pattern("a/b/*.dat"), "a/b/*.dat");
+        assert_eq!(PathMap::new(vec![("/a".into(), "/x[1]".into())]).resolve_pattern("/a/[bc]"), "/x[[]1[]]/[bc]");
     }
 }

@@ -50,6 +50,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         mqueues: Vec::new(),
         system_v: Default::default(),
         mapped_files: Vec::new(),
+        saved_files: Vec::new(),
     }
 }
 

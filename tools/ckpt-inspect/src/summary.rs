@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytesize::ByteSize;
 use ckpt_objects::file::{OpenFile, OpenFileKind};
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
+use ckpt_objects::saved_file::SavedKind;
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_objects::{FilePath, JobState};
 
@@ -23,7 +24,8 @@ impl fmt::Display for Summary<'_> {
         size(f, sizes)?;
         processes(f, state, sizes)?;
         open_files(f, state)?;
-        mapped_files(f, state)
+        mapped_files(f, state)?;
+        saved_files(f, state)
     }
 }
 
@@ -98,6 +100,24 @@ fn mapped_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
     for file in &state.mapped_files {
         let deleted = if file.deleted { " (deleted)" } else { "" };
         writeln!(f, "    {:>11}  {}{deleted}", bytes(file.size), printable(&file.path))?;
+    }
+    Ok(())
+}
+
+fn saved_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
+    let patterns: Vec<String> = state.info.settings.save_files.iter().map(printable).collect();
+    if state.saved_files.is_empty() && patterns.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "  saved files  {} (--save-files {})", state.saved_files.len(), patterns.join(" "))?;
+    for file in &state.saved_files {
+        let (size, target) = match &file.kind {
+            SavedKind::Regular { size, .. } => (bytes(*size), String::new()),
+            SavedKind::Link { target } => ("link".to_owned(), format!(" -> {}", printable(target))),
+            SavedKind::Directory => ("directory".to_owned(), String::new()),
+            SavedKind::Fifo => ("named pipe".to_owned(), String::new()),
+        };
+        writeln!(f, "    {size:>11}  {:04o} {}{target}", file.mode, printable(&file.path))?;
     }
     Ok(())
 }

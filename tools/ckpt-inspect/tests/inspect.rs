@@ -12,6 +12,7 @@ use ckpt_objects::job::{Interval, JobInfo, Machine, Settings};
 use ckpt_objects::memory::{AddressSpace, MemoryPolicy, MmFields};
 use ckpt_objects::pipe::PipeState;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
+use ckpt_objects::saved_file::{SavedFile, SavedKind};
 use ckpt_objects::signal::SignalState;
 use ckpt_objects::thread::{Scheduling, ThreadSettings, ThreadState};
 use ckpt_objects::{FilePath, JobState, NsPid};
@@ -146,6 +147,14 @@ fn state(generation: u64) -> JobState {
             mtime_ns: 0,
             build_id: vec![1],
             deleted: false,
+        }],
+        saved_files: vec![SavedFile {
+            path: path("/scratch/a.dat"),
+            mode: 0o640,
+            uid: 1000,
+            gid: 1000,
+            mtime_ns: 0,
+            kind: SavedKind::Regular { size: 5000, space: 9 },
         }],
     }
 }

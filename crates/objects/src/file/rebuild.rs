@@ -51,7 +51,12 @@ pub fn rebuild_mode(fd: impl AsFd, path: &Path, mode: u32) -> Result<(), Rebuild
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o7777)).map_err(RebuildError::file("set the mode of", path))
 }
 
-fn unnamed_in(directory: &Path) -> Result<OwnedFd, Errno> {
+/// A file without a name in a directory, or rather in its file system, open for reading and writing.
+///
+/// # Errors
+///
+/// When the directory does not allow it.
+pub fn unnamed_in(directory: &Path) -> Result<OwnedFd, Errno> {
     let mode = Mode::RUSR | Mode::WUSR;
     match rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode) {
         // The file system has no such files: a name that nobody else has is given and taken away again.

@@ -1,0 +1,60 @@
+//! Files of `--save-files` on their way into the image: found and kept while the job stands still, appended when it runs again.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use ckpt_image::{CHUNK_SIZE, Codec, Extent, ImageName, ImageWriter, PAGE_SIZE, WriteError, encode};
+use ckpt_objects::job::JobInfo;
+use ckpt_objects::saved_file::{self, Captured, SaveError};
+
+use crate::dump::DumpError;
+
+/// Tells what patterns may name and is never saved: images, and the input and output of this process, which every restart replaces by its own.
+pub fn left_out() -> impl Fn(&Path, &Metadata) -> bool {
+    let own = (0..3).map(|fd| std::fs::metadata(format!("/proc/self/fd/{fd}")));
+    let own: Vec<(u64, u64)> = own.flatten().filter(Metadata::is_file).map(|meta| (meta.dev(), meta.ino())).collect();
+    move |path, meta| {
+        let is_image = || ImageName::parse(path).is_some() || ImageName::parse_temporary(path).is_some();
+        meta.is_file() && (own.contains(&(meta.dev(), meta.ino())) || is_image())
+    }
+}
+
+/// Takes all files that the job's settings name as they are now. Their spaces are numbered from `space` on.
+pub fn capture(info: &JobInfo, space: u32) -> Result<Captured, SaveError> {
+    if info.settings.save_files.is_empty() {
+        return Ok(Captured::default());
+    }
+    let found = saved_file::find(&info.settings.save_files, info.launch_dir.as_path(), &left_out())?;
+    saved_file::capture(found, info.settings.dir.as_path(), space)
+}
+
+/// Appends their contents. Small ones share a chunk.
+pub fn append(writer: &ImageWriter, codec: Codec, captured: &Captured) -> Result<(), DumpError> {
+    let mut chunk = Vec::new();
+    let mut extents = Vec::new();
+    let flush = |chunk: &mut Vec<u8>, extents: &mut Vec<Extent>| -> Result<(), WriteError> {
+        if !chunk.is_empty() {
+            writer.append(&encode(codec, chunk), extents)?;
+        }
+        chunk.clear();
+        extents.clear();
+        Ok(())
+    };
+    for kept in &captured.contents {
+        let mut done = 0;
+        while done < kept.len {
+            let start = chunk.len();
+            let len = (kept.len - done).min((CHUNK_SIZE - start) as u64) as usize;
+            chunk.resize(start + len.next_multiple_of(PAGE_SIZE), 0);
+            captured.read(kept, done, &mut chunk[start..start + len]).map_err(DumpError::Saved)?;
+            let padded = (chunk.len() - start) as u32;
+            extents.push(Extent { space: kept.space, address: kept.offset + done, len: padded, offset: start as u32 });
+            done += len as u64;
+            if chunk.len() >= CHUNK_SIZE {
+                flush(&mut chunk, &mut extents)?;
+            }
+        }
+    }
+    Ok(flush(&mut chunk, &mut extents)?)
+}
