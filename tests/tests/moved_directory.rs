@@ -120,14 +120,16 @@ pipe = os.open("pipe", os.O_RDWR)
 if os.path.exists("sub/socket"): os.unlink("sub/socket")
 server = socket.socket(socket.AF_UNIX); server.bind("sub/socket"); server.listen()
 end, begin = os.pipe()
+ready, settled = os.pipe()
 child = os.fork()
 if child == 0:
-    os.chdir("sub")
+    os.chdir("sub"); os.write(settled, b"c")
     with open("child", "w") as out:
         for i in range(120):
             out.write("%d\n" % i); out.flush(); time.sleep(0.02)
     os.read(end, 1)
     os._exit(0)
+os.read(ready, 1)
 for i in range(1, 121):
     log.write("%d\n" % i)
     struct.pack_into("Q", mapped, i * 8, i)

@@ -218,7 +218,7 @@ fn an_unreadable_file_is_named(identity: Identity) {
     let sandbox = job.sandbox(identity);
     if identity == Identity::User {
         fs::write(sandbox.join("secret"), "")
-            .and_then(|()| fs::set_permissions(sandbox.join("secret"), std::os::unix::fs::PermissionsExt::from_mode(0)))
+            .and_then(|()| fs::set_permissions(sandbox.join("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o0)))
             .expect("a file that nobody reads");
     }
     let mut running = job.launch(&sandbox);

@@ -801,7 +801,12 @@ impl<'a> Surveyor<'a> {
         };
         let strict = self.context.info.settings.strict;
         let mut descriptions = std::mem::take(&mut self.descriptions);
-        let sockets = socket::observe::observe(&mut descriptions, &number, strict);
+        let cwds =
+            self.frozen.processes.iter().filter_map(|process| std::fs::read_link(format!("/proc/{}/cwd", process.pid)).ok());
+        let mut bases: Vec<_> = cwds.chain([self.context.info.launch_dir.as_path().to_owned()]).collect();
+        bases.sort();
+        bases.dedup();
+        let sockets = socket::observe::observe(&mut descriptions, &number, strict, &bases);
         self.descriptions = descriptions;
         self.sockets = sockets.map_err(|(descriptor, error)| match self.refuse_descriptor(&descriptor, &error.to_string()) {
             ObserveError::Refused { pid, name, what, .. } if error.passes() => ObserveError::Passing { pid, name, what },

@@ -108,6 +108,7 @@ fn state(generation: u64) -> JobState {
                 dir: path("/scratch"),
                 keep: 2,
                 compress: "zstd:1".to_owned(),
+                save_files: vec!["*.dat".to_owned()],
                 ..Settings::default()
             },
         },
@@ -208,7 +209,9 @@ fn a_summary_shows_the_job_its_processes_and_its_files() {
       1 x read         pipe [0], 3 bytes in it
       1 x append       /home/u/log\u{1b}[2J, at 90 of 90 bytes
   mapped files 1
-        1.2 MiB  /usr/bin/bash";
+        1.2 MiB  /usr/bin/bash
+  saved files  1 (--save-files *.dat)
+        4.9 KiB  0640 /scratch/a.dat";
     assert_eq!(lines.join("\n"), expected);
 }
 

@@ -26,7 +26,7 @@ use crate::tcp_socket::drain::{self, TcpInfo};
 use crate::tcp_socket::{TcpLink, TcpState, WaitingConnection};
 use crate::udp_socket::UdpState;
 use crate::unix_socket::{SocketFile, UnixLink, UnixState};
-use crate::{FilePath, HostPid};
+use crate::HostPid;
 
 /// Why a socket cannot be kept; each says what it is.
 #[derive(Debug, thiserror::Error)]
@@ -133,8 +133,14 @@ struct Found {
 }
 
 /// Observes all sockets among `descriptions`, and adds those that are only in flight. `number` gives the job's number of a process by its
-/// number here. `strict`: sockets that lead outside of the job are refused.
-pub fn observe(descriptions: &mut Descriptions, number: &dyn Fn(i32) -> i32, strict: bool) -> Result<Sockets, Refused> {
+/// number here. `strict`: sockets that lead outside of the job are refused. `bases`: directories that relative names may begin in, since nobody knows
+/// whose working directory it was when a socket was bound.
+pub fn observe(
+    descriptions: &mut Descriptions,
+    number: &dyn Fn(i32) -> i32,
+    strict: bool,
+    bases: &[PathBuf],
+) -> Result<Sockets, Refused> {
     let mut sockets = Sockets::default();
     let mut found = Vec::new();
     let mut at = 0;
@@ -151,7 +157,7 @@ pub fn observe(descriptions: &mut Descriptions, number: &dyn Fn(i32) -> i32, str
         return Ok(sockets);
     }
     sockets.index = found.iter().enumerate().map(|(socket, found)| (found.file, socket as u32)).collect();
-    let join = Join::new(&found).map_err(|error| (Box::new(found[0].descriptor.clone()), error))?;
+    let join = Join::new(&found, bases).map_err(|error| (Box::new(found[0].descriptor.clone()), error))?;
     for (socket, one) in found.iter().enumerate() {
         let state = join.state(socket, one, number).and_then(|state| {
             let outside = state.leads_outside() && strict;
@@ -298,6 +304,7 @@ fn message(
 /// What the kernel's tables tell of the sockets that were found.
 struct Join<'a> {
     found: &'a [Found],
+    bases: &'a [PathBuf],
     by_inode: HashMap<u64, u32>,
     unix: Vec<UnixEntry>,
     unix_by_inode: HashMap<u64, UnixEntry>,
@@ -305,10 +312,11 @@ struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    fn new(found: &'a [Found]) -> Result<Self, SocketError> {
+    fn new(found: &'a [Found], bases: &'a [PathBuf]) -> Result<Self, SocketError> {
         let by_inode: HashMap<u64, u32> = (0u32..).zip(found).map(|(socket, found)| (found.descriptor.inode, socket)).collect();
         let unix = if found.iter().any(|one| one.family == libc::AF_UNIX) { diag::unix()? } else { Vec::new() };
-        let mut join = Self { found, by_inode, unix_by_inode: diag::by_inode(&unix, |entry| entry.inode), unix, tcp: Vec::new() };
+        let mut join =
+            Self { found, bases, by_inode, unix_by_inode: diag::by_inode(&unix, |entry| entry.inode), unix, tcp: Vec::new() };
         if found.iter().any(Found::is_tcp) {
             join.tcp = diag::tcp()?;
             if join.settle()? {
@@ -395,7 +403,7 @@ impl<'a> Join<'a> {
         let told = ckpt_sys::socket::get_option(one.fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut credentials);
         let peer_credentials = told.ok().and_then(|_| Credentials::parse(&credentials));
         Ok(UnixState {
-            file: entry.file.and_then(|(_, inode)| socket_file(one, inode)),
+            file: entry.file.and_then(|(_, inode)| socket_file(one, inode, self.bases)),
             link,
             peer_credentials: peer_credentials.map(|one| Credentials { pid: pid(one.pid), ..one }),
             shutdown: entry.shutdown,
@@ -572,15 +580,14 @@ fn serves(name: &Address, address: &Address) -> bool {
 }
 
 /// The file that a socket's name made, if it is still where that name says.
-fn socket_file(one: &Found, inode: u32) -> Option<SocketFile> {
+fn socket_file(one: &Found, inode: u32, bases: &[PathBuf]) -> Option<SocketFile> {
     let name = one.name().unix_path()?;
-    let cwd = std::fs::read_link(format!("/proc/{}/cwd", one.descriptor.pid)).unwrap_or_else(|_| PathBuf::from("/"));
-    let path: PathBuf = cwd.join(Path::new(name.as_path())).components().collect();
-    let metadata = std::fs::symlink_metadata(&path).ok()?;
-    if !metadata.file_type().is_socket() || metadata.ino() as u32 != inode {
-        return None;
-    }
-    Some(SocketFile { path: FilePath::from(path), mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() })
+    bases.iter().map(PathBuf::as_path).chain([Path::new("/")]).find_map(|base| {
+        let path: PathBuf = base.join(name.as_path()).components().collect();
+        let metadata = std::fs::symlink_metadata(&path).ok()?;
+        let is_it = metadata.file_type().is_socket() && metadata.ino() as u32 == inode;
+        is_it.then(|| SocketFile { path: path.into(), mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() })
+    })
 }
 
 fn netlink(one: &Found) -> Result<NetlinkState, SocketError> {
