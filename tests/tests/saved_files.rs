@@ -195,7 +195,7 @@ fn something_else_in_the_place(identity: Identity) {
 /// A pattern may name the directory that the images are in: they must not grow with each other.
 fn images_are_not_saved_in_images(identity: Identity) {
     let job = Job::new(["bash", "-c", "head -c 300000 /dev/urandom > data; for i in {1..60}; do sleep 0.05; done; rm data"]);
-    let job = job.option("--save-files").option("*").option("--keep").option("9").interval("0.2");
+    let job = job.option("--save-files").option("*").option("--keep").option("9").option("--keep-on-success").interval("0.2");
     let sandbox = job.sandbox(identity);
     let mut running = job.launch(&sandbox);
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());

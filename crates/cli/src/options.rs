@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ckpt_coordinator::Reporter;
-use ckpt_coordinator::options::{BeforeEnd, Given, On, Reactions, Time, Verbosity, parse_interval};
-use ckpt_coordinator::options::{BeforeEnd, On, Reactions, SavePattern, Time, Verbosity, parse_interval};
+use ckpt_coordinator::options::{BeforeEnd, Given, On, Reactions, SavePattern, Time, Verbosity, parse_interval};
 use ckpt_image::Codec;
 use ckpt_objects::job::{Hooks, Interval, Settings};
 use clap::{Args, Parser};

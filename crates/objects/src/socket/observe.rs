@@ -19,6 +19,7 @@ use super::diag::{self, InetEntry, UnixEntry};
 use super::options::{self, SO_NETNS_COOKIE, number};
 use super::queue::{self, Queued};
 use super::{Address, Credentials, Message, SocketKind, SocketState, io_error};
+use crate::HostPid;
 use crate::descriptor::{Descriptions, SeenDescriptor, is_own, see};
 use crate::event;
 use crate::netlink_socket::NetlinkState;
@@ -26,7 +27,6 @@ use crate::tcp_socket::drain::{self, TcpInfo};
 use crate::tcp_socket::{TcpLink, TcpState, WaitingConnection};
 use crate::udp_socket::UdpState;
 use crate::unix_socket::{SocketFile, UnixLink, UnixState};
-use crate::HostPid;
 
 /// Why a socket cannot be kept; each says what it is.
 #[derive(Debug, thiserror::Error)]
