@@ -33,7 +33,7 @@ use crate::tree::Anchor;
 const TWIN_GRACE: Duration = Duration::from_secs(60);
 /// After which pauses, in milliseconds, a checkpoint that met a passing state is tried again. They grow, and are no fractions of each other, lest they keep step with
 /// the job.
-const TRIES_MS: [u64; 5] = [20, 50, 110, 230, 470];
+const TRIES_MS: [u64; 3] = [20, 50, 110];
 /// `ENOMEM`, with which a fork fails where memory or the overcommit rule forbids a twin.
 const ENOMEM: i32 = libc::ENOMEM;
 
