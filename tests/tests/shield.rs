@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ckpt_tests::job::{IMAGES, await_image};
 use ckpt_tests::sandbox::BOUND;
-use ckpt_tests::{Identity, Job, Running, artifacts, program_survives, survives, tree};
+use ckpt_tests::{Identity, Job, Running, artifacts, program_survives, survives, tool, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -326,4 +326,35 @@ while True: time.sleep(0.05)
     running.until_says("checkpoint 1:");
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(sandbox.read_text("out"), "", "it was to be given USR2 only");
+}
+
+#[test]
+fn what_is_passed_on_comes_from_the_launcher() {
+    let script = r#"
+import os, signal, sys
+waited = [signal.SIGUSR1, signal.SIGALRM]
+signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+print("ready", file=sys.stderr, flush=True)
+for _ in range(2):
+    info = signal.sigwaitinfo(waited)
+    print(info.si_signo, info.si_code, info.si_pid == os.getppid(), flush=True)
+"#;
+    let job = Job::script("python3", script).interval("600").option("--on").option("USR1=forward").option("--keep-on-success");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    running.until_says("ready");
+    running.signal(Signal::SIGUSR2);
+    assert_eq!(running.wait(BOUND), 85, "{}", running.stderr());
+    for (run, options) in [&["--on", "USR1=forward"][..], &["--on", "USR1=checkpoint", "--forward"]].into_iter().enumerate() {
+        let mut command = sandbox.command(tool("ckpt-restart"));
+        command.args(options).args(sandbox.images(IMAGES));
+        let mut running = sandbox.start(command, "out", true, &format!("err.{}", run + 1));
+        running.until_says("restarted");
+        running.signal(Signal::SIGUSR1);
+        running.until("the first", BOUND, |_| sandbox.read_text("out").contains("10 0 True\n").then_some(()));
+        running.signal(Signal::SIGALRM);
+        assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+        assert_eq!(sandbox.read_text("out"), "10 0 True\n14 0 True\n", "{}", running.stderr());
+        assert_eq!(running.stderr().contains("ckpt: checkpoint "), run == 1);
+    }
 }
