@@ -263,3 +263,29 @@ fn a_hook_is_no_part_of_the_job() {
     assert!(taken >= 3 && !running.stderr().contains("no checkpoint"), "{}", running.stderr());
     assert!(running.stderr().contains(" KiB in "), "{}", running.stderr());
 }
+
+#[test]
+fn a_job_that_a_job_has_submitted_is_one_of_its_own() {
+    let sandbox = sandbox(Identity::own());
+    // A batch system hands the environment of whoever submits to the job that is submitted: here to one that is no child of a launcher.
+    let script =
+        "setsid --fork bash -c 'env > environment; mv environment submitted' & wait; until test -e over; do sleep 0.05; done";
+    let mut outer = sandbox.command(tool("ckpt-launch"));
+    outer.arg("-d").arg(sandbox.join(IMAGES)).args(["-i", "0.3", "--", "bash", "-c", script]);
+    let mut outer = sandbox.start(outer, "out.outer", false, "err.outer");
+    outer.until("the environment", BOUND, |_| sandbox.join("submitted").exists().then_some(()));
+    let mut command = launch(&sandbox, &["-i", "0.2"]);
+    for variable in sandbox.read_text("submitted").lines() {
+        if let Some((name, value)) =
+            variable.split_once('=').filter(|(name, _)| name.starts_with("CKPT_") || *name == "LD_PRELOAD")
+        {
+            command.env(name, value);
+        }
+    }
+    let mut running = start(&sandbox, command, 0);
+    assert_eq!((running.wait(BOUND), sandbox.read_text("out")), (0, lines(20)), "{}", running.stderr());
+    assert!(running.stderr().contains("ckpt: checkpoint "), "{}", running.stderr());
+    sandbox.write("over", "");
+    assert_eq!(outer.wait(BOUND), 0, "{}", outer.stderr());
+    assert!(!outer.stderr().contains("no checkpoint"), "{}", outer.stderr());
+}

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ckpt_coordinator::Reporter;
 use ckpt_coordinator::options::{BeforeEnd, Given, On, Reactions, SavePattern, Time, Verbosity, parse_interval};
+use ckpt_coordinator::{Reporter, leave_other_jobs};
 use ckpt_image::Codec;
 use ckpt_objects::job::{Hooks, Interval, Settings};
 use clap::{Args, Parser};
@@ -100,8 +100,12 @@ fn made(dir: &Path) -> PathBuf {
     dir
 }
 
-/// Reads the command line; where that is not good, or help was asked for, the exit code.
-pub fn parse<P: Parser>() -> Result<P, ExitCode> {
+/// Reads the command line; where that is not good, or help was asked for, the exit code, which is `nested` where this is part of a job.
+pub fn parse<P: Parser>(nested: u8) -> Result<P, ExitCode> {
+    if let Err(error) = leave_other_jobs() {
+        Reporter(Verbosity::Normal).error(error);
+        return Err(ExitCode::from(nested));
+    }
     P::try_parse().map_err(|error| {
         let _ = error.print();
         ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 })

@@ -14,6 +14,7 @@ mod hand_over;
 mod hooks;
 pub mod ipc;
 pub mod machine;
+mod nesting;
 pub mod options;
 pub mod probe;
 mod rendezvous;
@@ -31,6 +32,7 @@ mod timers;
 mod tree;
 
 pub use checkpoint::{CheckpointError, Taken};
+pub use nesting::{Nested, leave_other_jobs};
 pub use rendezvous::Listener;
 pub use report::Reporter;
 pub use run::{Launch, LaunchError, Restarted, coordinate_restarted, find_agent, job_name, launch, pid_namespace};

@@ -13,6 +13,11 @@ use rustix::net::{
     SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
 };
 
+/// Its name.
+fn name(id: &str, pid_namespace: u64) -> String {
+    format!("{SOCKET_PREFIX}{id}/{pid_namespace}")
+}
+
 /// The abstract socket of a job.
 #[derive(Debug)]
 pub struct Listener {
@@ -24,9 +29,16 @@ impl Listener {
     pub fn bind(id: &str, pid_namespace: u64) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        bind(&socket, &SocketAddrUnix::new_abstract_name(format!("{SOCKET_PREFIX}{id}/{pid_namespace}").as_bytes())?)?;
+        bind(&socket, &SocketAddrUnix::new_abstract_name(name(id, pid_namespace).as_bytes())?)?;
         listen(&socket, 1024)?;
         Ok(Self { socket })
+    }
+
+    /// Whether somebody listens there.
+    pub fn exists(id: &str, pid_namespace: u64) -> bool {
+        // Each line ends with the socket's name; `@` stands for the zero byte of an abstract one.
+        let end = format!(" @{}", name(id, pid_namespace));
+        std::fs::read_to_string("/proc/net/unix").is_ok_and(|sockets| sockets.lines().any(|line| line.ends_with(&end)))
     }
 
     /// The next connection that waits, if one does; only those of processes of the same user, or of root, are taken.

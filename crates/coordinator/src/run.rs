@@ -31,6 +31,7 @@ use crate::batch::Slurm;
 use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
 use crate::control::{self, Client, Reply, Request, Server};
 use crate::hooks::HookRunner;
+use crate::nesting::without_agents;
 use crate::options::{Action, Reactions, is_given};
 use crate::rendezvous::Listener;
 use crate::report::Reporter;
@@ -70,9 +71,6 @@ pub enum LaunchError {
     /// The agent's library is missing.
     #[error("cannot find the agent's library {name}; it belongs beside ckpt-launch or in ../lib", name = AGENT_FILE)]
     Agent,
-    /// The launcher itself runs in a job.
-    #[error("this is already part of job {0}, which is checkpointed as a whole; run the command without ckpt-launch")]
-    Nested(String),
     /// The system refused something that is always there.
     #[error("cannot {what}: {source}")]
     System {
@@ -88,7 +86,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> LaunchError {
 }
 
 /// The file name of the agent's library.
-const AGENT_FILE: &str = "libckpt_preload.so";
+pub(crate) const AGENT_FILE: &str = "libckpt_preload.so";
 
 /// What a launch is asked for.
 pub struct Launch {
@@ -162,7 +160,7 @@ pub fn pid_namespace(pid: HostPid) -> io::Result<u64> {
     Ok(std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
 }
 
-fn own_pid() -> HostPid {
+pub(crate) fn own_pid() -> HostPid {
     HostPid(i32::try_from(std::process::id()).unwrap_or(0))
 }
 
@@ -175,9 +173,6 @@ pub fn job_name(command: &[OsString]) -> String {
 
 /// Launches a job and stays with it to its end. Gives the exit code.
 pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
-    if let Ok(job) = std::env::var(ENV_JOB) {
-        return Err(LaunchError::Nested(job));
-    }
     let agent = find_agent().ok_or(LaunchError::Agent)?;
     let dir = launch.settings.dir.as_path().to_owned();
     check_directory(&dir).map_err(|source| LaunchError::Directory { dir: dir.clone(), source })?;
@@ -250,7 +245,8 @@ fn check_directory(dir: &Path) -> io::Result<()> {
 /// The job's `LD_PRELOAD`: the agent, then what the user preloads already.
 fn preload(agent: &Path) -> OsString {
     let mut list = agent.as_os_str().to_owned();
-    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+    let others = std::env::var_os("LD_PRELOAD").map(|others| without_agents(&others)).unwrap_or_default();
+    if !others.is_empty() {
         list.push(":");
         list.push(others);
     }

@@ -40,7 +40,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match parse::<Arguments>() {
+    match parse::<Arguments>(exit::CANNOT_LAUNCH) {
         Ok(arguments) => run(arguments),
         Err(code) => code,
     }

@@ -21,7 +21,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = match parse::<Arguments>() {
+    let arguments = match parse::<Arguments>(exit::CANNOT_RESTORE) {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
