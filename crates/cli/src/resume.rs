@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ckpt_coordinator::control::running;
 use ckpt_coordinator::job_name;
 use ckpt_image::generations::{Check, SelectError, Selected, Skipped, claim, is_held, open_newest};
 use ckpt_image::{ImageName, ImageReader};
@@ -64,14 +65,17 @@ pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
     let own_name = ImageName::new(&job_name(command), NO_JOB, 1).map(|name| name.name().to_owned()).unwrap_or_default();
     let mut passed = Vec::new();
     let mut candidates: Vec<(u64, Selected)> = Vec::new();
-    for (_, (name, images)) in jobs {
+    // Where the file system has no locks, at least those on this machine are known.
+    let running = running().unwrap_or_default();
+    for (job, (name, images)) in jobs {
         match images.iter().find_map(|path| info(path)) {
             Some(info) if !is_meant(&info, command, key) => continue,
             // Whose they are cannot be known any more, but perhaps they are missed.
             None if name != own_name => continue,
             _ => (),
         }
-        if let Some(path) = images.iter().find(|path| is_held(path)) {
+        let runs_here = running.iter().any(|running| running.job == job);
+        if let Some(path) = images.iter().find(|path| runs_here || is_held(path)) {
             passed.push(Passed::Runs(path.clone()));
             continue;
         }
