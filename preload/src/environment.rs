@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ckpt_agent::{CONFIG, Config, OWNER, on_checkpoint_signal};
 use ckpt_sys::syscall;
-use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS};
+use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS};
 use linux_raw_sys::general as nr;
 
 use crate::{libc, shield};
@@ -20,7 +20,7 @@ const SA_RESTART: u64 = 0x1000_0000;
 static CONSTRUCTOR: extern "C" fn(i32, *const *const c_char, *const *const c_char) = constructor;
 
 /// Names of the variables that are kept.
-const NAMES: [&str; 5] = [ENV_JOB, ENV_DIR, ENV_SIGNAL, ENV_AGENT, ENV_SHIELD];
+const NAMES: [&str; 6] = [ENV_JOB, ENV_DIR, ENV_SIGNAL, ENV_AGENT, ENV_SHIELD, ENV_FILE];
 
 /// glibc passes the program's arguments; musl passes none, and `environ` is looked at.
 extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *const c_char) {

@@ -27,8 +27,8 @@ pub struct Config {
     pub kept_len: usize,
 }
 
-/// Room for the variables that are kept: two of them are paths.
-pub const KEPT_SIZE: usize = 3 * 4096;
+/// Room for the variables that are kept: three of them are paths.
+pub const KEPT_SIZE: usize = 4 * 4096;
 
 /// The process-wide configuration.
 pub struct ConfigCell(core::cell::UnsafeCell<Config>);

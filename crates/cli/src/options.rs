@@ -39,6 +39,10 @@ pub struct RunOptions {
     /// the launch, directories with all that is in them, at most 1 GiB in all; may be given several times
     #[arg(long, value_name = "PATTERN")]
     save_files: Vec<SavePattern>,
+    /// At a restart: write variables of the new batch job (SLURM_*, _CONDOR_*, TMPDIR, ...) into the environments of the job's processes, where they
+    /// are no longer than the old ones. The file CKPT_ENV_FILE has them in any case
+    #[arg(long)]
+    refresh_env: bool,
     /// What SIGNAL sent to this process does: checkpoint, stop, requeue or forward; may be given several times
     /// [default: USR1=checkpoint, USR2=stop, TERM=a checkpoint if it fits, then forward; INT, HUP, QUIT, WINCH=forward]
     #[arg(long, value_name = "SIGNAL=ACTION")]
@@ -177,6 +181,7 @@ impl RunOptions {
                 [] => launch.save_files.clone(),
                 now => now.iter().map(|pattern| pattern.0.clone()).collect(),
             },
+            refresh_env: self.refresh_env || launch.refresh_env,
             self_contained: launch.self_contained,
             wait_all: launch.wait_all,
         }

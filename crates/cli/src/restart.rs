@@ -31,7 +31,7 @@ pub fn restart(
         let settings = settings(&job.info.settings);
         run_hooks(&settings.hooks.restart, path, job.info.generation, reporter);
         job.info.settings.on = settings.on;
-        let options = Options { maps: options.map.clone(), strict: options.strict };
+        let options = Options { maps: options.map.clone(), strict: options.strict, refresh_env: settings.refresh_env };
         restore(&selected.image, &job, &options, terminal.as_ref(), &|what| reporter.event(what)).map(|restored| (job, restored))
     });
     let (job, restored) = match restored {

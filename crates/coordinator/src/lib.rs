@@ -9,6 +9,7 @@ mod checkpoint;
 pub mod control;
 mod diagnosis;
 mod dump;
+pub mod environment;
 mod freeze;
 mod hand_over;
 mod hooks;

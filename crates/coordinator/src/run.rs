@@ -20,7 +20,7 @@ use ckpt_objects::job::{JobInfo, Settings};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{FilePath, HostPid, NsPid};
 use ckpt_sys::program::found_heeds_preload;
-use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, Forward};
+use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, Forward};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
@@ -30,6 +30,7 @@ use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
 use crate::batch::Slurm;
 use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
 use crate::control::{self, Client, Reply, Request, Server};
+use crate::environment;
 use crate::hooks::HookRunner;
 use crate::nesting::without_agents;
 use crate::options::{Action, Reactions, is_given};
@@ -190,14 +191,14 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let mut command = Command::new(&program);
     command.args(&launch.command[1..]).env(ENV_JOB, &id).env(ENV_DIR, &dir).env(ENV_AGENT, &agent);
     command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(&agent));
+    let env_file = environment::file_for(&id, std::env::var_os(ENV_FILE));
+    command.env(ENV_FILE, &env_file);
     command.env(ENV_SHIELD, shield(&signals.reactions));
     start_with_mask(&mut command, signals.before, &shielded(&program, &signals.reactions));
     crate::ipc::note_before();
-    let child = command.spawn().map_err(|source| LaunchError::Command { command: program.clone(), source })?;
-    let first = Pid::from_child(&child);
     // Not by rustix, which expects no 0: a group or session that was made outside of this pid namespace.
     let (group, session) = (nix::unistd::getpgrp(), nix::unistd::getsid(None));
-    let info = JobInfo {
+    let mut info = JobInfo {
         id,
         name: job_name(&launch.command),
         command: launch.command.iter().map(|word| FilePath::from(word.as_os_str())).collect(),
@@ -208,15 +209,27 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         launcher: NsPid(own_pid().0),
         launcher_pgid: NsPid(group.as_raw()),
         launcher_sid: NsPid(session.map_or(0, nix::unistd::Pid::as_raw)),
-        first: NsPid(first.as_raw_nonzero().get()),
+        first: NsPid(0),
         first_status: None,
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
         signal: DEFAULT_SIGNAL,
+        environment: environment::variables(&[]),
+        env_file: env_file.into(),
         key: launch.key,
         cost_ns: None,
         settings: launch.settings,
     };
+    // Before the job can look for it.
+    if let Some(complaint) = environment::offer(&info) {
+        launch.reporter.error(complaint);
+    }
+    let child = command.spawn().map_err(|source| {
+        environment::withdraw(&info);
+        LaunchError::Command { command: program.clone(), source }
+    })?;
+    let first = Pid::from_child(&child);
+    info.first = NsPid(first.as_raw_nonzero().get());
     let terminal = Terminal { own: terminal, shared: true, is_new: false };
     Coordinator::new(info, own_pid(), listener, agent, Watch::Child(first), signals, terminal, launch.reporter)?.run()
 }
@@ -441,7 +454,9 @@ impl Coordinator {
 
     fn run(mut self) -> Result<u8, LaunchError> {
         self.find_end();
-        let code = self.serve_to_the_end()?;
+        let code = self.serve_to_the_end();
+        environment::withdraw(&self.info);
+        let code = code?;
         self.give_terminal_back(code);
         Ok(code)
     }

@@ -9,14 +9,17 @@ use ckpt_objects::job::JobInfo;
 use ckpt_objects::saved_file::{self, Captured, SaveError};
 
 use crate::dump::DumpError;
+use crate::environment;
 
-/// Tells what patterns may name and is never saved: images, and the input and output of this process, which every restart replaces by its own.
-pub fn left_out() -> impl Fn(&Path, &Metadata) -> bool {
+/// Tells what patterns may name and is never saved: images, and what every restart replaces by its own: the input and output of this process, and the
+/// file of the batch job's variables.
+pub fn left_out(info: &JobInfo) -> impl Fn(&Path, &Metadata) -> bool + use<> {
+    let variables = environment::place(info);
     let own = (0..3).map(|fd| std::fs::metadata(format!("/proc/self/fd/{fd}")));
     let own: Vec<(u64, u64)> = own.flatten().filter(Metadata::is_file).map(|meta| (meta.dev(), meta.ino())).collect();
     move |path, meta| {
         let is_image = || ImageName::parse(path).is_some() || ImageName::parse_temporary(path).is_some();
-        meta.is_file() && (own.contains(&(meta.dev(), meta.ino())) || is_image())
+        meta.is_file() && (own.contains(&(meta.dev(), meta.ino())) || path == variables || is_image())
     }
 }
 
@@ -25,7 +28,7 @@ pub fn capture(info: &JobInfo, space: u32) -> Result<Captured, SaveError> {
     if info.settings.save_files.is_empty() {
         return Ok(Captured::default());
     }
-    let found = saved_file::find(&info.settings.save_files, info.launch_dir.as_path(), &left_out())?;
+    let found = saved_file::find(&info.settings.save_files, info.launch_dir.as_path(), &left_out(info))?;
     saved_file::capture(found, info.settings.dir.as_path(), space)
 }
 

@@ -85,12 +85,25 @@ pub struct JobInfo {
     pub gid: u32,
     /// The checkpoint signal of this job.
     pub signal: i32,
+    /// Variables of the batch job that this run is in, by name.
+    pub environment: Vec<Variable>,
+    /// The path of the file in which the job is offered them, as the job knows it: relative ones begin in the launch directory.
+    pub env_file: FilePath,
     /// What tells this job from others of the same user and command in one directory: its name, array task and rank; empty where it has none.
     pub key: String,
     /// Nanoseconds that the last checkpoint before this one took, until it was durable.
     pub cost_ns: Option<u64>,
     /// What later coordinators of the job go on with unless told otherwise.
     pub settings: Settings,
+}
+
+/// An environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: FilePath,
+    /// Its value; nothing for one that an earlier run had, and this one has not.
+    pub value: Option<FilePath>,
 }
 
 /// How often checkpoints are taken.
@@ -155,6 +168,8 @@ pub struct Settings {
     pub forward: Vec<i32>,
     /// Files that images hold, as patterns for a shell: relative ones begin in the launch directory.
     pub save_files: Vec<String>,
+    /// A restart writes the variables of its batch job into the processes' environments, where they fit.
+    pub refresh_env: bool,
     /// Sockets that lead outside of the job are refused.
     pub strict: bool,
     /// Exit code after a checkpoint that stopped the job.

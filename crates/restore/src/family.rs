@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use ckpt_image::ImageReader;
+use ckpt_objects::job::Variable;
 use ckpt_objects::process::{Life, ProcessState};
 use ckpt_objects::{JobState, sysv};
 use ckpt_sys::fork::{Fork, fork_telling};
@@ -28,6 +29,8 @@ pub struct Restart<'a> {
     pub paths: &'a PathMap,
     /// Where its mapped files are, by their index; nothing for those that are gone or have changed, and are not needed.
     pub mapped: &'a [Option<std::path::PathBuf>],
+    /// Variables that are to be written into the processes' environments.
+    pub environment: &'a [Variable],
     /// Its processes.
     pub tree: &'a Tree,
     /// What all share.

@@ -18,6 +18,7 @@ mod checks;
 mod commit;
 mod control;
 mod descriptors;
+mod environment;
 mod epolls;
 mod error;
 mod family;
@@ -47,6 +48,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ckpt_coordinator::Listener;
+use ckpt_coordinator::environment::{offer, variables};
 use ckpt_image::ImageReader;
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::process::{Life, Status, children, status_if_there};
@@ -75,6 +77,8 @@ pub struct Options {
     pub maps: Vec<(PathBuf, PathBuf)>,
     /// Refuse a job that had sockets which lead outside of it.
     pub strict: bool,
+    /// Write the variables of the batch job into the processes' environments.
+    pub refresh_env: bool,
 }
 
 /// A job that runs again.
@@ -133,11 +137,13 @@ pub fn restore(
     let tree = Tree::plan(job, checks::pid_max())?;
     notes.extend(checks::moved_directory(job, reader.path(), &mut paths));
     paths.move_job(&mut info);
+    let former = std::mem::take(&mut info.environment);
+    info.environment = variables(&former);
     let saved = Saved::make_missing(job, reader, &paths)?;
     let mut missing = Missing::default();
     let mapped = checks::mapped_files(job, &paths, &saved, &mut missing)?;
     checks::open_files(job, &paths, &saved, &mut missing)?;
-    missing.finish(&paths)?;
+    missing.finish(&paths, &former, &info.environment)?;
     notes.extend(sockets::check(job, &paths, options.strict)?);
     checks::memory(reader)?;
     locks::check(job, &paths)?;
@@ -154,6 +160,7 @@ pub fn restore(
         reader,
         paths: &paths,
         mapped: &mapped,
+        environment: if options.refresh_env { &info.environment } else { &[] },
         tree: &tree,
         control,
         reports: reports_in.as_raw_fd(),
@@ -184,6 +191,7 @@ pub fn restore(
         }
     };
     saved.keep();
+    watcher.notes.extend(offer(&info));
     terminals::lend(job, own);
     hold_signals(job);
     control.gate.store(OPEN, Ordering::Release);

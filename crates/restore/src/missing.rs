@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ckpt_objects::FilePath;
+use ckpt_objects::job::Variable;
 
 use crate::error::RestoreError;
 use crate::paths::PathMap;
@@ -54,21 +55,34 @@ impl Missing {
         Ok(())
     }
 
-    /// An error that lists everything, if there is anything.
+    /// An error that lists everything, if there is anything. Where variables of the batch job say where something may be now, it says that: `former` they
+    /// were when the job was last started, now they are `present`.
     ///
     /// # Errors
     ///
     /// That one.
-    pub fn finish(self, paths: &PathMap) -> Result<(), RestoreError> {
+    pub fn finish(self, paths: &PathMap, former: &[Variable], present: &[Variable]) -> Result<(), RestoreError> {
         let mut gone: BTreeMap<PathBuf, Gone> = BTreeMap::new();
         for thing in self.things {
             let place = first_missing(&thing.path);
             let old = paths.old_of(&thing.old, &place);
-            let group = gone.entry(place.clone()).or_insert_with(|| Gone { place, old, things: Vec::new() });
+            let (old, new) = moved_with(&old, former, present).map_or((old, None), |(old, new)| (old, Some(new)));
+            let group = gone.entry(place.clone()).or_insert_with(|| Gone { place, old, new, things: Vec::new() });
             group.things.push(thing);
         }
         if gone.is_empty() { Ok(()) } else { Err(RestoreError::Missing(Listing(gone.into_values().collect()))) }
     }
+}
+
+/// The directory that a variable of the batch job named, if `old` is in it or above it, and the one that it names now.
+fn moved_with(old: &Path, former: &[Variable], present: &[Variable]) -> Option<(PathBuf, PathBuf)> {
+    former.iter().find_map(|variable| {
+        let was = variable.value.as_ref()?.as_path();
+        let is = present.iter().find(|other| other.name == variable.name)?.value.as_ref()?.as_path();
+        let is_it =
+            was.is_absolute() && was != is && (old.starts_with(was) || was.starts_with(old)) && is.is_absolute() && is.is_dir();
+        is_it.then(|| (was.to_owned(), is.to_owned()))
+    })
 }
 
 /// The highest of a path's ancestors, or itself, that is not there.
@@ -87,6 +101,8 @@ struct Gone {
     place: PathBuf,
     /// What the job knew it as.
     old: PathBuf,
+    /// Where that may be now.
+    new: Option<PathBuf>,
     things: Vec<Thing>,
 }
 
@@ -104,7 +120,7 @@ impl fmt::Display for Listing {
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, old, things } = self;
+        let Self { place, old, new, things } = self;
         match things.as_slice() {
             [only] if only.path == *place => {
                 write!(f, "{}, which process {} {}, is gone", place.display(), only.pid, only.use_)?;
@@ -122,7 +138,11 @@ impl fmt::Display for Gone {
                 }
             }
         }
-        write!(f, "; bring it back, or give --map {}=NEW where it has moved", Quoted(old))?;
+        let new: &dyn fmt::Display = match new {
+            Some(new) => &Quoted(new),
+            None => &"NEW",
+        };
+        write!(f, "; bring it back, or give --map {}={new} where it has moved", Quoted(old))?;
         if self.things.iter().any(|thing| thing.use_ != MAPPED) {
             write!(f, " (ckpt-launch --save-files {} keeps such files in the image)", Quoted(old))?;
         }
@@ -159,7 +179,16 @@ mod tests {
             let old = FilePath::from(*old);
             missing.add(&old, paths.resolve(&old), 7, use_, gone()).unwrap();
         }
-        missing.finish(&paths).unwrap_err().to_string()
+        let variable = |name: &str, value: &str| Variable { name: Path::new(name).into(), value: Some(Path::new(value).into()) };
+        let former = [variable("SLURM_JOB_ID", "17"), variable("TMPDIR", "/local/job.17/tmp")];
+        let present = [variable("SLURM_JOB_ID", "18"), variable("TMPDIR", "/tmp")];
+        missing.finish(&paths, &former, &present).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_present_place_of_a_batch_jobs_directory_is_named() {
+        let text = said(Vec::new(), &[(Path::new("/local/job.17/tmp/file"), "has open")]);
+        assert!(text.contains("--map /local/job.17/tmp=/tmp "), "{text}");
     }
 
     #[test]
@@ -197,6 +226,6 @@ mod tests {
         let error = io::Error::from(io::ErrorKind::PermissionDenied);
         let added = Missing::default().add(&FilePath::from(Path::new("/x")), "/x".into(), 7, "has open", error);
         assert!(matches!(added, Err(RestoreError::Unreachable { .. })));
-        assert!(Missing::default().finish(&PathMap::default()).is_ok());
+        assert!(Missing::default().finish(&PathMap::default(), &[], &[]).is_ok());
     }
 }

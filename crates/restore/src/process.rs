@@ -26,6 +26,7 @@ use rustix::fs::Mode;
 
 use crate::control::{Control, OPEN, Report};
 use crate::descriptors::{self, Move};
+use crate::environment;
 use crate::epolls;
 use crate::error::ProcessError;
 use crate::family::{self, Restart};
@@ -102,6 +103,7 @@ pub fn become_process(
     let mut layout = map_memory(restart, live, &vmas, files)?;
     vdso.finish(&mut layout)?;
     prepare_agent(live, &layout)?;
+    environment::refresh(&live.memory.fields, &layout, restart.environment)?;
     let tiles = live.threads.iter().any(|thread| uses_tiles(thread, &layout));
     layout.finish()?;
 

@@ -123,7 +123,7 @@ impl<'a> Saved<'a> {
         if settings.save_files.is_empty() {
             return Ok(Vec::new());
         }
-        let left_out = ckpt_coordinator::saved::left_out();
+        let left_out = ckpt_coordinator::saved::left_out(info);
         let found = match saved_file::find(&settings.save_files, info.launch_dir.as_path(), &left_out) {
             Ok(found) => found,
             Err(error) => return Ok(vec![format!("what the job made after the checkpoint cannot be found: {error}")]),

@@ -17,6 +17,8 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
             launch_dir_is: Default::default(),
             generation: 1,
             taken_at_ns: 0,
+            environment: Vec::new(),
+            env_file: FilePath::default(),
             key: String::new(),
             cost_ns: None,
             launcher: NsPid(launcher),

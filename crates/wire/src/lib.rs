@@ -54,6 +54,9 @@ pub const HELD_MARKS: u64 = 0b11 << 62;
 /// See [`HELD_MARKS`].
 pub const HELD_MARK: u64 = 0b01 << 62;
 
+/// Environment variable that holds the path of a file with the variables of the batch job that the job runs in now.
+pub const ENV_FILE: &str = "CKPT_ENV_FILE";
+
 /// The checkpoint signal: `SIGRTMAX - 2`. Real-time signals near the top are the least used of all.
 pub const DEFAULT_SIGNAL: i32 = 62;
 

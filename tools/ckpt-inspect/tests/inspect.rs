@@ -101,6 +101,8 @@ fn state(generation: u64) -> JobState {
             uid: 1000,
             gid: 1000,
             signal: 62,
+            environment: Vec::new(),
+            env_file: FilePath::default(),
             key: String::new(),
             cost_ns: None,
             settings: Settings {

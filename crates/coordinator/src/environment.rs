@@ -1,0 +1,160 @@
+//! Variables of the batch job around the launcher: they differ from run to run, while the job has those that it was started with. It is offered
+//! the present ones in a file that a shell can read (`CKPT_ENV_FILE`).
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use ckpt_objects::FilePath;
+use ckpt_objects::job::{JobInfo, Variable};
+
+/// How the names begin of what schedulers set: Slurm, HTCondor, PBS, LSF, Grid Engine, Flux.
+const PREFIXES: [&str; 8] = ["SLURM_", "SLURMD_", "_CONDOR_", "PBS_", "LSB_", "LSF_", "SGE_", "FLUX_"];
+
+/// What else is of one run and one machine: its name, temporary directories, devices that were granted, credentials that expire.
+const NAMES: [&str; 13] = [
+    "HOSTNAME",
+    "TMPDIR",
+    "TMP",
+    "TEMP",
+    "XDG_RUNTIME_DIR",
+    "CUDA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "ZE_AFFINITY_MASK",
+    "KRB5CCNAME",
+    "X509_USER_PROXY",
+    "BEARER_TOKEN_FILE",
+    "BATCH_SYSTEM",
+];
+
+fn is_of_batch_job(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    // Others cannot be set by a shell.
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_plain && (NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+/// The present variables, by name, after the `former` ones: what there was and is no more has no value.
+#[must_use]
+pub fn variables(former: &[Variable]) -> Vec<Variable> {
+    of(former, std::env::vars_os())
+}
+
+fn of(former: &[Variable], present: impl Iterator<Item = (OsString, OsString)>) -> Vec<Variable> {
+    let text = |text: OsString| FilePath(text.as_bytes().to_vec());
+    let mut all: Vec<Variable> = present
+        .filter(|(name, _)| is_of_batch_job(name))
+        .map(|(name, value)| Variable { name: text(name), value: Some(text(value)) })
+        .collect();
+    let gone = former.iter().filter(|old| all.iter().all(|new| new.name != old.name));
+    let gone: Vec<Variable> = gone.map(|old| Variable { name: old.name.clone(), value: None }).collect();
+    all.extend(gone);
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+/// The path of the file as the job is to know it: what the user has set, or one that is the same on every machine.
+#[must_use]
+pub fn file_for(id: &str, set: Option<OsString>) -> PathBuf {
+    set.filter(|path| !path.is_empty()).map_or_else(|| PathBuf::from(format!("/tmp/ckpt_{id}.env")), PathBuf::from)
+}
+
+/// Where that file is: a relative path begins in the directory that the job was launched in, wherever that is now.
+#[must_use]
+pub fn place(info: &JobInfo) -> PathBuf {
+    info.launch_dir.as_path().join(info.env_file.as_path())
+}
+
+/// Writes the file, which only its owner may read, in the place of an earlier one. Gives a line for the user where that fails: nothing
+/// depends on it but what the job makes of it.
+#[must_use]
+pub fn offer(info: &JobInfo) -> Option<String> {
+    let path = place(info);
+    let written = write(&path, &info.environment);
+    written.err().map(|error| {
+        format!("cannot write the batch job's variables to {}: {error}; set CKPT_ENV_FILE for another place", path.display())
+    })
+}
+
+fn write(path: &Path, variables: &[Variable]) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".ckpt-env-").tempfile_in(dir)?;
+    file.write_all(&script(variables))?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Takes the file away: the job is over.
+pub fn withdraw(info: &JobInfo) {
+    if !info.env_file.0.is_empty() {
+        let _ = std::fs::remove_file(place(info));
+    }
+}
+
+/// What a shell reads with `.`.
+fn script(variables: &[Variable]) -> Vec<u8> {
+    let mut text = b"# The batch job that this job runs in now. Written by ckpt when it starts, and at each restart.\n".to_vec();
+    for Variable { name, value } in variables {
+        match value {
+            Some(value) => {
+                text.extend_from_slice(b"export ");
+                text.extend_from_slice(&name.0);
+                text.extend_from_slice(b"='");
+                for &byte in &value.0 {
+                    match byte {
+                        b'\'' => text.extend_from_slice(br"'\''"),
+                        byte => text.push(byte),
+                    }
+                }
+                text.extend_from_slice(b"'\n");
+            }
+            None => {
+                text.extend_from_slice(b"unset ");
+                text.extend_from_slice(&name.0);
+                text.push(b'\n');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    fn set(pairs: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect::<Vec<_>>().into_iter()
+    }
+
+    #[test]
+    fn what_is_gone_is_remembered_over_all_restarts() {
+        let first =
+            of(&[], set(&[("SLURM_JOB_ID", "17"), ("SLURM_ARRAY_TASK_ID", "3"), ("HOME", "/home/u"), ("SLURM_x%%", "()")]));
+        let names: Vec<String> = first.iter().map(|variable| variable.name.to_string()).collect();
+        assert_eq!(names, ["SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID"]);
+        let second = of(&first, set(&[("SLURM_JOB_ID", "18"), ("TMPDIR", "/tmp/18")]));
+        let third = of(&second, set(&[("_CONDOR_SLOT", "1")]));
+        let text = String::from_utf8(script(&third)).unwrap();
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(lines, ["unset SLURM_ARRAY_TASK_ID", "unset SLURM_JOB_ID", "unset TMPDIR", "export _CONDOR_SLOT='1'"]);
+    }
+
+    #[test]
+    fn a_shell_reads_every_value_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("env");
+        let value = "it's a $HOME `of` \\ \"words\"\nand lines ";
+        std::fs::write(&path, "an earlier one").unwrap();
+        write(&path, &of(&[], set(&[("SLURM_JOB_NAME", value), ("TMPDIR", "")]))).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let mut command = Command::new("sh");
+        command.args(["-c", ". \"$0\"; printf %s \"$SLURM_JOB_NAME\""]).arg(&path);
+        assert_eq!(String::from_utf8(command.output().unwrap().stdout).unwrap(), value);
+        assert!(write(&dir.path().join("no/where"), &[]).is_err());
+    }
+}
