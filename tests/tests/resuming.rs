@@ -285,6 +285,9 @@ fn a_job_that_a_job_has_submitted_is_one_of_its_own() {
     let mut running = start(&sandbox, command, 0);
     assert_eq!((running.wait(BOUND), sandbox.read_text("out")), (0, lines(20)), "{}", running.stderr());
     assert!(running.stderr().contains("ckpt: checkpoint "), "{}", running.stderr());
+    let submitted = sandbox.read_text("submitted");
+    let offered = submitted.lines().find_map(|line| line.strip_prefix("CKPT_ENV_FILE=")).expect("a file of variables");
+    assert!(std::path::Path::new(offered).exists(), "the file of one job went with the other");
     sandbox.write("over", "");
     assert_eq!(outer.wait(BOUND), 0, "{}", outer.stderr());
     assert!(!outer.stderr().contains("no checkpoint"), "{}", outer.stderr());
