@@ -126,6 +126,8 @@ impl Sandbox {
         command.current_dir(self.path()).env_clear().stdin(Stdio::null());
         command.envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LC_ALL", "C.UTF-8")]);
         command.env("HOME", self.path()).env("TMPDIR", self.path());
+        // A job that is killed leaves this behind: here it goes with the rest.
+        command.env("CKPT_ENV_FILE", self.join(".ckpt.env"));
         command
     }
 

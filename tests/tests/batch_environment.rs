@@ -43,7 +43,9 @@ fn reader() -> Job {
 fn a_file_offers_them(identity: Identity) {
     let job = reader().env("SLURM_JOB_ID", "17").env("SLURM_ARRAY_TASK_ID", "3").env("TMPDIR", "/tmp/it's 17");
     let sandbox = job.sandbox(identity);
-    let mut running = job.launch(&sandbox);
+    let mut launch = job.launch_command(&sandbox, "0.3");
+    launch.env_remove("CKPT_ENV_FILE");
+    let mut running = sandbox.start(launch, "out", false, "err.0");
     until_seen(&sandbox, &mut running, "17 3 /tmp/it's 17");
     let mut newest = None;
     for (run, id) in [(1, "18"), (2, "190")] {
