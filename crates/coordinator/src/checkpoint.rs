@@ -16,6 +16,7 @@ use ckpt_objects::older::Switch;
 use ckpt_objects::saved_file::SaveError;
 use ckpt_objects::{FilePath, HostPid};
 use ckpt_wire::{Feature, Order, Report, ReportKind};
+use nix::sys::signal::Signal as NixSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -46,6 +47,16 @@ pub enum CheckpointError {
     /// It holds something that is not kept.
     #[error(transparent)]
     Observe(#[from] ObserveError),
+    /// A signal that is about to be passed on may have been sent to the whole job, and one of its programs acts on it.
+    #[error("process {pid} ({name}) catches {signal} itself, and may be ending already; earlier images stand")]
+    Told {
+        /// Its pid.
+        pid: ckpt_objects::NsPid,
+        /// Its name.
+        name: FilePath,
+        /// The signal.
+        signal: &'static str,
+    },
     /// An agent went away between two messages.
     #[error("process {pid} ({name}) ended in the midst of the checkpoint; the next one will be tried as planned")]
     Lost {
@@ -188,7 +199,10 @@ pub struct Checkpointer {
 impl Checkpointer {
     /// Takes a checkpoint. When this returns, the image is durable, and the job goes on, unless `stop` says that it is to end with it: then
     /// it is ended before it does anything more. What cannot be kept only for a moment is looked at again soon.
-    pub fn take(&self, mut info: JobInfo, stop: bool) -> Result<Taken, CheckpointError> {
+    ///
+    /// `told` is a signal that ends jobs, and that a batch system may send to all their processes. A job that acts on it by itself would come back
+    /// only to go on ending, so there is no checkpoint of that.
+    pub fn take(&self, mut info: JobInfo, stop: bool, told: Option<NixSignal>) -> Result<Taken, CheckpointError> {
         probe::kcmp().map_err(CheckpointError::Compare)?;
         let dir = info.settings.dir.as_path().to_owned();
         let next = generations::next_generation(&dir, &info.id)
@@ -205,6 +219,9 @@ impl Checkpointer {
         let (generation, job) = (info.generation, info.id.clone());
 
         let (mut frozen, mut survey) = self.look(&info)?;
+        if let Some((signal, process)) = told.and_then(|signal| Some((signal, survey.catcher(signal as i32)?))) {
+            return Err(CheckpointError::Told { pid: process.pid, name: process.comm.clone(), signal: signal.as_str() });
+        }
         let mut saved = saved::capture(&survey.state.info, survey.next_space)?;
         survey.state.saved_files = std::mem::take(&mut saved.files);
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };

@@ -669,8 +669,10 @@ impl Coordinator {
     }
 
     /// Passes a signal on for which the job had to wait: to the first process, and to whoever got it before and is shielded from it.
-    fn pass_on(&self, signal: Signal) {
+    fn pass_on(&mut self, signal: Signal) {
         self.forward(signal);
+        // A job that takes its time to end would come back only to go on ending.
+        self.schedule.pause(Instant::now() + TERM_GRACE);
         self.checkpointer.anchor.let_in(signal.as_raw(), self.info.signal);
     }
 
@@ -723,11 +725,15 @@ impl Coordinator {
         }
         self.serving = std::mem::take(&mut self.waiting);
         let stop = self.serving.iter().any(|wish| wish.stop().is_some());
+        let told = self.serving.iter().find_map(|wish| match wish {
+            Wish::Before(signal) if !stop => NixSignal::try_from(signal.as_raw()).ok(),
+            _ => None,
+        });
         let (checkpointer, info, tell) = (Arc::clone(&self.checkpointer), self.info.clone(), self.teller());
         self.schedule.begin(Instant::now());
         checkpointer.freezing.store(true, Ordering::Release);
         std::thread::spawn(move || {
-            let outcome = checkpointer.take(info, stop);
+            let outcome = checkpointer.take(info, stop, told);
             checkpointer.freezing.store(false, Ordering::Release);
             if let Ok(taken) = &outcome {
                 let hooks = &checkpointer.hooks;

@@ -165,6 +165,11 @@ impl Schedule {
         self.last = now;
     }
 
+    /// No planned one begins before that.
+    pub fn pause(&mut self, until: Instant) {
+        self.earliest = self.earliest.max(until);
+    }
+
     /// A checkpoint is over. `cost` is what it took, unless it failed.
     pub fn conclude(&mut self, cost: Option<Duration>, now: Instant) {
         self.cost = cost.or(self.cost);

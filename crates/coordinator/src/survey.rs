@@ -42,6 +42,8 @@ use crate::separate;
 use crate::standard;
 use crate::tree::{Anchor, Member};
 
+/// `SIG_IGN` (signal(2)).
+const SIG_IGN: u64 = 1;
 const PROT_READ: u32 = 1;
 /// Magic number of tmpfs (statfs(2)).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -71,6 +73,18 @@ impl Survey {
             *file = identify(&file.path, *inode);
             file.deleted |= deleted;
         }
+    }
+
+    /// The first process that has a handler for a signal, other than the agent's shield.
+    pub fn catcher(&self, signal: i32) -> Option<&ProcessState> {
+        let index = usize::try_from(signal - 1).ok()?;
+        self.state.processes.iter().find(|process| {
+            let Life::Alive(live) = &process.life else { return false };
+            let handler = live.signals.actions.get(index).map_or(0, |action| action.handler);
+            let mut code = live.memory.vmas.iter().map(|vma| vma.start..vma.end);
+            let is_shield = code.find(|code| code.contains(&live.agent.leave)).is_some_and(|code| code.contains(&handler));
+            handler > SIG_IGN && !is_shield
+        })
     }
 
     /// Adds the signals that were pending, and how timers stand, which agents look at last.
