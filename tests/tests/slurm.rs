@@ -343,6 +343,31 @@ fn ranks_of_mpi_are_one_job() {
     assert_eq!(count(&sandbox, "err", RESTARTED), 1, "{}", job.told());
 }
 
+/// A node dies, and the scratch on its disk with it.
+#[test]
+fn scratch_comes_along_to_the_next_node() {
+    let Some(cluster) = Cluster::start() else { return };
+    let sandbox = folder(Identity::User);
+    let scratch = format!("SCRATCH={}", sandbox.join("scratch").display());
+    let options = [USUAL, &["scratch.sh"]].concat();
+    let job = cluster.submit(&sandbox, &["ROUNDS=30", &scratch], &options);
+    job.until_says("out", "round 10\n", 1);
+    job.scancel(&["--signal=USR1", "--batch"]);
+    job.until_says("err", "ckpt: checkpoint 1:", 1);
+    drop(cluster);
+    let numbers = sandbox.read_text("scratch/numbers").lines().count();
+    std::fs::remove_dir_all(sandbox.join("scratch")).expect("it is there");
+
+    let Some(cluster) = Cluster::start() else { return };
+    let job = cluster.submit(&sandbox, &["ROUNDS=30", &scratch], &options);
+    job.until_state("COMPLETED");
+    assert!((10..30).contains(&numbers) && count(&sandbox, "err", RESTARTED) == 1, "{}", job.told());
+    let rounds: String = (1..=30).map(|round| format!("round {round}\n")).collect();
+    assert!(sandbox.read_text("out").starts_with(&rounds), "{}", job.told());
+    assert_eq!(sandbox.read_text("scratch/log"), rounds, "{}", job.told());
+    assert_eq!(sandbox.read_text("scratch/numbers").lines().count(), 30, "{}", job.told());
+}
+
 /// What Slurm itself sends, when it looks at its jobs: once in 30 s, so all at once.
 #[test]
 fn warnings_and_time_limits_of_slurm_itself() {
