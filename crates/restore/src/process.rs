@@ -564,6 +564,12 @@ impl Builder<'_> {
             locks::record_locks(self.restart.job, self.process.pid, region, &mut list)?;
             locks::signals(self.restart.job, self.process.pid, region, &mut list)?;
         }
+        if finishes && self.live.threads.iter().any(|thread| thread.exited) {
+            // A first thread that had ended does its part (pending signals, timers), and ends again. Nobody counts it at the gate, and the region
+            // goes with the last of the others. The kernel clears the word when it has left.
+            let args = [meeting.ended, nr::FUTEX_WAIT.into(), 1, 0];
+            list.call(Step::Exit, Check::Any, nr::__NR_futex, &args);
+        }
         // One that is to be stopped is so before the gate opens: when it goes on, nobody listens any more.
         if finishes && self.live.stopped {
             self.finish(region, &mut list)?;
@@ -574,11 +580,6 @@ impl Builder<'_> {
             list.wait(gate + std::mem::offset_of!(Control, gate) as u64, OPEN);
             if !self.live.stopped {
                 self.finish(region, &mut list)?;
-            }
-            if self.live.threads.iter().any(|thread| thread.exited) {
-                // The region goes when the last thread leaves: one that ends must have left it by then. The kernel clears the word when it has.
-                let args = [meeting.ended, nr::FUTEX_WAIT.into(), 1, 0];
-                list.call(Step::Exit, Check::Any, nr::__NR_futex, &args);
             }
             list.arrive(meeting.local);
         } else {
