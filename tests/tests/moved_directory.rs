@@ -98,7 +98,8 @@ impl Moving {
     }
 }
 
-as_either! { everything_that_has_a_path shells_in_several_directories another_directory_has_the_path missing_files_are_listed }
+as_either! { everything_that_has_a_path shells_in_several_directories another_directory_has_the_path missing_files_are_listed
+tools_in_the_directory }
 
 /// Open files, mappings, watches, named pipes, sockets; processes that work in several directories.
 const PATHS: &str = r#"
@@ -173,6 +174,34 @@ echo "all was as it should be"
 
 fn shells_in_several_directories(identity: Identity) {
     Moving::launch(identity, &[("script", SHELLS), ("numbers", "1\n2\n3\n")], &["bash", "script"]).survives();
+}
+
+/// The tools are carried along: programs that the job starts after a move have their agent as those before.
+fn tools_in_the_directory(identity: Identity) {
+    let sandbox = Sandbox::new(identity);
+    let dir = sandbox.make_dir("dir_1");
+    let bin = tool("ckpt-launch").parent().expect("a folder").to_owned();
+    for name in ["ckpt-launch", "ckpt-restart", "libckpt_preload.so"] {
+        fs::copy(bin.join(name), dir.join(name)).expect("the tools are copied");
+        identity.own_path(&dir.join(name));
+    }
+    let script = "for i in {1..60}; do echo \"$(cat number) $i\"; sleep 0.05; done; env | grep -q ^LD_PRELOAD && echo preloaded";
+    sandbox.write("dir_1/number", "7\n");
+    let mut command = sandbox.command(dir.join("ckpt-launch"));
+    command.current_dir(&dir).args(["-i", "0.2", "-d", IMAGES, "--", "bash", "-c", script]);
+    let running = sandbox.start(command, "out", false, "err.1");
+    let mut job = Moving { sandbox, at: 1, running, images: Vec::new() };
+    for _ in 0..2 {
+        job.carry();
+        let mut command = job.sandbox.command(job.dir().join("ckpt-restart"));
+        command.current_dir(job.dir()).args(job.sandbox.images(&format!("dir_{}/{IMAGES}", job.at)));
+        job.running = job.sandbox.start(command, "out", true, &format!("err.{}", job.at));
+    }
+    assert_eq!(job.running.wait(BOUND), 0, "{}", job.said());
+    let expected: String = (1..=60).map(|i| format!("7 {i}\n")).collect();
+    assert_eq!(job.sandbox.read_text("out"), expected + "preloaded\n", "{}", job.said());
+    let said = job.said();
+    assert!(!said.contains("ld.so") && !said.contains("no checkpoint") && !said.contains("signal"), "{said}");
 }
 
 /// On the next machine the old path is another job's: the job keeps out of it.

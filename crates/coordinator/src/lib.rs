@@ -14,6 +14,7 @@ mod freeze;
 mod hand_over;
 mod hooks;
 pub mod ipc;
+pub mod library;
 pub mod machine;
 mod nesting;
 pub mod options;

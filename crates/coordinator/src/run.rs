@@ -32,6 +32,7 @@ use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
 use crate::control::{self, Client, Reply, Request, Server};
 use crate::environment;
 use crate::hooks::HookRunner;
+use crate::library;
 use crate::nesting::without_agents;
 use crate::options::{Action, Reactions, is_given};
 use crate::rendezvous::Listener;
@@ -181,6 +182,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| system("draw random bytes")(errno.into()))?;
     let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let agent = library::lend(agent, &id);
 
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
     let listener =
@@ -226,6 +228,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     }
     let child = command.spawn().map_err(|source| {
         environment::withdraw(&info);
+        library::take_back(&info.id);
         LaunchError::Command { command: program.clone(), source }
     })?;
     let first = Pid::from_child(&child);
@@ -236,7 +239,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
 
 /// Stays with a restarted job to its end. Gives the exit code.
 pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<u8, LaunchError> {
-    let agent = find_agent().ok_or(LaunchError::Agent)?;
+    let agent = library::in_use(&restarted.info.id).ok_or(LaunchError::Agent)?;
     let signals = Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?;
     let watch = Watch::Report(restarted.report);
     let terminal = Terminal { own: restarted.terminal, shared: restarted.shares_session, is_new: true };
@@ -456,6 +459,10 @@ impl Coordinator {
         self.find_end();
         let code = self.serve_to_the_end();
         environment::withdraw(&self.info);
+        // What the job has left behind may start programs.
+        if self.checkpointer.anchor.scan().is_empty() {
+            library::take_back(&self.info.id);
+        }
         let code = code?;
         self.give_terminal_back(code);
         Ok(code)

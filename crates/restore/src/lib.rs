@@ -49,6 +49,7 @@ use std::time::{Duration, Instant};
 
 use ckpt_coordinator::Listener;
 use ckpt_coordinator::environment::{offer, variables};
+use ckpt_coordinator::library;
 use ckpt_image::ImageReader;
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::process::{Life, Status, children, status_if_there};
@@ -139,6 +140,10 @@ pub fn restore(
     paths.move_job(&mut info);
     let former = std::mem::take(&mut info.environment);
     info.environment = variables(&former);
+    let copy = library::copy_of(&job.info.id);
+    if job.mapped_files.iter().any(|file| file.path.as_path() == copy) {
+        library::lend_again(&job.info.id).map_err(RestoreError::call("put the agent's library back into /tmp"))?;
+    }
     let saved = Saved::make_missing(job, reader, &paths)?;
     let mut missing = Missing::default();
     let mapped = checks::mapped_files(job, &paths, &saved, &mut missing)?;
