@@ -75,6 +75,20 @@ impl Terminal {
         }
     }
 
+    /// Types a key until something is shown: a shell names a job that it puts into the foreground before it gives it the terminal.
+    ///
+    /// # Panics
+    /// When it is not shown in time.
+    pub fn types_until(&mut self, key: &str, text: &str) {
+        let end = Instant::now() + BOUND;
+        while !self.shown.contains(text) {
+            assert!(Instant::now() < end, "waited for {text:?} in vain; shown was:\n{}", self.all);
+            self.types(key);
+            self.read(Duration::from_millis(300));
+        }
+        self.expect(text);
+    }
+
     /// What is shown in a while from now on.
     #[must_use]
     pub fn shows_within(&mut self, time: Duration) -> String {

@@ -198,8 +198,7 @@ fn job_control_works_after_a_restart() {
             terminal.expect("\nthe shell has it");
             terminal.types("fg\n");
             terminal.expect("ckpt-restart");
-            terminal.types("\x1c");
-            terminal.expect("Quit");
+            terminal.types_until("\x1c", "Quit");
         });
     }
 }
@@ -225,8 +224,7 @@ fn a_shell_in_the_job_goes_on_with_its_own_jobs() {
             terminal.expect("\nkept: yes");
             terminal.types("fg\n");
             terminal.expect("sleep 1000");
-            terminal.types("\x03");
-            terminal.expect("inner> ");
+            terminal.types_until("\x03", "inner> ");
             terminal.types("exit 5\n");
             terminal.expect("outer 5");
             terminal.expect("ready> ");
