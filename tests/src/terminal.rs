@@ -84,9 +84,16 @@ impl Terminal {
         while !self.shown.contains(text) {
             assert!(Instant::now() < end, "waited for {text:?} in vain; shown was:\n{}", self.all);
             self.types(key);
-            self.read(Duration::from_millis(300));
+            // What is shown first is the key.
+            let wait = Instant::now() + Duration::from_millis(500);
+            while !self.shown.contains(text) && Instant::now() < wait {
+                self.read(Duration::from_millis(100));
+            }
         }
         self.expect(text);
+        // The last key may have come after the one that had the effect.
+        std::thread::sleep(Duration::from_millis(300));
+        self.read(Duration::from_millis(1));
     }
 
     /// What is shown in a while from now on.

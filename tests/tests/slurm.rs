@@ -273,9 +273,9 @@ fn the_end_is_told() {
 fn a_training_is_preempted_and_goes_on() {
     let Some(cluster) = Cluster::start() else { return };
     let sandbox = folder(Identity::User);
-    let (code, plain, _) = cluster.run(&sandbox, "env", ["EPOCHS=300", "python3", "train.py"]);
+    let (code, plain, _) = cluster.run(&sandbox, "env", ["EPOCHS=2000", "python3", "train.py"]);
     assert_eq!(code, 0);
-    let job = cluster.submit(&sandbox, &["EPOCHS=300"], &[USUAL, &["--exclusive", "preemptible.sh"]].concat());
+    let job = cluster.submit(&sandbox, &["EPOCHS=2000"], &[USUAL, &["--exclusive", "preemptible.sh"]].concat());
     job.until_says("out", "epoch 50:", 1);
     let urgent = cluster.submit(&sandbox, &[], &["--output=out.urgent", "--partition=high", "--exclusive", "--wrap=sleep 1"]);
     urgent.until_state("COMPLETED");
