@@ -34,6 +34,17 @@ static inline void rest(void) {
     CHECK(nanosleep(&ten_milliseconds, NULL) == 0);
 }
 
+// Takes a signal that is pending, at once.
+static inline siginfo_t take_pending(int signal) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal);
+    siginfo_t info;
+    struct timespec none = {0, 0};
+    CHECK(sigtimedwait(&set, &info, &none) == signal);
+    return info;
+}
+
 static inline double now(void) {
     struct timespec time;
     CHECK(clock_gettime(CLOCK_MONOTONIC, &time) == 0);

@@ -11,12 +11,7 @@ static int ends[2];
 static pid_t self;
 
 static void take(int signal, int code, pid_t sender, int value) {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signal);
-    siginfo_t info;
-    struct timespec none = {0, 0};
-    CHECK(sigtimedwait(&set, &info, &none) == signal);
+    siginfo_t info = take_pending(signal);
     CHECK(info.si_code == code);
     if (code != SI_TIMER) CHECK(info.si_pid == sender && info.si_uid == getuid());
     if (code != SI_USER) CHECK(info.si_value.sival_int == value);

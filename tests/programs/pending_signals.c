@@ -3,12 +3,7 @@
 #include "check.h"
 
 static void take(int signal, int code, int value) {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signal);
-    siginfo_t info;
-    struct timespec none = {0, 0};
-    CHECK(sigtimedwait(&set, &info, &none) == signal);
+    siginfo_t info = take_pending(signal);
     CHECK(info.si_code == code);
     CHECK(info.si_pid == getpid() && info.si_uid == getuid());
     if (code == SI_QUEUE) CHECK(info.si_value.sival_int == value);

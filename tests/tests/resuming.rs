@@ -94,15 +94,20 @@ fn images_of_other_jobs_are_left_alone() {
     assert!(sandbox.images(IMAGES).is_empty());
 }
 
+/// While this run goes on, another that would resume its job begins anew, and both end as if alone.
+fn is_left_alone(sandbox: &Sandbox, mut first: Running) {
+    let mut second = sandbox.start(launch(sandbox, RESUME), "out.second", false, "err.second");
+    assert_eq!((second.wait(BOUND), sandbox.read_text("out.second")), (0, lines(20)), "{}", second.stderr());
+    assert!(second.stderr().contains("runs"), "{}", second.stderr());
+    assert_eq!((first.wait(BOUND), sandbox.read_text("out")), (0, lines(20)), "{}", first.stderr());
+}
+
 #[test]
 fn a_job_that_runs_is_not_resumed_beside_itself() {
     let sandbox = sandbox(Identity::own());
     let mut first = start(&sandbox, launch(&sandbox, RESUME), 0);
     await_image(&sandbox, &mut first, None);
-    let mut second = sandbox.start(launch(&sandbox, RESUME), "out.second", false, "err.second");
-    assert_eq!((second.wait(BOUND), sandbox.read_text("out.second")), (0, lines(20)), "{}", second.stderr());
-    assert!(second.stderr().contains("runs"), "{}", second.stderr());
-    assert_eq!((first.wait(BOUND), sandbox.read_text("out")), (0, lines(20)), "{}", first.stderr());
+    is_left_alone(&sandbox, first);
 }
 
 #[test]
@@ -112,17 +117,16 @@ fn a_restarted_job_counts_as_running() {
     // It takes no checkpoint of its own: what it came from is what others must see.
     let mut first = start(&sandbox, launch(&sandbox, &["--resume"]), 1);
     first.until_says("restarted from");
-    let mut second = sandbox.start(launch(&sandbox, RESUME), "out.second", false, "err.second");
-    assert_eq!((second.wait(BOUND), sandbox.read_text("out.second")), (0, lines(20)), "{}", second.stderr());
-    assert!(second.stderr().contains("runs"), "{}", second.stderr());
-    assert_eq!((first.wait(BOUND), sandbox.read_text("out")), (0, lines(20)), "{}", first.stderr());
+    is_left_alone(&sandbox, first);
 }
 
 #[test]
 fn damaged_images_are_passed_over_by_name() {
     let sandbox = sandbox(Identity::own());
-    let images = killed(&sandbox, &["-i", "0.2", "--resume", "--keep", "1"], 0);
-    let images = if images.len() < 2 { killed(&sandbox, &["-i", "0.2", "--resume", "--keep", "2"], 1) } else { images };
+    killed(&sandbox, &["-i", "0.2", "--resume"], 0);
+    // Another at least.
+    let images = killed(&sandbox, &["-i", "0.2", "--resume"], 1);
+    assert!(images.len() >= 2, "{images:?}");
     let newest = images.last().expect("an image");
     let whole = fs::read(newest).expect("the image");
     fs::write(newest, &whole[..whole.len() / 2]).expect("the image");
@@ -261,7 +265,6 @@ fn a_hook_is_no_part_of_the_job() {
     assert_eq!((running.wait(BOUND), sandbox.read_text("out")), (0, lines(20)), "{}", running.stderr());
     let taken = running.stderr().lines().filter(|line| line.starts_with("ckpt: checkpoint ")).count();
     assert!(taken >= 3 && !running.stderr().contains("no checkpoint"), "{}", running.stderr());
-    assert!(running.stderr().contains(" KiB in "), "{}", running.stderr());
 }
 
 #[test]

@@ -24,5 +24,6 @@ pub mod exit {
     /// For `--help`.
     pub const HELP: &str = "\
 Exit codes: the command's own (128+N when signal N ended it); 85 stopped after a good checkpoint (see --checkpoint-exit-code);
-120 bad usage; 121 the job cannot be launched; 122 it cannot be restored; 124 no image is valid.";
+120 bad usage; 121 the job cannot be launched; 122 it cannot be restored; 123 the scheduler refused (kept for that: a refused requeue
+ends with 85, since the job is stopped and its image good); 124 no image is valid.";
 }

@@ -738,10 +738,8 @@ impl Coordinator {
         });
         let (checkpointer, info, tell) = (Arc::clone(&self.checkpointer), self.info.clone(), self.teller());
         self.schedule.begin(Instant::now());
-        checkpointer.freezing.store(true, Ordering::Release);
         std::thread::spawn(move || {
             let outcome = checkpointer.take(info, stop, told);
-            checkpointer.freezing.store(false, Ordering::Release);
             if let Ok(taken) = &outcome {
                 let hooks = &checkpointer.hooks;
                 // When the job ends with it, so does this process, and perhaps all that the scheduler lets run.

@@ -177,10 +177,11 @@ impl Schedule {
         self.earliest = self.interval().map_or(now, |interval| now + interval / 10);
     }
 
-    /// The run's last checkpoint has failed. Whether it is tried again, and after how long.
+    /// The run's last checkpoint has failed. Whether it is tried again, and after how long; where not, the run goes on as if none had been wanted.
     pub fn last_failed(&mut self, now: Instant) -> Option<Duration> {
         let again = now + AGAIN_AFTER;
         if self.failed.0 == TRIES || self.end.is_some_and(|end| again + self.likely() > end) {
+            (self.stop, self.before_end, self.is_done) = (None, None, false);
             return None;
         }
         self.failed = (self.failed.0 + 1, again);
@@ -294,6 +295,24 @@ mod tests {
         assert_eq!((plan.due(now + 22 * SECOND), plan.next()), (None, Some(now + 26 * SECOND)));
         assert_eq!(plan.due(now + 26 * SECOND), Some(Due::Last(Action::Stop)));
         assert_eq!(plan.last_failed(now + 36 * SECOND), None, "it could not be durable any more");
+    }
+
+    #[test]
+    fn a_run_that_could_not_stop_goes_on_with_planned_ones() {
+        let now = Instant::now();
+        let asked = Settings { interval: Some(Interval::Every(100.0)), stop_after: Some(10.0), ..settings() };
+        let mut plan = Schedule::new(&asked, None, now);
+        let mut at = now + 10 * SECOND;
+        for try_ in 0..=TRIES {
+            assert_eq!(plan.due(at), Some(Due::Last(Action::Stop)));
+            plan.begin(at);
+            plan.conclude(None, at);
+            assert_eq!(plan.last_failed(at).is_some(), try_ < TRIES);
+            at += AGAIN_AFTER;
+        }
+        let last = at - AGAIN_AFTER;
+        assert_eq!((plan.due(at), plan.next()), (None, Some(last + 100 * SECOND)));
+        assert_eq!(plan.due(last + 100 * SECOND), Some(Due::Planned));
     }
 
     #[test]

@@ -49,6 +49,6 @@ pub fn start_with_mask(command: &mut Command, mut mask: SigSet, shielded: &[Sign
 pub fn start_apart(command: &mut Command, mask: SigSet) {
     start_with_mask(command, mask, &[]);
     let leave = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
-    // SAFETY: as above.
+    // SAFETY: between fork and exec setsid(2) is one system call, which is allowed there (signal-safety(7)).
     unsafe { command.pre_exec(leave) };
 }

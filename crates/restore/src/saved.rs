@@ -217,7 +217,7 @@ impl Contents<'_> {
         if start >= end {
             return Ok(());
         }
-        let ranges = saved_file::data_ranges(file, end).map_err(failed("read", self.path))?;
+        let ranges = ckpt_objects::file::data_ranges(file, end).map_err(failed("read", self.path))?;
         let mut now = vec![0; PIECE];
         for (from, to) in ranges {
             let mut at = from.max(start);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use goblin::elf::program_header::PT_NOTE;
@@ -16,6 +17,8 @@ use crate::FilePath;
 const DELETED: &[u8] = b" (deleted)";
 /// `NT_GNU_BUILD_ID`.
 const NT_GNU_BUILD_ID: u32 = 3;
+/// What an image keeps is whole pages.
+const PAGE: u64 = 4096;
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
 
@@ -88,10 +91,13 @@ fn find_build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The contents of a file that is open in a frozen process, without its holes. `path` names it through `/proc/PID/fd`.
-pub fn contents(path: &std::path::Path, size: u64) -> io::Result<Vec<Piece>> {
-    let file = File::open(path)?;
-    let mut pieces = Vec::new();
+/// The ranges of a file that are no holes, as far as `size`: in whole pages but at the end, in ascending order, none overlapping.
+///
+/// # Errors
+///
+/// When the file cannot be searched.
+pub fn data_ranges(file: impl AsFd, size: u64) -> io::Result<Vec<(u64, u64)>> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
     let mut at = 0;
     while at < size {
         let start = match seek(&file, SeekFrom::Data(at)) {
@@ -102,9 +108,25 @@ pub fn contents(path: &std::path::Path, size: u64) -> io::Result<Vec<Piece>> {
             Err(Errno::INVAL) => at,
             Err(errno) => return Err(errno.into()),
         };
-        let end = seek(&file, SeekFrom::Hole(start)).unwrap_or(size).min(size);
-        // Pages are what an image keeps.
-        at = start & !4095;
+        let end = seek(&file, SeekFrom::Hole(start)).unwrap_or(size).clamp(start + 1, size.max(start + 1));
+        at = end;
+        let (start, end) = (start & !(PAGE - 1), end.next_multiple_of(PAGE).min(size));
+        // Blocks of a file system may be smaller than pages.
+        match ranges.last_mut() {
+            Some(last) if last.1 >= start => last.1 = last.1.max(end),
+            _ if start < end => ranges.push((start, end)),
+            _ => (),
+        }
+    }
+    Ok(ranges)
+}
+
+/// The contents of a file that is open in a frozen process, without its holes. `path` names it through `/proc/PID/fd`.
+pub fn contents(path: &std::path::Path, size: u64) -> io::Result<Vec<Piece>> {
+    let file = File::open(path)?;
+    let mut pieces = Vec::new();
+    for (start, end) in data_ranges(&file, size)? {
+        let mut at = start;
         while at < end {
             let want = usize::try_from((end - at).min(PIECE as u64)).unwrap_or(PIECE);
             let mut bytes = vec![0; want];
@@ -119,6 +141,21 @@ pub fn contents(path: &std::path::Path, size: u64) -> io::Result<Vec<Piece>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn holes_are_no_data() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(10 << 20).unwrap();
+        assert_eq!(data_ranges(&file, 10 << 20).unwrap(), []);
+        file.write_all_at(&[1; 100], (4 << 20) + 10).unwrap();
+        file.write_all_at(b"end", (10 << 20) - 3).unwrap();
+        let ranges = data_ranges(&file, 10 << 20).unwrap();
+        assert!(ranges.iter().all(|(start, end)| start % PAGE == 0 && end % PAGE == 0 && start < end), "{ranges:?}");
+        assert!(ranges.iter().any(|&(start, end)| start <= 4 << 20 && end >= (4 << 20) + PAGE));
+        assert_eq!(ranges.last().map(|range| range.1), Some(10 << 20));
+        file.set_len(5).unwrap();
+        assert!(data_ranges(&file, 5).unwrap().iter().all(|&(_, end)| end <= 5));
+    }
 
     #[test]
     fn finds_a_build_id_among_notes() {

@@ -10,8 +10,9 @@ use glob::{MatchOptions, Pattern};
 use rustix::fs::{copy_file_range, ioctl_ficlone};
 use walkdir::WalkDir;
 
-use super::{SavedFile, SavedKind, data_ranges, was_set_aside};
+use super::{SavedFile, SavedKind, was_set_aside};
 use crate::file;
+use crate::file::data_ranges;
 
 /// Most bytes that all saved files of a checkpoint may hold, holes not counted: the job stands still while they are copied.
 pub const LIMIT: u64 = 1 << 30;

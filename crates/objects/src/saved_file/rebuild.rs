@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, RenameFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, chownat, mknodat,
-    renameat_with, seek, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, chownat, mknodat,
+    renameat_with, utimensat,
 };
 use rustix::io::Errno;
 
@@ -18,7 +17,6 @@ use super::{SavedFile, SavedKind};
 
 /// How the names of files that were set aside go on, after a dot and their own.
 const ASIDE: &[u8] = b".after-checkpoint-";
-const PAGE: u64 = 4096;
 
 /// Makes a directory that only its owner may enter, until [`rebuild_owner_mode_and_time`] says otherwise.
 ///
@@ -67,36 +65,6 @@ pub fn rebuild_owner_mode_and_time(saved: &SavedFile, path: &Path) -> io::Result
     Ok(())
 }
 
-/// The ranges of a file that are no holes, as far as `size`: in whole pages but at the end, in ascending order, none overlapping.
-///
-/// # Errors
-///
-/// When the file cannot be searched.
-pub fn data_ranges(file: impl AsFd, size: u64) -> io::Result<Vec<(u64, u64)>> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    let mut at = 0;
-    while at < size {
-        let start = match seek(&file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            // No data up to the end.
-            Err(Errno::NXIO) => break,
-            // A file system that knows no holes.
-            Err(Errno::INVAL) => at,
-            Err(errno) => return Err(errno.into()),
-        };
-        let end = seek(&file, SeekFrom::Hole(start)).unwrap_or(size).clamp(start + 1, size.max(start + 1));
-        at = end;
-        let (start, end) = (start & !(PAGE - 1), end.next_multiple_of(PAGE).min(size));
-        // Blocks of a file system may be smaller than pages.
-        match ranges.last_mut() {
-            Some(last) if last.1 >= start => last.1 = last.1.max(end),
-            _ if start < end => ranges.push((start, end)),
-            _ => (),
-        }
-    }
-    Ok(ranges)
-}
-
 /// Gives a file another name in its directory, which no pattern of a saved file matches; gives that name.
 ///
 /// # Errors
@@ -136,22 +104,7 @@ pub fn was_set_aside(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{FileExt, MetadataExt};
-
-    #[test]
-    fn holes_are_no_data() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(10 << 20).unwrap();
-        assert_eq!(data_ranges(&file, 10 << 20).unwrap(), []);
-        file.write_all_at(&[1; 100], (4 << 20) + 10).unwrap();
-        file.write_all_at(b"end", (10 << 20) - 3).unwrap();
-        let ranges = data_ranges(&file, 10 << 20).unwrap();
-        assert!(ranges.iter().all(|(start, end)| start % PAGE == 0 && end % PAGE == 0 && start < end), "{ranges:?}");
-        assert!(ranges.iter().any(|&(start, end)| start <= 4 << 20 && end >= (4 << 20) + PAGE));
-        assert_eq!(ranges.last().map(|range| range.1), Some(10 << 20));
-        file.set_len(5).unwrap();
-        assert!(data_ranges(&file, 5).unwrap().iter().all(|&(_, end)| end <= 5));
-    }
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn every_kind_is_made_as_it_was() {
