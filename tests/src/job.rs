@@ -31,6 +31,7 @@ pub struct Job {
     interval: Option<String>,
     code: i32,
     own_ipc: bool,
+    lacking: Option<&'static str>,
 }
 
 /// What a run of a job has given.
@@ -120,6 +121,18 @@ impl Job {
         self
     }
 
+    /// Says what this machine lacks for the job, if it is not `there`: such tests are reported as not run.
+    #[must_use]
+    pub fn needs(mut self, there: bool, what: &'static str) -> Self {
+        self.lacking = (!there).then_some(what);
+        self
+    }
+
+    /// Reports that a test cannot be run for what the machine lacks, if so.
+    fn cannot_run(&self) -> bool {
+        self.lacking.inspect(|what| not_run(&format!("needs {what}"))).is_some()
+    }
+
     /// Runs every launch and every restart in an IPC namespace of its own: what a job that is killed leaves there goes with it.
     #[must_use]
     pub fn own_ipc(mut self) -> Self {
@@ -176,8 +189,13 @@ impl Job {
     /// Starts `ckpt-restart` of the images: standard output appended to the file `out`, standard error to `err.N`.
     #[must_use]
     pub fn restart(&self, sandbox: &Sandbox, images: &[PathBuf], run: usize) -> Running {
+        self.restart_every("0.3", sandbox, images, run)
+    }
+
+    /// As [`restart`](Self::restart), with the interval given or the job's own.
+    fn restart_every(&self, interval: &str, sandbox: &Sandbox, images: &[PathBuf], run: usize) -> Running {
         let mut command = self.command(sandbox, tool("ckpt-restart"));
-        command.arg("-i").arg(self.interval.as_deref().unwrap_or("0.3")).args(images);
+        command.arg("-i").arg(self.interval.as_deref().unwrap_or(interval)).args(images);
         command.envs(self.without.iter().map(|facilities| ("CKPT_WITHOUT", facilities)));
         sandbox.start(command, "out", true, &format!("err.{run}"))
     }
@@ -262,12 +280,13 @@ impl Job {
     #[must_use]
     pub fn chain(&self, identity: Identity, restarts: usize) -> Output {
         let sandbox = self.sandbox(identity);
-        let mut running = self.launch(&sandbox);
+        let interval = "0.2";
+        let mut running = sandbox.start(self.launch_command(&sandbox, interval), "out", false, "err.0");
         let mut newest = None;
         for run in 1..=restarts {
             newest = Some(await_image(&sandbox, &mut running, newest));
             running.kill();
-            running = self.restart(&sandbox, &sandbox.images(IMAGES), run);
+            running = self.restart_every(interval, &sandbox, &sandbox.images(IMAGES), run);
         }
         let code = running.wait(BOUND);
         self.output(&sandbox, code, restarts + 1)
@@ -278,6 +297,9 @@ impl Job {
     /// # Panics
     /// When it does not.
     pub fn survives_chain(&self, identity: Identity, restarts: usize) {
+        if self.cannot_run() {
+            return;
+        }
         let (plain, chained) = self.beside_plain(identity, || self.chain(identity, restarts));
         self.compare(&plain, &chained);
         assert_eq!(chained.restarts, restarts, "a restart did not say that it was one\n{}", chained.told());
@@ -288,6 +310,9 @@ impl Job {
     /// # Panics
     /// When one can.
     pub fn survives(&self, identity: Identity, kills: usize) {
+        if self.cannot_run() {
+            return;
+        }
         let (plain, interrupted) = self.beside_plain(identity, || self.interrupted(identity, kills));
         self.compare(&plain, &interrupted);
         assert!(interrupted.restarts > 0, "no run said that it restarted\n{}", interrupted.told());
@@ -298,6 +323,9 @@ impl Job {
     /// # Panics
     /// When it does, or when a checkpoint failed.
     pub fn left_running(&self, identity: Identity) {
+        if self.cannot_run() {
+            return;
+        }
         let (plain, checkpointed) = self.beside_plain(identity, || self.run_checkpointed(identity));
         self.compare(&plain, &checkpointed);
         let messages: Vec<&str> = checkpointed.stderr.iter().flat_map(|text| text.lines()).collect();

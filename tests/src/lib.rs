@@ -85,28 +85,29 @@ macro_rules! refused {
     };
 }
 
-/// Makes the tests `NAME::as_root`, `NAME::as_user` and `NAME::left_running` of `programs/NAME.c`: it survives two kills as
-/// either user, and does not notice ten checkpoints a second.
+/// Makes the tests of a self-checking program of `programs`, which is run five ways. `NAME::as_root` kills and restarts it, twice at random moments;
+/// `NAME::as_user` restarts it three times over, each from an image of the restarted run itself, as an ordinary user; `NAME::left_running`
+/// checkpoints it ten times a second; and all three compare it with a plain run. Without a second argument it is `programs/NAME.c`.
 #[macro_export]
 macro_rules! program_survives {
     ($name:ident) => {
-        $crate::program_survives!($name, stringify!($name), $crate::job::ROUNDS);
+        $crate::program_survives!($name, $crate::Job::program(stringify!($name), $crate::job::ROUNDS, &[]));
     };
-    ($name:ident, $program:expr, $rounds:expr $(, $arg:expr)*) => {
+    ($name:ident, $job:expr) => {
         mod $name {
             #[allow(unused_imports)]
             use super::*;
             #[test]
             fn as_root() {
-                $crate::Identity::Root.run(|identity| $crate::Job::program($program, $rounds, &[$($arg),*]).survives(identity, 2));
+                $crate::Identity::Root.run(|identity| $job.survives(identity, 2));
             }
             #[test]
             fn as_user() {
-                $crate::Identity::User.run(|identity| $crate::Job::program($program, $rounds, &[$($arg),*]).survives(identity, 2));
+                $crate::Identity::User.run(|identity| $job.survives_chain(identity, 3));
             }
             #[test]
             fn left_running() {
-                $crate::Job::program($program, $rounds, &[$($arg),*]).left_running($crate::Identity::own());
+                $job.left_running($crate::Identity::own());
             }
         }
     };

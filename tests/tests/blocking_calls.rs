@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use ckpt_tests::{Identity, Job, program_survives};
 
-program_survives!(in_threads, "blocking_calls", 300, "threads");
-program_survives!(in_processes, "blocking_calls", 300, "processes");
+program_survives!(in_threads, Job::program("blocking_calls", 300, &["threads"]));
+program_survives!(in_processes, Job::program("blocking_calls", 300, &["processes"]));
 
 /// A call that waits for a second takes about that, with ten checkpoints in it, in a process that has only one thread.
 fn takes_its_time(call: &str) {

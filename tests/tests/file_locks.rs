@@ -10,13 +10,6 @@ program_survives!(flocks);
 program_survives!(leases);
 program_survives!(async_io_owner);
 
-#[test]
-fn locks_and_owners_survive_three_restarts() {
-    for name in ["file_locks", "ofd_locks", "flocks", "leases", "async_io_owner"] {
-        Job::program(name, 300, &[]).survives_chain(Identity::own(), 3);
-    }
-}
-
 /// A job that has a file locked, in the way that `lock` calls for.
 fn locking(lock: &str) -> Job {
     let script = format!(

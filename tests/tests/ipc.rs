@@ -2,7 +2,7 @@
 
 use ckpt_tests::job::IMAGES;
 use ckpt_tests::sandbox::BOUND;
-use ckpt_tests::{Identity, Job, program, survives, tool};
+use ckpt_tests::{Identity, Job, program, program_survives, survives, tool};
 
 /// Objects made by processes that have ended: nobody holds anything of them.
 const MADE_BY_COMMANDS: &str = r#"
@@ -50,15 +50,7 @@ fn what_others_made_is_refused() {
     }
 }
 
-survives!(shared_memory, Job::program("sysv_shared_memory", 300, &[]).own_ipc());
-survives!(semaphores, Job::program("sysv_semaphores", 300, &[]).own_ipc());
-survives!(posix_queues, Job::program("posix_queues", 300, &[]).own_ipc());
-survives!(messages, Job::program("sysv_messages", 300, &[]).own_ipc());
-
-/// Restarted three times over.
-#[test]
-fn over_and_over() {
-    for program in ["sysv_shared_memory", "sysv_semaphores", "sysv_messages", "posix_queues"] {
-        Job::program(program, 400, &[]).own_ipc().survives_chain(Identity::own(), 3);
-    }
-}
+program_survives!(shared_memory, Job::program("sysv_shared_memory", 300, &[]).own_ipc());
+program_survives!(semaphores, Job::program("sysv_semaphores", 300, &[]).own_ipc());
+program_survives!(messages, Job::program("sysv_messages", 300, &[]).own_ipc());
+program_survives!(posix_queues, Job::program("posix_queues", 300, &[]).own_ipc());

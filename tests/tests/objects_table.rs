@@ -20,8 +20,8 @@ const HEAD: &str = "\
 # What survives, by kernel object
 
 Generated from the test programs in [`tests/programs`](../tests/programs) by `cargo xtask objects`: each line stands at the head of the program
-that shows it. *Restored* and *refused* are tested there: every program passes by itself, under checkpoints ten times a second, and killed
-with SIGKILL and restarted, several times over, as root and as an ordinary user. What is *refused* fails the checkpoint with a line that names it, and the job runs on.
+that shows it. *Restored* and *refused* are tested there: every program passes by itself, under checkpoints ten times a second, killed with SIGKILL
+and restarted as root, and restarted three times over as an ordinary user. What is *refused* fails the checkpoint with a line that names it, and the job runs on.
 What is *not kept* has its reason.
 
 A descriptor or mapping of a kind that is in no line here is refused by name too.
@@ -117,16 +117,35 @@ fn the_table_is_what_the_programs_declare() {
     assert!(written == rendered, "docs/objects.md is not what the programs declare: run `cargo xtask objects`");
 }
 
+/// All files of tests.
+fn tests() -> String {
+    let entries = fs::read_dir(root().join("tests/tests")).expect("there are tests");
+    entries.map(|entry| fs::read_to_string(entry.expect("an entry").path()).expect("a test can be read")).collect()
+}
+
 #[test]
 fn every_declaration_has_a_test() {
-    let tests: String = fs::read_dir(root().join("tests/tests"))
-        .expect("there are tests")
-        .map(|entry| fs::read_to_string(entry.expect("an entry").path()).expect("a test can be read"))
-        .collect();
+    let tests = tests();
     for program in programs() {
         let name = name(&program);
         let named = [format!("!({name})"), format!("!({name},"), format!("\"{name}\"")];
         assert!(named.iter().any(|named| tests.contains(named)), "no test runs {name}");
+    }
+}
+
+/// What `program_survives!` makes tests for: plain, killed, restarted three times over as an ordinary user, left running.
+#[test]
+fn every_program_runs_five_ways() {
+    /// They have tests of their own: one needs servers outside of the job, the other shows what a program is started with, and ends.
+    const OTHERWISE: [&str; 2] = ["outside_sockets", "signal_mask"];
+    let tests = tests();
+    let made: Vec<&str> =
+        tests.split("program_survives!(").skip(1).map(|rest| rest.split(";\n").next().unwrap_or_default()).collect();
+    for program in programs() {
+        let restored = fs::read_to_string(&program).expect("a program can be read").contains("\n// @restored ");
+        let name = name(&program);
+        let runs = made.iter().any(|made| *made == format!("{name})") || made.contains(&format!("program(\"{name}\",")));
+        assert!(!restored || runs || OTHERWISE.contains(&name.as_str()), "no program_survives! runs {name}");
     }
 }
 

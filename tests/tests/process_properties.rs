@@ -1,21 +1,12 @@
 //! What processes and threads have told the kernel of themselves; and what is refused by name.
 
-use ckpt_tests::{Identity, Job, program_survives, refused};
+use ckpt_tests::{Job, program_survives, refused};
 
 program_survives!(schedulers);
 program_survives!(capabilities);
 program_survives!(personality);
 program_survives!(removed_directories);
 program_survives!(exit_signals);
-
-#[test]
-fn three_restarts_change_nothing() {
-    for program in ["schedulers", "capabilities", "personality", "removed_directories", "exit_signals"] {
-        for identity in [Identity::own(), Identity::User] {
-            Job::program(program, 300, &[]).survives_chain(identity, 3);
-        }
-    }
-}
 
 refused! { "refused_properties", 2:
     seccomp: "has installed a seccomp filter"

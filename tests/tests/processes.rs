@@ -1,10 +1,10 @@
 //! Processes: what they are called, whom they descend from, how they come and go.
 
-use ckpt_tests::program_survives;
+use ckpt_tests::{Job, program_survives};
 
 program_survives!(identity);
 program_survives!(fork_and_wait);
-program_survives!(exec_self, "exec_self", 250);
+program_survives!(exec_self, Job::program("exec_self", 250, &[]));
 program_survives!(spawning);
 program_survives!(zombies);
 program_survives!(sessions_and_groups);

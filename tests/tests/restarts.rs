@@ -37,12 +37,10 @@ macro_rules! chain {
     };
 }
 
-chain!(second_restart, counting(), 2);
 chain!(third_restart, counting(), 3);
 chain!(tenth_restart, counting().interval("0.1"), 10);
 chain!(checkpoint_right_after_a_restart, counting().interval("0.05"), 5);
 chain!(threads_through_ten_restarts, Job::program("barrier_and_tls", 500, &[]).interval("0.1"), 10);
-chain!(every_blocking_call_through_five_restarts, Job::program("blocking_calls", 400, &["threads"]).interval("0.1"), 5);
 
 survives!(images_without_compression, counting().option("--compress").option("none"));
 survives!(images_with_lz4, counting().option("--compress").option("lz4"));

@@ -4,19 +4,9 @@ use ckpt_tests::sandbox::BOUND;
 use ckpt_tests::{Identity, Job, program_survives};
 
 program_survives!(posix_shared_memory);
-program_survives!(posix_semaphores, "posix_semaphores", 120);
-program_survives!(process_shared_locks, "process_shared_locks", 120);
-program_survives!(priority_inheritance, "priority_inheritance", 120);
-
-/// Restarted three times over.
-#[test]
-fn over_and_over() {
-    for (program, rounds) in
-        [("posix_shared_memory", 400), ("posix_semaphores", 200), ("process_shared_locks", 200), ("priority_inheritance", 200)]
-    {
-        Job::program(program, rounds, &[]).survives_chain(Identity::own(), 3);
-    }
-}
+program_survives!(posix_semaphores, Job::program("posix_semaphores", 120, &[]));
+program_survives!(process_shared_locks, Job::program("process_shared_locks", 120, &[]));
+program_survives!(priority_inheritance, Job::program("priority_inheritance", 120, &[]));
 
 /// On a machine that was started anew `/dev/shm` is empty.
 #[test]

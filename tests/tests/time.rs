@@ -7,13 +7,6 @@ use std::process::Command;
 
 program_survives!(monotonic_clock);
 
-#[test]
-fn clocks_go_on_over_three_restarts() {
-    for identity in [Identity::own(), Identity::User] {
-        Job::program("monotonic_clock", 300, &[]).survives_chain(identity, 3);
-    }
-}
-
 /// Days ahead of this machine, as another machine that was started long before.
 const AHEAD: [&str; 7] = ["unshare", "--time", "--fork", "--monotonic", "1000000", "--boottime", "2000000"];
 
