@@ -81,8 +81,8 @@ pub fn try_compile(name: &str, options: &[&str]) -> Result<PathBuf, String> {
     Ok(place)
 }
 
-/// The folder of everything that is shared between tests.
-fn shared_dir() -> PathBuf {
+/// The folder of everything that is shared between tests. `cargo xtask` puts Python's and Node's packages there.
+pub(crate) fn shared_dir() -> PathBuf {
     let dir = PathBuf::from(format!("/tmp/ckpt-tests-{}", nix::unistd::geteuid()));
     fs::create_dir_all(&dir).unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("the folder is ours");

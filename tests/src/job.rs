@@ -32,6 +32,9 @@ pub struct Job {
     code: i32,
     own_ipc: bool,
     lacking: Option<&'static str>,
+    prepared_by: Option<String>,
+    checked_by: Option<String>,
+    bound: Option<Duration>,
 }
 
 /// What a run of a job has given.
@@ -47,6 +50,8 @@ pub struct Output {
     pub files: Vec<Vec<u8>>,
     /// How many restarts have really taken place.
     pub restarts: usize,
+    /// What the job's own check complained of.
+    pub complaint: Option<String>,
 }
 
 impl Job {
@@ -140,6 +145,36 @@ impl Job {
         self
     }
 
+    /// A shell's line that is run in the sandbox before the job: it compiles what the job runs.
+    #[must_use]
+    pub fn prepared_by(mut self, line: &str) -> Self {
+        self.prepared_by = Some(line.to_owned());
+        self
+    }
+
+    /// A shell's line that is run in the sandbox once the job has ended, and fails when what it left is wrong. It takes the place of
+    /// comparing standard output, for jobs that print times or draw random numbers.
+    #[must_use]
+    pub fn checked_by(mut self, line: &str) -> Self {
+        self.checked_by = Some(line.to_owned());
+        self
+    }
+
+    /// Sets how long a run may take, instead of a minute.
+    #[must_use]
+    pub fn bound(mut self, bound: Duration) -> Self {
+        self.bound = Some(bound);
+        self
+    }
+
+    /// Runs a shell's line in the sandbox, with the job's environment.
+    fn shell(&self, sandbox: &Sandbox, line: &str) -> Result<(), String> {
+        let mut command = sandbox.command("sh");
+        command.args(["-c", line]).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let (code, out, err) = sandbox.finish(command);
+        if code == 0 { Ok(()) } else { Err(format!("`{line}` ended with {code}: {}", excerpt((err + &out).trim().as_bytes()))) }
+    }
+
     /// A command of the sandbox, in a namespace of its own where the job is to have one.
     fn command(&self, sandbox: &Sandbox, program: impl AsRef<OsStr>) -> Command {
         if !self.own_ipc {
@@ -153,7 +188,10 @@ impl Job {
         command
     }
 
-    /// A sandbox with the job's files in it.
+    /// A sandbox with the job's files in it, and what is made before the job.
+    ///
+    /// # Panics
+    /// When that cannot be made.
     #[must_use]
     pub fn sandbox(&self, identity: Identity) -> Sandbox {
         let sandbox = Sandbox::new(identity);
@@ -161,6 +199,9 @@ impl Job {
             sandbox.write(name, contents);
         }
         sandbox.make_dir(IMAGES);
+        if let Some(line) = &self.prepared_by {
+            self.shell(&sandbox, line).unwrap_or_else(|error| panic!("cannot prepare the job: {error}"));
+        }
         sandbox
     }
 
@@ -219,9 +260,10 @@ impl Job {
         Output {
             code,
             stdout: sandbox.read("out"),
-            restarts: stderr.iter().filter(|text| text.contains("ckpt: restarted from checkpoint")).count(),
+            restarts: stderr.iter().filter(|text| restarted(text)).count(),
             stderr,
             files: self.leaves.iter().map(|name| sandbox.read(name)).collect(),
+            complaint: self.checked_by.as_ref().and_then(|line| self.shell(sandbox, line).err()),
         }
     }
 
@@ -232,7 +274,7 @@ impl Job {
         let argv = self.plain_argv.as_ref().unwrap_or(&self.argv);
         let mut command = self.command(&sandbox, &argv[0]);
         command.args(&argv[1..]).envs(self.env.iter().map(|(name, value)| (name, value)));
-        let code = sandbox.start(command, "out", false, "err.0").wait(BOUND);
+        let code = sandbox.start(command, "out", false, "err.0").wait(self.bound.unwrap_or(BOUND));
         self.output(&sandbox, code, 1)
     }
 
@@ -269,6 +311,32 @@ impl Job {
         let code = running.wait(BOUND);
         let output = self.output(&sandbox, code, runs);
         assert!(runs > 1, "proved nothing: the job ended with {code} before it was killed\n{}", output.told());
+        output
+    }
+
+    /// As [`Job::interrupted`], for jobs that take longer: each kill comes within `span`, and the job is killed until so many runs
+    /// were ended that had really begun, the first with an image, the others with a restart.
+    ///
+    /// # Panics
+    /// When it ended before that: too little was proved then.
+    #[must_use]
+    pub fn interrupted_within(&self, span: Duration, identity: Identity, kills: usize) -> Output {
+        let mut moments = fastrand::Rng::with_seed(seed());
+        let sandbox = self.sandbox(identity);
+        let (mut runs, mut killed) = (1, 0);
+        let mut running = self.launch(&sandbox);
+        await_image(&sandbox, &mut running, None);
+        while killed < kills && !running.ends_within(span.mul_f64(moments.f64())) {
+            running.kill();
+            // A restart that was hit while it was still at work does no harm, and does not count.
+            killed += usize::from(runs == 1 || restarted(&running.stderr()));
+            running = self.restart(&sandbox, &sandbox.images(IMAGES), runs);
+            runs += 1;
+        }
+        let code = running.wait(self.bound.unwrap_or(BOUND));
+        let output = self.output(&sandbox, code, runs);
+        let proved = killed == kills && output.restarts >= kills;
+        assert!(proved || code != self.code, "proves too little: the job ended after {killed} kills\n{}", output.told());
         output
     }
 
@@ -371,7 +439,19 @@ impl Job {
         assert_eq!(plain.code, self.code, "the plain run's exit code\n{}", plain.told());
         assert_eq!(other.code, plain.code, "the exit code\n{}", other.told());
         assert!(
-            other.stdout == plain.stdout,
+            plain.complaint.is_none(),
+            "the plain run is wrong: {}\n{}",
+            plain.complaint.as_deref().unwrap_or(""),
+            plain.told()
+        );
+        assert!(
+            other.complaint.is_none(),
+            "what it left is wrong: {}\n{}",
+            other.complaint.as_deref().unwrap_or(""),
+            other.told()
+        );
+        assert!(
+            self.checked_by.is_some() || other.stdout == plain.stdout,
             "the output differs: {}\n{}",
             difference(&plain.stdout, &other.stdout),
             other.told()
@@ -393,6 +473,11 @@ impl Output {
         }
         told
     }
+}
+
+/// Whether a run's messages say that it has brought the job back.
+fn restarted(messages: &str) -> bool {
+    messages.contains("ckpt: restarted from checkpoint")
 }
 
 /// Waits until a running job has an image that is newer than one it had, and returns its path.

@@ -18,6 +18,7 @@ pub mod condor;
 pub mod examples;
 pub mod identity;
 pub mod job;
+pub mod real;
 pub mod sandbox;
 pub mod slurm;
 pub mod terminal;

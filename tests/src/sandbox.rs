@@ -76,6 +76,7 @@ impl Sandbox {
     /// When that fails.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.join(name);
+        assert!(path.starts_with(self.path()), "{} is not in the sandbox", path.display());
         fs::write(&path, contents).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod of a fresh file");
         self.identity.own_path(&path);

@@ -36,3 +36,16 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+/// The table of real programs is what their descriptions and their results say. `CKPT_UPDATE_DOCS=1` has the test write it, as
+/// `cargo xtask programs` does.
+#[test]
+fn the_table_of_programs_is_what_was_measured() {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/programs.md"));
+    let document = ckpt_tests::real::results::document();
+    if std::env::var_os("CKPT_UPDATE_DOCS").is_some() {
+        std::fs::write(path, &document).expect("the table can be written");
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == document, "docs/programs.md is not what was measured: run `cargo xtask programs`");
+}

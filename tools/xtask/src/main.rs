@@ -1,10 +1,11 @@
-//! Everything a contributor runs: `cargo xtask build|demo|test|objects|bench`.
+//! Everything a contributor runs: `cargo xtask build|demo|test|programs|objects|bench`.
 //!
 //! Every step is bounded in time, and nothing that was started is left running. The engine is not here: these commands
 //! use the tools as a user does.
 #![forbid(unsafe_code)]
 
 mod demo;
+mod programs;
 mod provide;
 mod test;
 
@@ -24,6 +25,8 @@ usage: cargo xtask COMMAND
   demo [SEED]        kill a real job at a random moment, restart it, compare its output
   test [FILTER]      install what the tests need, check the style, build, and run all tests;
                      with FILTER only build and run the tests whose names contain it
+  programs [FILTER]  install the real programs of tests/real, run them, and write docs/programs.md anew;
+                     with FILTER only those whose GROUP::NAME contains it
   objects            write docs/objects.md anew from what the test programs declare
   bench              measure; see docs/benchmarks.md";
 
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
         ["demo", seed] => seed.parse().context("a seed is a number").and_then(|seed| demo::demo(Some(seed))),
         ["test"] => test::test(None),
         ["test", filter] => test::test(Some(filter)),
+        ["programs"] => programs::programs(None),
+        ["programs", filter] => programs::programs(Some(filter)),
         ["objects"] => objects(),
         ["bench"] => bench(),
         ["help" | "--help" | "-h"] => {

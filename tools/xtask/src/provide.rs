@@ -6,10 +6,12 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use xtask::processes::{run, run_well};
 use xtask::say;
 use xtask::tools::{cargo, root, target_dir};
@@ -40,7 +42,12 @@ pub fn has_nextest() -> bool {
 
 /// Installs the Debian packages of `tests/packages.txt` that are missing.
 pub fn packages() -> Result<()> {
-    let missing: Vec<String> = listed("tests/packages.txt")?.into_iter().filter(|package| !is_installed(package)).collect();
+    install(listed("tests/packages.txt")?)
+}
+
+/// Installs those of these Debian packages that are missing.
+fn install(packages: Vec<String>) -> Result<()> {
+    let missing: Vec<String> = packages.into_iter().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -55,6 +62,78 @@ pub fn packages() -> Result<()> {
     run_well(&mut apt_get(&["update"]), INSTALL_LIMIT)
         .and_then(|()| run_well(&mut install, INSTALL_LIMIT))
         .with_context(|| format!("failed to install what the tests need: install {names}"))
+}
+
+/// What a real program needs, of its description in `tests/real/GROUP.toml`. The tests read the rest.
+#[derive(Default, Deserialize)]
+struct Needs {
+    name: String,
+    #[serde(default)]
+    apt: Vec<String>,
+    #[serde(default)]
+    pip: Vec<String>,
+    #[serde(default)]
+    npm: Vec<String>,
+    short: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    #[serde(default)]
+    program: Vec<Needs>,
+}
+
+/// Installs what real programs need: those that `wanted` says yes to, given `GROUP::NAME` and whether it is in the sample that every
+/// run of the tests holds. What is not Debian's goes to where every user can read it, and where the tests look for it.
+pub fn programs(wanted: impl Fn(&str, bool) -> bool) -> Result<()> {
+    let mut needs = Needs::default();
+    for entry in fs::read_dir(root().join("tests/real")).context("failed to read tests/real")?.flatten() {
+        let path = entry.path();
+        let Some(group) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".toml")) else { continue };
+        let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        let described: Group = toml::from_str(&text).with_context(|| format!("{} is wrong", path.display()))?;
+        for program in described.program.into_iter().filter(|it| wanted(&format!("{group}::{}", it.name), it.short.is_some())) {
+            needs.apt.extend(program.apt);
+            needs.pip.extend(program.pip);
+            needs.npm.extend(program.npm);
+        }
+    }
+    for list in [&mut needs.apt, &mut needs.pip, &mut needs.npm] {
+        list.sort();
+        list.dedup();
+    }
+    install(needs.apt)?;
+    let shared = PathBuf::from(format!("/tmp/ckpt-tests-{}", rustix::process::geteuid().as_raw()));
+    let venv = shared.join("venv");
+    once(&venv.join("installed.txt"), needs.pip, |missing| {
+        if !venv.join("bin/pip").exists() {
+            // The system's: another user may not reach whatever is first on the search path.
+            run_well(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&venv), INSTALL_LIMIT)?;
+        }
+        let mut install = Command::new(venv.join("bin/pip"));
+        install.args(["install", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]).args(missing);
+        run_well(&mut install, INSTALL_LIMIT)
+    })?;
+    let node = shared.join("node");
+    once(&node.join("installed.txt"), needs.npm, |missing| {
+        let mut install = Command::new("npm");
+        install.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&node).args(missing);
+        run_well(&mut install, INSTALL_LIMIT)
+    })
+}
+
+/// Has those of these packages installed that a list does not name, and names them there then.
+fn once(list: &Path, packages: Vec<String>, install: impl FnOnce(&[String]) -> Result<()>) -> Result<()> {
+    let installed = fs::read_to_string(list).unwrap_or_default();
+    let missing: Vec<String> = packages.into_iter().filter(|package| !installed.lines().any(|line| line == package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let folder = list.parent().context("a list lies in a folder")?;
+    say!("installing {} into {} …", missing.join(" "), folder.display());
+    fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    install(&missing)?;
+    fs::write(list, installed + &missing.join("\n") + "\n").with_context(|| format!("failed to write {}", list.display()))
 }
 
 /// Installs `tests/requirements.txt`, where it exists, into a virtual environment below the build folder. Returns the

@@ -22,6 +22,7 @@ const TEST_LIMIT: Duration = Duration::from_secs(30 * 60);
 pub fn test(filter: Option<&str>) -> Result<ExitCode> {
     adopt_orphans()?;
     provide::packages()?;
+    provide::programs(|_, in_sample| in_sample)?;
     let path = provide::python()?;
     if filter.is_none() {
         provide::style_checkers()?;
