@@ -136,8 +136,8 @@ fn every_declaration_has_a_test() {
 /// What `program_survives!` makes tests for: plain, killed, restarted three times over as an ordinary user, left running.
 #[test]
 fn every_program_runs_five_ways() {
-    /// They have tests of their own: one needs servers outside of the job, the other shows what a program is started with, and ends.
-    const OTHERWISE: [&str; 2] = ["outside_sockets", "signal_mask"];
+    /// They have tests of their own: one needs servers outside of the job, one shows what a program is started with, and ends, one only root may run.
+    const OTHERWISE: [&str; 3] = ["outside_sockets", "signal_mask", "io_flusher"];
     let tests = tests();
     let made: Vec<&str> =
         tests.split("program_survives!(").skip(1).map(|rest| rest.split(";\n").next().unwrap_or_default()).collect();

@@ -1,12 +1,27 @@
 //! What processes and threads have told the kernel of themselves; and what is refused by name.
 
-use ckpt_tests::{Job, program_survives, refused};
+use ckpt_tests::{Identity, Job, not_run, program_survives, refused};
 
 program_survives!(schedulers);
 program_survives!(capabilities);
 program_survives!(personality);
 program_survives!(removed_directories);
 program_survives!(exit_signals);
+
+/// Only root may have this set, and has the capability for it not everywhere.
+#[test]
+fn io_flusher() {
+    const CAP_SYS_RESOURCE: u64 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    if effective.is_none_or(|effective| effective & 1 << CAP_SYS_RESOURCE == 0) {
+        return not_run("needs CAP_SYS_RESOURCE");
+    }
+    let job = Job::program("io_flusher", 300, &[]);
+    job.survives(Identity::own(), 2);
+    job.survives_chain(Identity::own(), 3);
+    job.left_running(Identity::own());
+}
 
 refused! { "refused_properties", 2:
     seccomp: "has installed a seccomp filter"

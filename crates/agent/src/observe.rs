@@ -31,6 +31,9 @@ const PR_GET_IO_FLUSHER: u32 = 58;
 const PR_GET_MDWE: u32 = 66;
 const PR_GET_MEMORY_MERGE: u32 = 68;
 const ARCH_GET_CPUID: u32 = 0x1011;
+const ARCH_GET_XCOMP_PERM: u32 = 0x1022;
+/// The XSAVE component of AMX tile data, which a process must ask for (arch/x86/include/asm/fpu/types.h).
+const XFEATURE_XTILEDATA: u64 = 18;
 /// Protection keys of x86, but for key 0, which all memory has (arch/x86/include/asm/pkeys.h).
 const PROTECTION_KEYS: usize = 15;
 /// What glibc registers at least (ORIG_RSEQ_SIZE, kernel/rseq.c).
@@ -100,6 +103,9 @@ pub fn record_process(shared: &Shared, len: usize) {
         process.memory_merge = call::prctl_get(PR_GET_MEMORY_MERGE).max(0) as u32;
         process.no_exec_gain = call::prctl_get(PR_GET_MDWE).max(0) as u32;
         (process.protection_keys, process.taken_keys) = protection_keys();
+        let mut components = 0u64;
+        let _ = syscall!(nr::__NR_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut components);
+        process.tile_registers = u32::from(components & 1 << XFEATURE_XTILEDATA != 0);
         let mut subreaper = 0i32;
         let _ = syscall!(nr::__NR_prctl, PR_GET_CHILD_SUBREAPER, &raw mut subreaper, 0, 0, 0);
         process.child_subreaper = u32::from(subreaper != 0);

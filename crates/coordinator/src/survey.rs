@@ -329,6 +329,7 @@ impl<'a> Surveyor<'a> {
                 personality: record.personality,
                 memory_merge: record.memory_merge == 1,
                 no_exec_gain: record.no_exec_gain,
+                tile_registers: record.tile_registers == 1,
                 core_filter: core_filter(pid),
             },
             agent: AgentPlace {

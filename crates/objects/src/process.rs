@@ -130,6 +130,8 @@ pub struct ProcessSettings {
     pub memory_merge: bool,
     /// `PR_GET_MDWE`.
     pub no_exec_gain: u32,
+    /// It has asked for AMX tile registers (`ARCH_REQ_XCOMP_PERM`), used or not.
+    pub tile_registers: bool,
     /// `/proc/PID/coredump_filter`; 0: not known.
     pub core_filter: u32,
 }

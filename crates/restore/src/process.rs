@@ -104,7 +104,6 @@ pub fn become_process(
     vdso.finish(&mut layout)?;
     prepare_agent(live, &layout)?;
     environment::refresh(&live.memory.fields, &layout, restart.environment)?;
-    let tiles = live.threads.iter().any(|thread| uses_tiles(thread, &layout));
     layout.finish()?;
 
     let len = region_len(live, &vmas);
@@ -118,7 +117,7 @@ pub fn become_process(
     let (reports, exe) = arrange_descriptors(restart, live, files, process.pid.0)?;
     // Failures from here on must find the pipe by its new number.
     let restart = &Restart { reports, ..*restart };
-    let builder = Builder { restart, process, live, layout: &layout, vmas: &vmas, vdso: &vdso, own, exe, reports, tiles };
+    let builder = Builder { restart, process, live, layout: &layout, vmas: &vmas, vdso: &vdso, own, exe, reports };
     let first =
         builder.build(&mut region).unwrap_or_else(|error| family::fail(restart, &format!("process {}", process.pid), &error));
     // SAFETY: the operations replace this program by the job's: nothing of it is used any more.
@@ -175,18 +174,6 @@ fn prepare_agent(live: &LiveProcess, layout: &Layout<'_>) -> Result<(), ProcessE
     layout.write(agent.transient_start, &vec![0; agent.transient_len as usize])?;
     layout.write(agent.leaving, &leaving.to_ne_bytes())?;
     Ok(())
-}
-
-/// Whether the thread's signal frame holds AMX tile registers, which the kernel loads only for a process that asked for them.
-fn uses_tiles(thread: &ThreadState, layout: &Layout<'_>) -> bool {
-    use ckpt_sys::sigframe::{SigContext, UContext};
-    let fpstate_at = thread.frame + (std::mem::offset_of!(UContext, context) + std::mem::offset_of!(SigContext, fpstate)) as u64;
-    // `struct _fpx_sw_bytes` is the last 48 bytes of the 512 of the legacy area: magic, extended size, features.
-    let number = |at: u64| layout.read(at, 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
-    const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
-    let Some(fpstate) = number(fpstate_at).filter(|&at| at != 0 && !thread.exited) else { return false };
-    let magic = number(fpstate + 464).map(|word| word as u32);
-    magic == Some(FP_XSTATE_MAGIC1) && number(fpstate + 472).is_some_and(|features| features & 1 << XFEATURE_XTILEDATA != 0)
 }
 
 /// How the process gets a vDSO where it had one.
@@ -357,7 +344,6 @@ struct Builder<'a> {
     own: Own,
     exe: Option<RawFd>,
     reports: RawFd,
-    tiles: bool,
 }
 
 impl Builder<'_> {
@@ -444,7 +430,7 @@ impl Builder<'_> {
         if no_exec_gain != 0 {
             list.call(Step::Setting, Check::Report, nr::__NR_prctl, &[PR_SET_MDWE, no_exec_gain.into()]);
         }
-        if self.tiles {
+        if self.live.settings.tile_registers {
             list.call(Step::TileRegisters, Check::Success, nr::__NR_arch_prctl, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA]);
         }
         Ok(())

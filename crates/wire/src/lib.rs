@@ -354,8 +354,8 @@ pub struct ProcessRecord {
     pub memory_merge: u32,
     /// `PR_GET_MDWE`.
     pub no_exec_gain: u32,
-    /// Keeps the layout plain.
-    pub reserved: u32,
+    /// `ARCH_GET_XCOMP_PERM` allows AMX tile registers.
+    pub tile_registers: u32,
     /// Where the agent is: see `ckpt_objects::process::AgentPlace`.
     pub leave: u64,
     /// See `leave`.
@@ -385,7 +385,7 @@ impl Default for ProcessRecord {
             taken_keys: 0,
             memory_merge: 0,
             no_exec_gain: 0,
-            reserved: 0,
+            tile_registers: 0,
             leave: 0,
             transient_start: 0,
             transient_len: 0,
