@@ -1,4 +1,4 @@
-//! What the tests run: the built tools, and the C programs of `programs/`, compiled when first asked for.
+//! What the tests run: the built tools, and the programs of `programs/`, compiled when first asked for.
 //!
 //! Both are kept in `/tmp/ckpt-tests-UID`, readable by everybody: the folder of the build need not be reachable for the
 //! ordinary user that tests run jobs as. Names carry a hash of what they were made from, so nothing stale is ever run.
@@ -52,10 +52,42 @@ pub fn compile(name: &str, options: &[&str]) -> PathBuf {
 /// # Errors
 /// What the compiler said.
 pub fn try_compile(name: &str, options: &[&str]) -> Result<PathBuf, String> {
-    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
+    let programs = programs();
     let source = programs.join(name).with_extension("c");
+    let sources = [source.clone(), programs.join("check.h"), programs.join("vmflags.h")];
+    build(name, &sources, options, |to| {
+        let mut command = Command::new("cc");
+        command.args(["-std=gnu11", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-g", "-o"]).arg(to).arg(&source).args(options);
+        command
+    })
+}
+
+/// The path of `programs/go/NAME.go`, built with cgo, which makes it a dynamic program, and without any network.
+///
+/// # Panics
+/// When the compiler fails, with what it said.
+#[must_use]
+pub fn go_program(name: &str) -> PathBuf {
+    let source = programs().join("go").join(name).with_extension("go");
+    let built = build(name, std::slice::from_ref(&source), &["go"], |to| {
+        let mut command = Command::new("go");
+        command.args(["build", "-o"]).arg(to).arg(&source);
+        let settings = [("CGO_ENABLED", "1"), ("GO111MODULE", "off"), ("GOPROXY", "off"), ("GOFLAGS", "")];
+        command.envs(settings).env("GOCACHE", shared_dir().join("go"));
+        command
+    });
+    built.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The folder of the programs.
+fn programs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs")
+}
+
+/// What a command makes of some sources, with options that matter: made once, and again when they have changed.
+fn build(name: &str, sources: &[PathBuf], options: &[&str], command: impl FnOnce(&Path) -> Command) -> Result<PathBuf, String> {
     let mut hasher = DefaultHasher::new();
-    for file in [&source, &programs.join("check.h"), &programs.join("vmflags.h")] {
+    for file in sources {
         fs::read(file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display())).hash(&mut hasher);
     }
     options.hash(&mut hasher);
@@ -63,18 +95,15 @@ pub fn try_compile(name: &str, options: &[&str]) -> Result<PathBuf, String> {
     if place.exists() {
         return Ok(place);
     }
-    // Under a name of our own first: another test may compile the same program now.
+    // Under a name of our own first: another test may build the same program now.
     let scratch = place.with_extension(format!("{}-{:x}", std::process::id(), fastrand::u64(..)));
-    let output = Command::new("cc")
-        .args(["-std=gnu11", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-g"])
-        .arg("-o")
-        .arg(&scratch)
-        .arg(&source)
-        .args(options)
+    let mut command = command(&scratch);
+    let compiler = command.get_program().to_owned();
+    let output = command
         .output()
-        .map_err(|error| format!("cannot run cc: {error}; install the packages of tests/packages.txt"))?;
+        .map_err(|error| format!("cannot run {}: {error}; install the packages of tests/packages.txt", compiler.display()))?;
     if !output.status.success() {
-        return Err(format!("cc {} failed: {}", source.display(), String::from_utf8_lossy(&output.stderr)));
+        return Err(format!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr)));
     }
     fs::set_permissions(&scratch, fs::Permissions::from_mode(0o755)).expect("chmod of a fresh file");
     fs::rename(&scratch, &place).expect("rename in one folder");
