@@ -28,6 +28,7 @@ use crate::paths::PathMap;
 
 mod inet;
 mod maker;
+mod past;
 mod unix;
 
 /// A process that has a socket open; 0 for one that is only in flight.

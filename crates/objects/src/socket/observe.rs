@@ -622,6 +622,13 @@ pub enum InTheWay {
     Open,
 }
 
+/// TCP connections that are over, and keep their addresses for a minute (`TIME_WAIT`): the address of each, and that of its peer.
+pub fn past_connections() -> io::Result<Vec<(Address, Address)>> {
+    const TIME_WAIT: u8 = 6;
+    let past = diag::tcp()?.into_iter().filter(|entry| entry.state == TIME_WAIT);
+    Ok(past.map(|entry| (entry.local, entry.remote)).collect())
+}
+
 /// Who has a TCP address now.
 pub fn in_the_way(local: &Address, remote: Option<&Address>) -> io::Result<InTheWay> {
     let all = diag::tcp()?;

@@ -1,7 +1,7 @@
 //! TCP, UDP and netlink sockets made anew.
 //!
 //! A TCP connection within the job is made by connecting, on the addresses that both ends had. What a killed run has left there, a
-//! connection in `TIME_WAIT`, must not be in the way:
+//! connection in `TIME_WAIT`, must not be in the way. It is ended ([`past`]); where that cannot be:
 //!
 //! - The connecting end gets its port as the kernel gives ports, from a range of one (`IP_LOCAL_PORT_RANGE`, Linux 6.3): the kernel lets a
 //!   connection between the same two addresses follow another after a second (`net.ipv4.tcp_tw_reuse`). Where that is not possible, it is
@@ -9,6 +9,7 @@
 //! - What must be bound, such as the port of a server that does not set `SO_REUSEADDR`, waits until it is gone: a minute at most.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -21,7 +22,7 @@ use ckpt_objects::udp_socket::UdpState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, SocketFlags};
 
-use super::{Built, is_nonblocking};
+use super::{Built, is_nonblocking, past};
 use crate::control::Report;
 use crate::error::ProcessError;
 use crate::family::Restart;
@@ -47,6 +48,13 @@ fn udp(socket: &SocketState) -> Option<&UdpState> {
         SocketKind::Udp(udp) => Some(udp),
         _ => None,
     }
+}
+
+/// A connection, whichever of its ends one looks from.
+fn connection(one: &Address, other: &Address) -> [Option<(IpAddr, u16)>; 2] {
+    let mut ends = [one.endpoint(), other.endpoint()];
+    ends.sort_unstable();
+    ends
 }
 
 /// Whether what is sent to `address` comes to a socket with this name.
@@ -127,6 +135,7 @@ fn bind_tcp(fd: &OwnedFd, address: &Address, patience: &Patience<'_>) -> io::Res
             InTheWay::Open => GOING,
             _ => PASSING,
         };
+        past::forget(|local, _| serves(address, local))?;
         if begun.elapsed() > bound {
             return Err(error);
         }
@@ -141,18 +150,24 @@ fn errno(ckpt_sys::raw::Errno(errno): ckpt_sys::raw::Errno) -> io::Error {
 /// Connects `fd` from `local` to `remote`, the way the kernel chooses ports itself. It blocks meanwhile.
 fn connect_from(fd: &OwnedFd, local: &Address, remote: &Address, chosen: bool) -> io::Result<()> {
     options::set_number(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).map_err(errno)?;
-    let port = i32::from(port(local));
+    let port = port(local);
     if port != 0 && chosen {
-        let set = |name, value| options::set_number(fd, libc::IPPROTO_IP, name, value).map_err(errno);
-        set(options::IP_LOCAL_PORT_RANGE, port << 16 | port)?;
-        set(options::IP_BIND_ADDRESS_NO_PORT, 1)?;
-        rebuild::bind(fd, &with_port(local, 0))?;
+        choose_port(fd, local)?;
     } else if port != 0 {
         rebuild::bind(fd, local)?;
     }
     rustix::io::ioctl_fionbio(fd, false)?;
     rebuild::connect(fd, remote)?;
     Ok(rustix::io::ioctl_fionbio(fd, true)?)
+}
+
+/// Has the kernel give a socket its port when it is connected, which can be only this one.
+pub(super) fn choose_port(fd: &OwnedFd, local: &Address) -> io::Result<()> {
+    let set = |name, value| options::set_number(fd, libc::IPPROTO_IP, name, value).map_err(errno);
+    let port = i32::from(port(local));
+    set(options::IP_LOCAL_PORT_RANGE, port << 16 | port)?;
+    set(options::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    rebuild::bind(fd, &with_port(local, 0))
 }
 
 /// Whether the kernel gives this port by itself.
@@ -225,8 +240,34 @@ impl Built<'_> {
         (0u32..).zip(&self.restart.job.sockets).filter_map(|(index, socket)| Some((index, socket, udp(socket)?)))
     }
 
+    /// Ends what a killed run has left of the connections that are to be made, and what keeps ports that must be bound.
+    fn forget_the_past(&self) -> Result<(), ProcessError> {
+        let mut ends = HashSet::new();
+        let mut kept = Vec::new();
+        for (_, socket, tcp) in self.tcp_sockets() {
+            match &tcp.link {
+                TcpLink::Peer { name, .. } | TcpLink::Gone(name) => ends.extend([connection(&socket.name, name)]),
+                TcpLink::Listening { waiting, .. } => {
+                    ends.extend(waiting.iter().map(|end| connection(&end.local, &end.remote)));
+                }
+                _ => (),
+            }
+            if port(&socket.name) != 0 && socket.option(libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap_or(0) == 0 {
+                kept.push(&socket.name);
+            }
+        }
+        if ends.is_empty() && kept.is_empty() {
+            return Ok(());
+        }
+        let is_named = |local: &Address, remote: &Address| {
+            ends.contains(&connection(local, remote)) || kept.iter().any(|name| serves(name, local))
+        };
+        past::forget(is_named).map_err(ProcessError::call("end the connections of the last run"))
+    }
+
     /// Makes all TCP, UDP and netlink sockets, and their connections.
     pub(super) fn connect_inet(&mut self) -> Result<(), ProcessError> {
+        self.forget_the_past()?;
         let job = self.restart.job;
         for (index, socket) in (0u32..).zip(&job.sockets) {
             if self.is_made(index) {
