@@ -28,12 +28,7 @@ pub struct SigAction {
 
 impl SigAction {
     /// That of a signal whose action was never set.
-    const DEFAULT: Self = Self { handler: shield::DEFAULT, mask: SigSet([0; 16]), flags: 0, restorer: 0 };
-
-    /// As the program is to see it.
-    pub fn shown(self) -> Self {
-        if shield::shown(self.handler) == self.handler { self } else { Self::DEFAULT }
-    }
+    pub const DEFAULT: Self = Self { handler: shield::DEFAULT, mask: SigSet([0; 16]), flags: 0, restorer: 0 };
 }
 
 /// What the program believes to have set for the checkpoint signal.
@@ -100,10 +95,13 @@ pub unsafe extern "C" fn sigaction(signal: c_int, action: *const SigAction, old:
         } else {
             let mut own = *action;
             own.mask = without_ours(&raw const (*action).mask).unwrap_or(own.mask);
+            if shield::covers(signal) {
+                shield::wrap(&mut own);
+            }
             call(signal, &raw const own, old)
         };
         if result == 0 && !old.is_null() && shield::covers(signal) {
-            *old = (*old).shown();
+            *old = shield::shown_action(*old);
         }
         result
     }
@@ -128,7 +126,11 @@ pub unsafe extern "C" fn signal(signal: c_int, handler: Handler) -> Handler {
     }
     let Some(call) = next!(c"signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
     // SAFETY: the caller's promise.
-    shield::shown(unsafe { call(signal, handler) })
+    let before = unsafe { call(signal, handler) };
+    if shield::covers(signal) {
+        shield::renew(signal);
+    }
+    shield::shown(before)
 }
 
 /// sysv_signal(3).
@@ -145,7 +147,11 @@ pub unsafe extern "C" fn sysv_signal(signal: c_int, handler: Handler) -> Handler
     }
     let Some(call) = next!(c"sysv_signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
     // SAFETY: the caller's promise.
-    shield::shown(unsafe { call(signal, handler) })
+    let before = unsafe { call(signal, handler) };
+    if shield::covers(signal) {
+        shield::renew(signal);
+    }
+    shield::shown(before)
 }
 
 /// sigset(3).
@@ -160,7 +166,7 @@ pub unsafe extern "C" fn sigset(signal: c_int, handler: Handler) -> Handler {
     let Some(call) = next!(c"sigset" as SignalCall) else { return libc::fail(ENOSYS) as usize };
     // SAFETY: the caller's promise.
     let before = unsafe { call(signal, handler) };
-    // It may have set the default action, beside letting the signal in.
+    // It may have set the default action, beside letting the signal in, or a handler.
     if shield::covers(signal) {
         shield::renew(signal);
     }

@@ -5,6 +5,8 @@
 #define _DEFAULT_SOURCE
 #define _GNU_SOURCE
 #include "check.h"
+#include <execinfo.h>
+#include <setjmp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
@@ -17,6 +19,96 @@ static int is_default(int signal) {
     struct sigaction action;
     CHECK(sigaction(signal, NULL, &action) == 0);
     return action.sa_handler == SIG_DFL;
+}
+
+// The compiler takes it that kill() runs nothing of this file.
+static volatile siginfo_t told;
+static volatile int runs;
+static int interrupted;
+static void *volatile stack_seen;
+static volatile sigset_t mask_seen;
+static sigjmp_buf back;
+static char alternate[64 << 10];
+
+static void on_info(int signal, siginfo_t *info, void *frame) {
+    CHECK(signal == info->si_signo && frame != NULL);
+    told = *info;
+    runs++;
+    stack_seen = &signal;
+    CHECK(sigprocmask(SIG_BLOCK, NULL, (sigset_t *)&mask_seen) == 0);
+    // Whoever looks at the stack finds the way to the interrupted function, as in a handler that the kernel calls.
+    void *frames[32];
+    CHECK(backtrace(frames, 32) > 4);
+}
+static void on_jump(int signal) { siglongjmp(back, signal); }
+
+static int is_on_alternate(void *address) { return (char *)address >= alternate && (char *)address < alternate + sizeof alternate; }
+
+// Handlers are called as the kernel calls them, and the program is told what it has set.
+static void handlers(int number) {
+    struct sigaction own = {.sa_sigaction = on_info, .sa_flags = SA_SIGINFO | SA_ONSTACK}, before;
+    sigaddset(&own.sa_mask, SIGHUP);
+    CHECK(sigaction(number, &own, NULL) == 0);
+    for (int by = 0; by < 2; by++) {
+        runs = 0;
+        CHECK(by == 0 ? kill(getpid(), number) == 0 : sigqueue(getpid(), number, (union sigval){.sival_int = 5}) == 0);
+        CHECK(runs == 1 && told.si_pid == getpid() && told.si_uid == getuid());
+        CHECK(by == 0 ? told.si_code == SI_USER : told.si_code == SI_QUEUE && told.si_value.sival_int == 5);
+        CHECK(is_on_alternate(stack_seen));
+        sigset_t mask = mask_seen;
+        CHECK(sigismember(&mask, number) == 1 && sigismember(&mask, SIGHUP) == 1 && sigismember(&mask, SIGINT) == 0);
+    }
+    CHECK(sigaction(number, NULL, &before) == 0 && before.sa_sigaction == on_info);
+    CHECK((before.sa_flags & (SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART)) == (SA_SIGINFO | SA_ONSTACK));
+    own = (struct sigaction){.sa_handler = on_jump};
+    CHECK(sigaction(number, &own, &before) == 0 && before.sa_sigaction == on_info);
+    CHECK(sigaction(number, NULL, &before) == 0 && before.sa_handler == on_jump && (before.sa_flags & SA_SIGINFO) == 0);
+    if (sigsetjmp(back, 1) == 0) {
+        kill(getpid(), number);
+        CHECK(!"the handler does not return");
+    }
+    // A child that shares this memory may have other handlers.
+    pid_t child = vfork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        own.sa_handler = SIG_DFL;
+        sigaction(number, &own, NULL);
+        kill(getpid(), number);
+        _exit(9);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == number);
+    CHECK(sigaction(number, NULL, &before) == 0 && before.sa_handler == on_jump);
+    // One that the kernel takes away.
+    own = (struct sigaction){.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    CHECK(sigaction(number, &own, NULL) == 0 && raise(number) == 0 && handled == number && is_default(number));
+    // A call that is interrupted fails, or goes on, as the handler asks for.
+    for (int restarts = 0; restarts < 2; restarts++) {
+        own = (struct sigaction){.sa_handler = on_signal, .sa_flags = restarts ? SA_RESTART : 0};
+        int ends[2];
+        CHECK(sigaction(number, &own, NULL) == 0 && pipe(ends) == 0);
+        pid_t parent = getpid();
+        child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            struct timespec moment = {0, 20000000};
+            nanosleep(&moment, NULL);
+            kill(parent, number);
+            nanosleep(&moment, NULL);
+            _exit(write(ends[1], "x", 1) != 1);
+        }
+        char byte;
+        handled = 0;
+        ssize_t got = read(ends[0], &byte, 1);
+        // The signal may come before the call where the machine is slow.
+        CHECK(handled == number && (got == 1 || (!restarts && got == -1 && errno == EINTR)));
+        interrupted += got == -1;
+        while (waitpid(child, &status, 0) != child) continue;
+        close(ends[0]);
+        close(ends[1]);
+    }
+    own.sa_handler = SIG_DFL;
+    CHECK(sigaction(number, &own, NULL) == 0);
 }
 
 static void actions(int number) {
@@ -136,6 +228,8 @@ int main(int argc, char **argv) {
     rounds = rounds_of(argc, argv);
     struct rlimit none = {0, 0};
     CHECK(setrlimit(RLIMIT_CORE, &none) == 0);
+    stack_t stack = {.ss_sp = alternate, .ss_size = sizeof alternate};
+    CHECK(sigaltstack(&stack, NULL) == 0);
     pid_t children[COUNT];
     for (int i = 0; i < COUNT; i++) {
         children[i] = fork();
@@ -150,8 +244,10 @@ int main(int argc, char **argv) {
     for (int round = 0; round < rounds; round++) {
         actions(SIGUSR1);
         actions(SIGTERM);
+        if (round % 20 == 0) handlers(round % 40 ? SIGTERM : SIGUSR2);
         rest();
     }
+    CHECK(interrupted > 0);
     for (int i = 0; i < COUNT; i++) {
         int status;
         if (ways[i].die == way_of_parent) CHECK(kill(children[i], SIGTERM) == 0);

@@ -1,11 +1,11 @@
 //! A batch system's signal that reaches every process of the job ends none of them, and nobody in the job can tell that it came; what the job's own
 //! processes send each other is what it always was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ckpt_tests::job::{IMAGES, await_image};
 use ckpt_tests::sandbox::BOUND;
-use ckpt_tests::{Identity, Job, Running, artifacts, program_survives, survives, tool, tree};
+use ckpt_tests::{Identity, Job, Running, Sandbox, artifacts, program_survives, survives, tool, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -19,9 +19,22 @@ fn signal_all(coordinator: &Running, signal: Signal) {
     }
 }
 
-/// Signals every process again and again until the job ends. Gives its exit code.
+/// Sends signals to every process of a job and the coordinator, as batch systems do.
+fn signal_job(coordinator: &Running, signals: &[Signal]) {
+    for signal in signals {
+        signal_all(coordinator, *signal);
+        coordinator.signal(*signal);
+    }
+}
+
+/// Signals every process again and again until the job ends, the coordinator once a second. Gives its exit code.
 fn rain(coordinator: &mut Running, pause: Duration, signals: &[Signal]) -> i32 {
+    let mut next = Instant::now();
     coordinator.until("the end of the job", BOUND, |running| {
+        if Instant::now() >= next {
+            signal_job(running, signals);
+            next = Instant::now() + Duration::from_secs(1);
+        }
         signals.iter().for_each(|signal| signal_all(running, *signal));
         std::thread::sleep(pause);
         running.ended()
@@ -42,15 +55,16 @@ fn is_shielded(job: Job, pause_ms: u64, signals: &[Signal]) {
         let mut running = job.launch(&sandbox);
         std::thread::sleep(Duration::from_millis(200));
         for _ in 0..5 {
-            signals.iter().for_each(|signal| signal_all(&running, *signal));
+            signal_job(&running, signals);
             std::thread::sleep(Duration::from_millis(20));
         }
         // With signals on their way in the image.
         running.signal(Signal::SIGUSR1);
-        signals.iter().for_each(|signal| signal_all(&running, *signal));
+        signal_job(&running, signals);
         await_image(&sandbox, &mut running, None);
         running.kill();
         let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+        running.until_says("restarted");
         let code = rain(&mut running, Duration::from_millis(pause_ms), signals);
         let output = job.output(&sandbox, code, 2);
         job.compare(&plain, &output);
@@ -132,14 +146,12 @@ while True: time.sleep(0.1)
         let mut running = job.launch(&sandbox);
         running.until_says("ready");
         await_image(&sandbox, &mut running, None);
-        signal_all(&running, Signal::SIGUSR2);
         signal_all(&running, Signal::SIGUSR1);
         assert_eq!((running.wait(BOUND), sandbox.read_text("out").as_str()), (0, "got it\n"), "{interpreter}");
         // And in what was restarted from before.
         let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
         running.until_says("restarted");
         std::thread::sleep(Duration::from_millis(300));
-        signal_all(&running, Signal::SIGUSR2);
         signal_all(&running, Signal::SIGUSR1);
         assert_eq!((running.wait(BOUND), sandbox.read_text("out").as_str()), (0, "got it\n"), "{interpreter}");
     }
@@ -226,6 +238,130 @@ fn has_ended(pid: i32) -> bool {
     false
 }
 
+/// Waits for a text in the output, which ends with a number, and gives that.
+fn told_pid(sandbox: &Sandbox, running: &mut Running, what: &str) -> i32 {
+    running.until(what, BOUND, |_| {
+        let out = sandbox.read_text("out");
+        out.lines().rev().find_map(|line| line.strip_prefix(what)?.trim().parse().ok())
+    })
+}
+
+#[test]
+fn what_one_process_is_sent_comes_through() {
+    let script = r#"
+trap 'exit 3' TERM
+for i in 1 2; do
+  sleep 100 & echo "sleep $!"; wait $!; echo "ended with $?"
+  bash -c 'trap "echo caught; exit 7" USR1; echo "catches $$"; while :; do sleep 0.02; done'; echo "ended with $?"
+  while [ ! -e go ]; do sleep 0.05; done
+done"#;
+    let job = Job::script("bash", script).interval("600");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    for run in 0..2 {
+        let sleep = told_pid(&sandbox, &mut running, "sleep ");
+        if run == 0 {
+            kill(Pid::from_raw(sleep), Signal::SIGTERM).expect("it is there");
+            let catches = told_pid(&sandbox, &mut running, "catches ");
+            kill(Pid::from_raw(catches), Signal::SIGUSR1).expect("it is there");
+            running.until("the end of the second", BOUND, |_| sandbox.read_text("out").ends_with("7\n").then_some(()));
+            assert!(!running.stderr().contains("checkpoint"), "nobody asked for one\n{}", running.stderr());
+            sandbox.write("go", "");
+            let told = |_: &mut Running| (sandbox.read_text("out").matches("sleep ").count() == 2).then_some(());
+            running.until("the next round", BOUND, told);
+            running.signal(Signal::SIGUSR2);
+            assert_eq!(running.wait(BOUND), 85, "{}", running.stderr());
+            running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+            running.until_says("restarted");
+        } else {
+            kill(Pid::from_raw(sleep_of(&running, "100")), Signal::SIGTERM).expect("it is there");
+            let told = |_: &mut Running| (sandbox.read_text("out").matches("catches ").count() == 2).then_some(());
+            running.until("the second", BOUND, told);
+            // The only process of the job whose command has a trap for it.
+            let has_trap =
+                |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"bash\0-c\0trap"));
+            let catches = tree::family(running.pid()).into_iter().find(has_trap).expect("it is there");
+            kill(Pid::from_raw(catches), Signal::SIGUSR1).expect("it is there");
+        }
+    }
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    let out = sandbox.read_text("out");
+    let ends: Vec<&str> = out.lines().filter(|line| !line.starts_with("sleep") && !line.starts_with("catches")).collect();
+    assert_eq!(ends, ["ended with 143", "caught", "ended with 7"].repeat(2), "{out}");
+}
+
+/// A program acts on a signal to the whole job when the image is durable, and one that is brought back knows nothing of it.
+#[test]
+fn handlers_wait_for_the_checkpoint() {
+    let script = r#"
+import os, signal, subprocess, sys, time
+def images(): return len([name for name in os.listdir("images") if name.endswith(".img")])
+def got(number, frame):
+    print(sys.argv[1], "got", number, "with", images(), flush=True)
+    os._exit(4)
+signal.signal(signal.SIGTERM, got)
+signal.signal(signal.SIGUSR1, lambda *_: print(sys.argv[1], "was not to get this", flush=True))
+if sys.argv[1] == "first":
+    other = subprocess.Popen([sys.executable, sys.argv[0], "other"])
+    print("ready", file=sys.stderr, flush=True)
+    # Not by wait, which another signal would have to interrupt.
+    while not os.path.exists("go"): time.sleep(0.05)
+    other.kill()
+    print("went on", other.wait(), flush=True)
+else:
+    os.read(os.pipe()[0], 1)
+"#;
+    let job = Job::new(["python3", "./script", "first"]).file("script", script).interval("600");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    running.until_says("ready");
+    for run in 0..2 {
+        std::thread::sleep(Duration::from_millis(300));
+        // USR1 is for the coordinator alone.
+        signal_job(&running, &[Signal::SIGUSR1]);
+        running.until_says(&format!("checkpoint {}:", 2 * run + 1));
+        signal_job(&running, &[Signal::SIGTERM]);
+        assert_eq!(running.wait(BOUND), 4, "{}", running.stderr());
+        let sorted = || {
+            let mut lines: Vec<String> = sandbox.read_text("out").lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            lines
+        };
+        running.until("both", BOUND, |_| (sorted().len() == 2).then_some(()));
+        assert_eq!(sorted(), ["first got 15 with 2", "other got 15 with 2"], "{}", running.stderr());
+        running = job.restart(&sandbox, &sandbox.images(IMAGES), run + 1);
+        running.until_says("restarted");
+    }
+    sandbox.write("go", "");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    assert_eq!(sandbox.read_text("out"), "went on -9\n");
+}
+
+#[test]
+fn a_signal_to_everybody_can_be_given_to_those_that_handle_it() {
+    let script = r#"
+(trap 'echo child' USR1; while [ ! -e go ]; do sleep 0.05; done) &
+sleep 100 &
+trap 'echo first' USR1; echo ready >&2
+while [ ! -e go ]; do sleep 0.05; done
+kill $!; wait $!; echo "sleep ended with $?""#;
+    let job = Job::script("bash", script).interval("600").option("--forward");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    running.until_says("ready");
+    std::thread::sleep(Duration::from_millis(300));
+    signal_job(&running, &[Signal::SIGUSR1]);
+    running.until_says("checkpoint 1:");
+    running.until("both", BOUND, |_| (sandbox.read_text("out").lines().count() == 2).then_some(()));
+    std::thread::sleep(Duration::from_millis(400));
+    sandbox.write("go", "");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    let out = sandbox.read_text("out");
+    let mut lines: Vec<&str> = out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["child", "first", "sleep ended with 143"], "each once, and no helper ended");
+}
+
 #[test]
 fn nobody_is_shielded_by_a_coordinator_that_has_gone() {
     let job =
@@ -235,9 +371,6 @@ fn nobody_is_shielded_by_a_coordinator_that_has_gone() {
     let mut running = job.launch(&sandbox);
     await_image(&sandbox, &mut running, None);
     let target: i32 = sandbox.read_text("out").trim().parse().expect("a pid");
-    kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(lives(target), "it is ended while the coordinator is there");
     sandbox.write("go", "");
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
     assert!(lives(target), "it has ended with its job");
@@ -249,9 +382,6 @@ fn nobody_is_shielded_by_a_coordinator_that_has_gone() {
     running.until_says("restarted");
     let target = sleep_of(&running, "100");
     std::thread::sleep(Duration::from_millis(100));
-    kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(lives(target), "it is ended while the coordinator is there");
     kill(Pid::from_raw(running.pid()), Signal::SIGKILL).expect("it is there");
     running.wait(BOUND);
     kill(Pid::from_raw(target), Signal::SIGTERM).expect("it is there");

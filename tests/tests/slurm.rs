@@ -284,7 +284,29 @@ fn a_training_is_preempted_and_goes_on() {
     assert_eq!(sandbox.read_text("out"), plain, "{}", job.told());
 }
 
-/// A program that catches SIGTERM itself gets it from Slurm, and one that catches SIGUSR2 where it is passed on.
+/// The workers of such a training catch SIGTERM themselves, which Slurm sends to all; planned checkpoints may be under way just then.
+#[test]
+fn a_training_in_pytorch_is_preempted_and_goes_on() {
+    let Some(cluster) = Cluster::start() else { return };
+    let sandbox = folder(Identity::User);
+    let (code, plain, _) = cluster.run(&sandbox, "env", ["EPOCHS=40", "/usr/bin/python3", "train_torch.py"]);
+    assert_eq!(code, 0);
+    let recipe = [
+        "--exclusive",
+        "--requeue",
+        "--open-mode=append",
+        "--wrap=exec ckpt-launch -i 1 --resume /usr/bin/python3 train_torch.py",
+    ];
+    let job = cluster.submit(&sandbox, &["EPOCHS=40"], &[USUAL, &recipe].concat());
+    job.until_says("out", "epoch 3:", 1);
+    let urgent = cluster.submit(&sandbox, &[], &["--output=out.urgent", "--partition=high", "--exclusive", "--wrap=sleep 1"]);
+    urgent.until_state("COMPLETED");
+    let record = job.until_state("COMPLETED");
+    assert_eq!((record["Restarts"].as_str(), count(&sandbox, "err", RESTARTED)), ("1", 1), "{}", job.told());
+    assert_eq!(sandbox.read_text("out"), plain, "{}", job.told());
+}
+
+/// A program that catches SIGTERM itself is given it when the image is durable, and one that catches SIGUSR2 where it is passed on.
 #[test]
 fn programs_keep_handlers_of_their_own() {
     let Some(cluster) = Cluster::start() else { return };
@@ -297,8 +319,8 @@ fn programs_keep_handlers_of_their_own() {
     job.scancel(&["--full"]);
     job.until_state("CANCELLED");
     assert_eq!(count(&sandbox, "out", "saved at round"), 1, "{}", job.told());
-    // An image of a job that is ending would do nothing but end.
-    assert_eq!(sandbox.images("").len(), 1, "{}", job.told());
+    // The image is of a job that knows nothing of it.
+    assert_eq!(sandbox.images("").len(), 2, "{}", job.told());
     let again = submit(&cluster, &sandbox, 30, &recipe);
     again.until_state("COMPLETED");
     assert_eq!(count(&sandbox, "err", RESTARTED), 1, "{}", again.told());

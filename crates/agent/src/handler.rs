@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use ckpt_sys::sigframe::UContext;
 use ckpt_sys::syscall;
-use ckpt_wire::{Hello, Order, PROTOCOL, Report, ReportKind, Start, Step};
+use ckpt_wire::{Order, Report, ReportKind, Start, Step};
 use linux_raw_sys::general as nr;
 
 use crate::freeze::{self, Shared};
@@ -17,7 +17,7 @@ use crate::{call, dump, interrupted, observe, shield, snapshot, stack};
 /// `KCMP_VM` (include/uapi/linux/kcmp.h).
 const KCMP_VM: u32 = 1;
 
-/// The handler: the first thread of a process to enter it leads, the others park.
+/// The handler: the first thread of a process to enter it leads, the others park. Unless it came to let a signal in.
 ///
 /// # Safety
 /// The kernel calls it, with every signal blocked, with `info` at the signal's whole `siginfo_t` and `frame` at the `ucontext` of the interrupted
@@ -70,7 +70,7 @@ fn memory_is_our_own() -> bool {
 unsafe extern "C" fn lead(frame: *mut u8) {
     let frame = frame.cast::<UContext>();
     let started = rendezvous::connect().ok().and_then(|connection| {
-        let hello = Hello { protocol: PROTOCOL, pid: call::getpid(), tid: call::gettid(), socket: connection.0.0 };
+        let hello = connection.hello(0);
         connection.send(&hello).ok()?;
         let (start, memory) = connection.receive::<Start>()?;
         (start.go != 0).then_some((connection, start, memory?))

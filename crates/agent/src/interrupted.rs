@@ -80,6 +80,15 @@ fn elapsed_ns(call: &BlockedCall, tid: i32) -> u64 {
 /// `frame` must be the calling thread's own signal frame.
 pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> Option<Saved> {
     // SAFETY: the caller's promise.
+    unsafe { make_again_if(frame, call, tid, ends_for_any_signal) }
+}
+
+/// As [`make_again`]; where the number of the call must be read from the code, only some numbers are believed.
+///
+/// # Safety
+/// As for [`make_again`].
+unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_looked_for: fn(u32) -> bool) -> Option<Saved> {
+    // SAFETY: the caller's promise.
     let context = unsafe { &mut (*frame).context };
     if context.rax != -i64::from(nr_errno::EINTR) as u64 {
         return None;
@@ -87,13 +96,13 @@ pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> 
     let (number, elapsed) = if call.valid == 1 && call.pc == context.rip && call.sp == context.rsp {
         let number = match call.number {
             // It was stopped, or held by a debugger, since it made the call: the registers hold the arguments, but not the number any more.
-            nr::__NR_restart_syscall => number_from_code(context)?,
+            nr::__NR_restart_syscall => number_from_code(context, ends_for_any_signal)?,
             number => number,
         };
         (number, elapsed_ns(call, tid))
     } else {
         // The thread entered the call between the look and the signal: the number is in the code before.
-        (number_from_code(context)?, 0)
+        (number_from_code(context, is_looked_for)?, 0)
     };
     // The kernel leaves an interrupted close closed: to call again would be wrong. A connection being made is waited for by calling again: only
     // one that does not block would be told EALREADY, and that is never interrupted (inet_stream_connect, net/ipv4/af_inet.c).
@@ -114,9 +123,42 @@ pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> 
 /// `frame` must be the calling thread's own signal frame.
 pub unsafe fn leave_as_found(frame: *mut UContext) {
     // SAFETY: the caller's promise.
+    unsafe { leave_as_found_by(frame, true) }
+}
+
+/// As [`leave_as_found`], for a handler that is installed with `SA_RESTART` or without it.
+///
+/// # Safety
+/// As for [`leave_as_found`].
+pub unsafe fn leave_as_found_by(frame: *mut UContext, restarts: bool) {
+    let is_looked_for = if restarts { ends_for_any_signal } else { ends_without_restart };
+    // SAFETY: the caller's promise.
     unsafe {
-        let saved = make_again(frame, &BlockedCall::default(), call::gettid());
+        let saved = make_again_if(frame, &BlockedCall::default(), call::gettid(), is_looked_for);
         undo_if_signalled(frame, saved);
+    }
+}
+
+/// A signal waits whose handler was installed without `SA_RESTART`, and this thread is to take it: a call that the kernel is about to make again, because ours has
+/// that flag, ends with `EINTR`.
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+pub unsafe fn end_if_signalled(frame: *mut UContext, signal: i32) {
+    // SAFETY: the caller's promise.
+    let frame = unsafe { &mut *frame };
+    let mut pending = 0u64;
+    // SAFETY: `pending` is a signal set of 8 bytes.
+    let _ = unsafe { syscall!(nr::__NR_rt_sigpending, &raw mut pending, 8) };
+    let context = &mut frame.context;
+    let is_taken = pending & !frame.sigmask & 1 << (signal - 1) != 0;
+    // A call that is about to be made for the first time looks the same; that the signal came just before is as good.
+    if is_taken && u32::try_from(context.rax).is_ok_and(ends_without_restart) {
+        let mut code = [0u64];
+        if copy_from(context.rip, &mut code) > 0 && code[0].to_le_bytes().starts_with(&SYSCALL_INSTRUCTION) {
+            context.rip += SYSCALL_INSTRUCTION.len() as u64;
+            context.rax = -i64::from(nr_errno::EINTR) as u64;
+        }
     }
 }
 
@@ -129,11 +171,11 @@ const STACK_WORDS: usize = 48;
 /// How many such functions may be around a system call.
 const CALLERS: usize = 3;
 
-/// The number of the system call that has just returned, if it is one that can end with `EINTR` for any signal.
+/// The number of the system call that has just returned, if it is one that is looked for.
 ///
 /// The nearest `mov eax, NUMBER` before it loads the number; compilers put other moves between the two, so any place shortly before is looked
 /// at. A function that makes any call (`syscall`; what makes those that a thread can be cancelled in) takes it from what its caller gave it.
-fn number_from_code(context: &SigContext) -> Option<u32> {
+fn number_from_code(context: &SigContext, is_looked_for: fn(u32) -> bool) -> Option<u32> {
     let mut code = [0u8; CODE_BEFORE];
     let first = context.rip.wrapping_sub(CODE_BEFORE as u64);
     // A system call has just returned to `rip`, so the code before it is there; what lies before the start of its page need not be.
@@ -156,13 +198,13 @@ fn number_from_code(context: &SigContext) -> Option<u32> {
         [0x48, 0x8b, operands] => matches!(operands, 0x44 | 0x45 | 0x84 | 0x85),
         _ => false,
     });
-    let number = if is_given { number_from_callers(context.rsp) } else { number };
-    number.filter(|number| ends_for_any_signal(*number))
+    let number = if is_given { number_from_callers(context.rsp, is_looked_for) } else { number };
+    number.filter(|number| is_looked_for(*number))
 }
 
 /// The number that a function which makes any call was given: its seventh argument, which is pushed, or its first. Only numbers that are looked for
 /// are believed.
-fn number_from_callers(sp: u64) -> Option<u32> {
+fn number_from_callers(sp: u64, is_looked_for: fn(u32) -> bool) -> Option<u32> {
     let mut stack = [0u64; STACK_WORDS];
     let words = copy_from(sp, &mut stack) / size_of::<u64>();
     let stack = stack.get(..words)?;
@@ -192,7 +234,7 @@ fn number_from_callers(sp: u64) -> Option<u32> {
             let calls_between = code.get(at..code.len() - 5)?.contains(&0xe8);
             (!calls_between).then_some(number)
         };
-        pushed.filter(|number| ends_for_any_signal(*number)).or_else(|| first().filter(|number| ends_for_any_signal(*number)))
+        pushed.filter(|number| is_looked_for(*number)).or_else(|| first().filter(|number| is_looked_for(*number)))
     })
 }
 
@@ -233,6 +275,30 @@ fn ends_for_any_signal(number: u32) -> bool {
                 | nr::__NR_accept
                 | nr::__NR_accept4
                 | nr::__NR_connect
+        )
+}
+
+/// Whether a call may end with `EINTR` when a handler runs that was installed without `SA_RESTART`.
+fn ends_without_restart(number: u32) -> bool {
+    ends_for_any_signal(number)
+        || matches!(
+            number,
+            nr::__NR_read
+                | nr::__NR_readv
+                | nr::__NR_write
+                | nr::__NR_writev
+                | nr::__NR_open
+                | nr::__NR_openat
+                | nr::__NR_wait4
+                | nr::__NR_waitid
+                | nr::__NR_fcntl
+                | nr::__NR_flock
+                | nr::__NR_getrandom
+                | nr::__NR_mq_timedsend
+                | nr::__NR_mq_timedreceive
+                | nr::__NR_sendmmsg
+                | nr::__NR_splice
+                | nr::__NR_tee
         )
 }
 

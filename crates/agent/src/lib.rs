@@ -21,7 +21,9 @@ mod snapshot;
 mod stack;
 mod state;
 mod timers;
+mod wrapped;
 
 pub use handler::on_checkpoint_signal;
 pub use shield::{is_shield, on_shielded_signal};
 pub use state::{CONFIG, Config, OWNER, leave};
+pub use wrapped::{Handler, stub_for, wrapped};

@@ -1,12 +1,12 @@
 //! The connection to the coordinator: an abstract UNIX socket with message boundaries, named after the job and its pid namespace.
 
-use crate::call::{Fd, nr_errno};
+use crate::call::{self, Fd, nr_errno};
 use crate::procfs::Path;
 use crate::state::CONFIG;
 use ckpt_sys::blocked;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
-use ckpt_wire::SOCKET_PREFIX;
+use ckpt_wire::{Hello, PROTOCOL, SOCKET_PREFIX};
 use linux_raw_sys::general as nr;
 
 const AF_UNIX: u16 = 1;
@@ -17,14 +17,20 @@ const SO_PEERCRED: u32 = 17;
 const SCM_RIGHTS: i32 = 1;
 const MSG_NOSIGNAL: u32 = 0x4000;
 const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
+/// How often a signal is announced.
+const TRIES: u32 = 3;
 
 /// A connection.
 pub struct Connection(pub Fd);
 
-/// Whether the job has a coordinator right now.
-pub fn is_anybody_there() -> bool {
-    // One that is too busy to be connected to is there.
-    matches!(connect_with(nr::O_NONBLOCK), Ok(_) | Err(Errno(nr_errno::EAGAIN)))
+/// Tells the job's coordinator that this process holds a signal back. False where there is none.
+pub fn announce(signal: i32) -> bool {
+    (0..TRIES).any(|_| match connect_with(nr::O_NONBLOCK) {
+        // It may close connections of which it has heard nothing yet, when a freeze ends.
+        Ok(connection) => connection.send(&connection.hello(signal)).is_ok(),
+        // One that is too busy to be connected to is there.
+        Err(errno) => errno.0 == nr_errno::EAGAIN,
+    })
 }
 
 /// Connects to the job's coordinator. A coordinator that does not run as the same user, nor as root, is not ours.
@@ -77,6 +83,11 @@ fn pid_namespace() -> Result<u64, Errno> {
 }
 
 impl Connection {
+    /// The first message.
+    pub fn hello(&self, holds: i32) -> Hello {
+        Hello { protocol: PROTOCOL, pid: call::getpid(), tid: call::gettid(), socket: self.0.0, holds }
+    }
+
     /// Sends one message.
     pub fn send<T: Copy>(&self, message: &T) -> Result<(), Errno> {
         // SAFETY: the message is readable for its size; padding, if any, goes to the coordinator of the same user.

@@ -83,10 +83,20 @@ pub struct Transient {
     pub changed: AtomicU32,
     /// How many parked threads may be using the shared memory object.
     pub users: AtomicU32,
-    /// The set of the shielded signals that were dropped.
-    pub dropped: AtomicU64,
+    /// The signals that are held back.
+    pub held: [HeldSignal; 64],
+    /// The set of those that were held back and are to come through now.
+    pub let_in: AtomicU64,
     /// The shared memory object.
     pub control: AtomicPtr<Control>,
+}
+
+/// A signal that is held back: see [`crate::shield`].
+pub struct HeldSignal {
+    /// The process that holds it in the upper half (a child has its parent's notes), who sent it in the lower; 0: nobody holds it.
+    pub holder_and_sender: AtomicU64,
+    /// The sender's real user id.
+    pub uid: AtomicU32,
 }
 
 /// See [`Transient`].
@@ -95,7 +105,8 @@ pub static TRANSIENT: Transient = Transient {
     leaving: AtomicU32::new(0),
     changed: AtomicU32::new(0),
     users: AtomicU32::new(0),
-    dropped: AtomicU64::new(0),
+    held: [const { HeldSignal { holder_and_sender: AtomicU64::new(0), uid: AtomicU32::new(0) } }; 64],
+    let_in: AtomicU64::new(0),
     control: AtomicPtr::new(core::ptr::null_mut()),
 };
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ckpt_image::{Codec, ImageName, ImageWriter, WriteError, generations};
@@ -188,6 +188,8 @@ pub struct Checkpointer {
     pub makers: Vec<(HostPid, ckpt_objects::NsPid)>,
     /// Set when a checkpoint that is being written is not wanted any more.
     pub cancelled: AtomicBool,
+    /// The set of the signals that the coordinator has got and acted on: where others were sent them too, and have not taken them yet, they are not the next run's.
+    pub heard: AtomicU64,
     /// Set while agents are expected: at any other time one that connects is to be sent away, see [`Checkpointer::send_away`].
     pub freezing: AtomicBool,
     /// An eventfd(2) that is written to when `freezing` ends.
@@ -200,8 +202,8 @@ impl Checkpointer {
     /// Takes a checkpoint. When this returns, the image is durable, and the job goes on, unless `stop` says that it is to end with it: then
     /// it is ended before it does anything more. What cannot be kept only for a moment is looked at again soon.
     ///
-    /// `told` is a signal that ends jobs, and that a batch system may send to all their processes. A job that acts on it by itself would come back
-    /// only to go on ending, so there is no checkpoint of that.
+    /// `told` is a signal that ends jobs, and that a batch system may send to all their processes. A job that acts on it by itself, because its agents cannot hold
+    /// it back, would come back only to go on ending, so there is no checkpoint of that.
     pub fn take(&self, mut info: JobInfo, stop: bool, told: Option<NixSignal>) -> Result<Taken, CheckpointError> {
         probe::kcmp().map_err(CheckpointError::Compare)?;
         let dir = info.settings.dir.as_path().to_owned();
@@ -238,6 +240,10 @@ impl Checkpointer {
         }
         // A process that dumped as it stood has captured them only now.
         survey.add_pending(&frozen)?;
+        let heard = self.heard.load(Ordering::Acquire);
+        for signal in (1..=64).filter(|signal| heard & 1 << (signal - 1) != 0) {
+            survey.leave_out(signal, &self.anchor);
+        }
         // In a namespace of its own the job does not see who is outside.
         if self.anchor.reaper.0 == survey.state.info.launcher.0 {
             survey.forget_outside_senders(&self.anchor);
@@ -296,7 +302,7 @@ impl Checkpointer {
     /// Lets go on whoever has answered too late: because the freeze was given up meanwhile, or because it had been asked twice.
     pub fn send_away(&self) {
         if !self.freezing.load(Ordering::Acquire) {
-            while self.listener.accept().is_some() {}
+            self.listener.hear_strangers();
         }
     }
 

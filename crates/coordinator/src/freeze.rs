@@ -566,6 +566,9 @@ impl Freezer<'_> {
 
     /// An agent has said who it is: if it was signalled, it gets its memory and may freeze.
     fn welcome(&mut self, connection: Connection, hello: Hello) -> Result<(), FreezeError> {
+        if self.listener.note(&connection, &hello) {
+            return Ok(());
+        }
         let pid = connection.peer;
         let Some(&Stage::Signalled(Signalled { call, tid, unblocked, .. })) = self.stages.get(&pid) else {
             // It was not asked, or has answered before: it goes on when the connection closes.

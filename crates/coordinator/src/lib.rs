@@ -12,6 +12,7 @@ mod dump;
 pub mod environment;
 mod freeze;
 mod hand_over;
+mod held;
 mod hooks;
 pub mod ipc;
 pub mod library;

@@ -4,14 +4,17 @@ use std::io;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use bytemuck::Pod;
-use ckpt_objects::HostPid;
-use ckpt_wire::SOCKET_PREFIX;
+use ckpt_objects::{HostPid, NsPid};
+use ckpt_wire::{Hello, PROTOCOL, SOCKET_PREFIX};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
 };
+
+use crate::held::Hold;
 
 /// Its name.
 fn name(id: &str, pid_namespace: u64) -> String {
@@ -22,6 +25,10 @@ fn name(id: &str, pid_namespace: u64) -> String {
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
+    /// Connections on which nothing has been said yet, while nobody is expected.
+    strangers: Mutex<Vec<Connection>>,
+    /// Who holds signals back, for whoever looks next.
+    holds: Mutex<Vec<Hold>>,
 }
 
 impl Listener {
@@ -31,7 +38,7 @@ impl Listener {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         bind(&socket, &SocketAddrUnix::new_abstract_name(name(id, pid_namespace).as_bytes())?)?;
         listen(&socket, 1024)?;
-        Ok(Self { socket })
+        Ok(Self { socket, strangers: Mutex::default(), holds: Mutex::default() })
     }
 
     /// Whether somebody listens there.
@@ -57,6 +64,42 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Hears whoever comes though nobody is expected: who tells that it holds a signal back is noted, any other goes on when its connection closes.
+    pub fn hear_strangers(&self) {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        strangers.extend(std::iter::from_fn(|| self.accept()));
+        strangers.retain(|connection| match connection.receive::<Hello>() {
+            Received::Message(hello, _) => {
+                self.note(connection, &hello);
+                false
+            }
+            Received::Nothing => true,
+            Received::Closed => false,
+        });
+    }
+
+    /// Whether somebody has connected and not said anything yet.
+    pub fn has_strangers(&self) -> bool {
+        !self.strangers.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Notes that a process holds a signal back, if that is what it came to tell.
+    pub fn note(&self, connection: &Connection, hello: &Hello) -> bool {
+        let is_hold = hello.protocol == PROTOCOL && (1..=64).contains(&hello.holds);
+        if is_hold {
+            let hold = Hold { pid: connection.peer, ns_pid: NsPid(hello.pid), signal: hello.holds };
+            self.holds.lock().unwrap_or_else(PoisonError::into_inner).push(hold);
+        }
+        is_hold
+    }
+
+    /// What was noted since the last look.
+    pub fn holds(&self) -> Vec<Hold> {
+        std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -64,6 +107,7 @@ impl AsFd for Listener {
 }
 
 /// A connection to an agent.
+#[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,
     /// The process that made it, as seen here.

@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,6 +31,7 @@ use crate::batch::Slurm;
 use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
 use crate::control::{self, Client, Reply, Request, Server};
 use crate::environment;
+use crate::held::{Fate, Held, Hold, Verdict};
 use crate::hooks::HookRunner;
 use crate::library;
 use crate::nesting::without_agents;
@@ -334,7 +335,7 @@ enum Wish {
     /// The clock: the last of this run.
     Last(Option<Stop>),
     /// A signal.
-    Signal(Option<Stop>),
+    Signal(Signal, Option<Stop>),
     /// A signal that is passed on to the job afterwards.
     Before(Signal),
     /// A signal that the first process is given too, afterwards.
@@ -348,7 +349,7 @@ impl Wish {
     fn stop(&self) -> Option<Stop> {
         match self {
             Self::Planned | Self::Before(_) | Self::Also(_) => None,
-            Self::Last(stop) | Self::Signal(stop) | Self::Client { stop, .. } => *stop,
+            Self::Last(stop) | Self::Signal(_, stop) | Self::Client { stop, .. } => *stop,
         }
     }
 }
@@ -396,6 +397,8 @@ struct Coordinator {
     first_status: Option<i32>,
     /// No process of the job is left.
     all_ended: bool,
+    /// Signals that its processes hold back.
+    holds: Held,
 }
 
 impl Coordinator {
@@ -425,6 +428,7 @@ impl Coordinator {
             features: features(),
             makers: Vec::new(),
             cancelled: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
             freezing: AtomicBool::new(false),
             wake: Arc::clone(&wake),
             hooks: Arc::new(HookRunner::new(info.settings.hooks.clone(), Arc::clone(&servants), reporter)),
@@ -452,6 +456,7 @@ impl Coordinator {
             newest: None,
             held: None,
             all_ended: false,
+            holds: Held::default(),
         })
     }
 
@@ -485,6 +490,7 @@ impl Coordinator {
             while let Some((signal, action, from_kernel)) = self.signals.next() {
                 self.react(signal, action, from_kernel);
             }
+            self.look_at_holds();
             while let Some((request, client)) = self.server.as_ref().and_then(Server::accept) {
                 self.serve(request, client);
             }
@@ -522,6 +528,8 @@ impl Coordinator {
         }
         // While a checkpoint is under way, its end comes first.
         let next = if self.serving.is_empty() { self.schedule.next() } else { None };
+        let next = next.into_iter().chain(self.holds.next()).min();
+        let next = if self.checkpointer.listener.has_strangers() { Some(Instant::now() + LOOK) } else { next };
         let timeout = next.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(left.subsec_nanos()) }
@@ -653,14 +661,18 @@ impl Coordinator {
 
     fn react(&mut self, signal: Signal, action: Action, from_kernel: bool) {
         let also = is_given(signal, &self.info.settings.forward);
+        if action != Action::Forward {
+            self.holds.hear(signal.as_raw(), Instant::now());
+            self.checkpointer.heard.fetch_or(1 << (signal.as_raw() - 1), Ordering::AcqRel);
+        }
         match action {
             Action::Checkpoint if also => self.waiting.push(Wish::Also(signal)),
             Action::Checkpoint | Action::Stop | Action::Requeue => {
                 // The job goes no further than its checkpoint.
                 if also {
-                    self.forward(signal);
+                    self.settle(signal, Fate::Given);
                 }
-                self.waiting.push(Wish::Signal(stop_by(action)));
+                self.waiting.push(Wish::Signal(signal, stop_by(action)));
             }
             // One that is under way is as good as another.
             Action::CheckpointThenForward if !self.serving.is_empty() => self.serving.push(Wish::Before(signal)),
@@ -675,12 +687,48 @@ impl Coordinator {
         }
     }
 
-    /// Passes a signal on for which the job had to wait: to the first process, and to whoever got it before and is shielded from it.
+    /// Passes a signal on for which the job had to wait: to the first process, and to whoever got it before and holds it back.
     fn pass_on(&mut self, signal: Signal) {
-        self.forward(signal);
         // A job that takes its time to end would come back only to go on ending.
         self.schedule.pause(Instant::now() + TERM_GRACE);
-        self.checkpointer.anchor.let_in(signal.as_raw(), self.info.signal);
+        self.settle(signal, Fate::PassedOn);
+    }
+
+    /// What a signal asked for is done, or cannot be: the first process gets it, if any does, and others as it is their fate.
+    fn settle(&mut self, signal: Signal, fate: Fate) {
+        let holds = self.holds.settle(signal.as_raw(), fate, Instant::now());
+        if fate == Fate::Dropped {
+            return;
+        }
+        // It has it already.
+        if !holds.iter().any(|hold| hold.ns_pid == self.info.first) {
+            self.forward(signal);
+        }
+        for hold in holds {
+            let only_if_handled = fate == Fate::Given && hold.ns_pid != self.info.first;
+            self.let_in(hold, only_if_handled);
+        }
+    }
+
+    fn let_in(&self, hold: Hold, only_if_handled: bool) {
+        self.checkpointer.anchor.let_in(hold.pid, hold.signal, self.info.signal, only_if_handled);
+    }
+
+    /// Decides about signals that processes hold back and the coordinator has not got.
+    fn look_at_holds(&mut self) {
+        let now = Instant::now();
+        for hold in self.checkpointer.listener.holds() {
+            let is_acted_on =
+                self.signals.reactions.iter().any(|on| on.signal.as_raw() == hold.signal && on.action != Action::Forward);
+            match self.holds.hold(hold, is_acted_on, hold.ns_pid == self.info.first, now) {
+                Verdict::Leave => (),
+                Verdict::LetIn => self.let_in(hold, false),
+                Verdict::LetInIfHandled => self.let_in(hold, true),
+            }
+        }
+        for hold in self.holds.alone(now) {
+            self.let_in(hold, false);
+        }
     }
 
     /// Passes a signal on: to the first process, or where a restarted job is not in the terminal's foreground group, to the first
@@ -766,13 +814,14 @@ impl Coordinator {
                     Err(error) => Reply::Error(error.to_string()),
                 }),
                 Wish::Before(signal) => self.pass_on(signal),
-                Wish::Also(signal) => self.forward(signal),
+                Wish::Also(signal) => self.settle(signal, Fate::Given),
+                Wish::Signal(signal, _) if !is_given(signal, &self.info.settings.forward) => self.settle(signal, Fate::Dropped),
                 Wish::Last(_) if outcome.is_err() && !self.is_over() => {
                     if let Some(after) = self.schedule.last_failed(Instant::now()) {
                         self.reporter.event(format_args!("the last checkpoint is tried again in {} s", after.as_secs()));
                     }
                 }
-                Wish::Last(_) | Wish::Planned | Wish::Signal(_) => (),
+                Wish::Last(_) | Wish::Planned | Wish::Signal(..) => (),
             }
         }
         let stop = stop.filter(|_| outcome.is_ok())?;

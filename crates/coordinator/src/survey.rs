@@ -75,16 +75,30 @@ impl Survey {
         }
     }
 
-    /// The first process that has a handler for a signal, other than the agent's shield.
+    /// The first process that has a handler for a signal which the agent's shield does not stand before.
     pub fn catcher(&self, signal: i32) -> Option<&ProcessState> {
         let index = usize::try_from(signal - 1).ok()?;
         self.state.processes.iter().find(|process| {
             let Life::Alive(live) = &process.life else { return false };
             let handler = live.signals.actions.get(index).map_or(0, |action| action.handler);
             let mut code = live.memory.vmas.iter().map(|vma| vma.start..vma.end);
-            let is_shield = code.find(|code| code.contains(&live.agent.leave)).is_some_and(|code| code.contains(&handler));
-            handler > SIG_IGN && !is_shield
+            let is_agents = code.find(|code| code.contains(&live.agent.leave)).is_some_and(|code| code.contains(&handler));
+            handler > SIG_IGN && !is_agents
         })
+    }
+
+    /// Leaves out a signal that is pending because somebody outside has sent it: it was meant for this run.
+    pub fn leave_out(&mut self, signal: i32, anchor: &Anchor) {
+        // In a namespace of its own the job does not see who is outside.
+        let is_outside = |info: &Siginfo| match info.sender() {
+            Some(pid) => self.state.info.launcher.0 == anchor.reaper.0 && anchor.is_outside(HostPid(pid)),
+            None => info.is_from_kill(),
+        };
+        for live in self.state.processes.iter_mut().filter_map(live_mut) {
+            for pending in live.threads.iter_mut().map(|thread| &mut thread.pending).chain([&mut live.signals.pending]) {
+                pending.retain(|info| info.signal() != signal || !is_outside(info));
+            }
+        }
     }
 
     /// Adds the signals that were pending, and how timers stand, which agents look at last.

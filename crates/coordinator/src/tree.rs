@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ckpt_objects::HostPid;
 use ckpt_objects::process::{Status, children, status_if_there};
-use ckpt_wire::LET_IN;
+use ckpt_wire::{LET_IN, LET_IN_IF_HANDLED};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -86,12 +86,16 @@ impl Anchor {
                     .is_ok_and(|session| servants.contains(&HostPid(session.as_raw()))))
     }
 
-    /// Has a signal its effect on every process of the job that has dropped it.
-    pub fn let_in(&self, signal: i32, checkpoint_signal: i32) {
-        let both = 1u64 << (signal - 1) | 1 << (checkpoint_signal - 1);
-        // One that catches neither has no agent, or has not dropped it.
-        for member in self.scan().iter().filter(|member| !member.is_zombie() && member.status.set("SigCgt") & both == both) {
-            let _ = ckpt_sys::process::queue(member.pid.0, checkpoint_signal, LET_IN + u64::from(signal.unsigned_abs()));
+    /// Has a signal its effect on a process of the job that holds it back.
+    pub fn let_in(&self, pid: HostPid, signal: i32, checkpoint_signal: i32, only_if_handled: bool) {
+        // It may have ended, and its number be another's.
+        let Some(status) = status_if_there(pid).filter(|_| !self.is_outside(pid)) else { return };
+        if (status.set("SigCgt") | status.set("SigBlk")) & 1 << (checkpoint_signal - 1) != 0 {
+            let order = if only_if_handled { LET_IN_IF_HANDLED } else { LET_IN };
+            let _ = ckpt_sys::process::queue(pid.0, checkpoint_signal, order + u64::from(signal.unsigned_abs()));
+        } else if !only_if_handled {
+            // It has become a program without an agent since, which would be ended by the checkpoint signal.
+            let _ = ckpt_sys::process::queue(pid.0, signal, 0);
         }
     }
 

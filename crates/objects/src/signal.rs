@@ -55,11 +55,17 @@ impl Siginfo {
         (self.word(2) == SI_TIMER).then(|| self.word(4))
     }
 
+    /// Whether kill(2) sent it.
+    #[must_use]
+    pub fn is_from_kill(&self) -> bool {
+        self.word(2) == SI_USER
+    }
+
     /// The process that sent it by kill(2), if that is of the same pid namespace.
     #[must_use]
     pub fn sender(&self) -> Option<i32> {
         // Where a timer's has its id, this has si_pid.
-        (self.word(2) == SI_USER).then(|| self.word(4)).filter(|&pid| pid != 0)
+        self.is_from_kill().then(|| self.word(4)).filter(|&pid| pid != 0)
     }
 
     /// Makes it one from another pid namespace.

@@ -21,7 +21,7 @@ use bytemuck::{Pod, Zeroable};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Version of everything in this crate.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;
@@ -65,9 +65,12 @@ pub const DEFAULT_SIGNAL: i32 = 62;
 /// environment that the job keeps from before stays right.
 pub const SOCKET_PREFIX: &str = "ckpt/";
 
-/// Coordinator to agent, by the value of a checkpoint signal (sigqueue(3)): this with a signal's number added tells one that has dropped that signal to let it
-/// have its effect after all.
+/// Coordinator to agent, by the value of a checkpoint signal (sigqueue(3)): this with a signal's number added tells one that holds that signal back to let it
+/// have its effect.
 pub const LET_IN: u64 = 0x636b_7074 << 32;
+
+/// As [`LET_IN`], for a process that has a handler of its own for the signal; in another the signal is dropped.
+pub const LET_IN_IF_HANDLED: u64 = LET_IN + (1 << 16);
 
 /// Coordinator to the launcher's stand-in in a restarted job, by the value of a checkpoint signal (sigqueue(3)): to send a signal, as the
 /// launcher did before the restart.
@@ -107,6 +110,8 @@ pub struct Hello {
     pub tid: i32,
     /// The connection's descriptor number in the process, which is not the job's.
     pub socket: i32,
+    /// Nonzero: nothing is asked for; the process tells that it holds this signal back, until [`LET_IN`] comes.
+    pub holds: i32,
 }
 
 /// Coordinator to agent: the answer to [`Hello`], with the shared memory object's descriptor.
