@@ -17,13 +17,13 @@ fn main() -> ExitCode {
     }
     let mut trials = Vec::new();
     for program in programs() {
-        for identity in program.identities() {
+        if program.work(length).is_none() {
+            continue;
+        }
+        for identity in program.identities(length) {
             let who = if identity == Identity::Root { "as_root" } else { "as_user" };
             let name = format!("{}::{}::{who}", program.group, program.name);
             let program = program.clone();
-            if identity == Identity::Root && Identity::own() != Identity::Root || program.work(length).is_none() {
-                continue;
-            }
             trials.push(Trial::test(name, move || {
                 if length == Length::Short {
                     return sample(&program, identity).map_err(Failed::from);

@@ -95,9 +95,12 @@ pub struct Program {
     pub full: u64,
     /// The amount of work of a job of 5 to 10 s. Only programs that have it are in the sample.
     pub short: Option<u64>,
-    /// Whether it is run as root as well.
+    /// Whether it is run as root as well, at full length.
     #[serde(default)]
     pub root: bool,
+    /// Whether it wants a user that has a name: then it is run as whoever runs the tests.
+    #[serde(default)]
+    pub named: bool,
     /// Why it is known to fail.
     pub fails: Option<String>,
 }
@@ -141,8 +144,15 @@ impl Program {
 
     /// Who it is run as.
     #[must_use]
-    pub fn identities(&self) -> Vec<Identity> {
-        if self.root { vec![Identity::User, Identity::Root] } else { vec![Identity::User] }
+    pub fn identities(&self, length: Length) -> Vec<Identity> {
+        let as_root = self.root && length == Length::Full && Identity::own() == Identity::Root;
+        if self.named {
+            vec![Identity::own()]
+        } else if as_root {
+            vec![Identity::User, Identity::Root]
+        } else {
+            vec![Identity::User]
+        }
     }
 
     /// Its environment.
