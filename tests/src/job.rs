@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::artifacts::{program, tool};
 use crate::sandbox::{BOUND, Running, Sandbox};
@@ -50,6 +50,8 @@ pub struct Output {
     pub files: Vec<Vec<u8>>,
     /// How many restarts have really taken place.
     pub restarts: usize,
+    /// How long a plain run took; nothing for others.
+    pub took: Duration,
     /// What the job's own check complained of.
     pub complaint: Option<String>,
 }
@@ -263,6 +265,7 @@ impl Job {
             restarts: stderr.iter().filter(|text| restarted(text)).count(),
             stderr,
             files: self.leaves.iter().map(|name| sandbox.read(name)).collect(),
+            took: Duration::ZERO,
             complaint: self.checked_by.as_ref().and_then(|line| self.shell(sandbox, line).err()),
         }
     }
@@ -274,8 +277,10 @@ impl Job {
         let argv = self.plain_argv.as_ref().unwrap_or(&self.argv);
         let mut command = self.command(&sandbox, &argv[0]);
         command.args(&argv[1..]).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let start = Instant::now();
         let code = sandbox.start(command, "out", false, "err.0").wait(self.bound.unwrap_or(BOUND));
-        self.output(&sandbox, code, 1)
+        let took = start.elapsed();
+        Output { took, ..self.output(&sandbox, code, 1) }
     }
 
     /// Runs the job under `ckpt-launch` with a checkpoint every 0.1 s, and lets it end.

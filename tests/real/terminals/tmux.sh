@@ -24,3 +24,4 @@ for ((step = 1; step <= $1; step++)); do
     echo "$step $sum $listed $count $($tmux show-buffer) $($tmux list-windows -t work -F '#{window_index} #{window_panes}' | tr '\n' ,)" $shown
 done
 $tmux kill-server
+while $tmux has-session 2> /dev/null; do sleep 0.05; done

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -22,7 +22,7 @@ use results::Run;
 pub const KILLS: usize = 3;
 
 /// The part of a plain run's time within which each kill comes: with three of them, the job cannot end before.
-const SPAN: f64 = 0.25;
+const SPAN: f64 = 0.2;
 
 /// How many checkpoints a job has the time for, were it not killed.
 const CHECKPOINTS: f64 = 20.0;
@@ -228,9 +228,8 @@ impl Program {
         let tried = catch_unwind(AssertUnwindSafe(|| {
             let work = self.work(length).expect("it is run with this length");
             let job = self.job(work);
-            let start = Instant::now();
             let plain = job.run_plain(identity);
-            let took = start.elapsed();
+            let took = plain.took;
             run.seconds = took.as_secs_f64();
             let interval = (took.as_secs_f64() / CHECKPOINTS).clamp(0.2, 2.0);
             let job = job.interval(&format!("{interval:.2}")).bound(took * 4 + PLAIN_BOUND);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GROUPS, Program, folder, programs};
+use super::{GROUPS, Length, Program, folder, programs};
 use crate::{Identity, Output};
 
 /// One run of a program that was killed and brought back.
@@ -93,7 +93,11 @@ impl Run {
         runs.push(self.clone());
         let known = programs();
         let place = |run: &Run| (known.iter().position(|program| program.name == run.name), run.identity != "user");
-        runs.retain(|run| place(run).0.is_some());
+        // Those of programs that are gone, or run as somebody else now, are of no use.
+        runs.retain(|run| {
+            let program = known.iter().find(|program| program.name == run.name);
+            program.is_some_and(|program| program.identities(Length::Full).into_iter().any(|it| name_of(it) == run.identity))
+        });
         runs.sort_by_key(place);
         let lines: String = runs.iter().map(|run| serde_json::to_string(run).expect("a run is plain data") + "\n").collect();
         let path = path(group);
