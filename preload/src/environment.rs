@@ -1,9 +1,9 @@
 //! The constructor: it reads the environment, installs the checkpoint signal's handler and the shield, and is done.
 
-use core::ffi::{CStr, c_char};
+use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use ckpt_agent::{CONFIG, Config, OWNER, on_checkpoint_signal};
+use ckpt_agent::{CONFIG, Config, IGNORED_BY_DEFAULT, OWNER, ignored, is_ignored, on_checkpoint_signal, wait_while_frozen};
 use ckpt_sys::syscall;
 use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS};
 use linux_raw_sys::general as nr;
@@ -79,11 +79,12 @@ pub fn signal_bit(signal: i32) -> u64 {
 /// # Safety
 /// The agent must be configured.
 unsafe fn install(signal: i32) {
-    // Every signal is blocked while they run. Runtimes that run their code on stacks of a few KiB (goroutines, fibers) have an alternate one for
+    // Every signal that is not ignored is blocked while they run. Runtimes that run their code on stacks of a few KiB (goroutines, fibers) have an alternate one for
     // handlers.
     let flags = SA_SIGINFO | SA_RESTORER | SA_RESTART | SA_ONSTACK;
     let restorer = restorer as *const () as u64;
     ckpt_agent_action.set(on_checkpoint_signal as *const () as u64, flags, restorer);
+    ckpt_agent_action.leave_out(ignored(IGNORED_BY_DEFAULT));
     set_action(signal);
     // SAFETY: the agent is configured.
     unsafe { shield::install_all(flags, restorer) };
@@ -102,6 +103,30 @@ unsafe fn install(signal: i32) {
 fn set_action(signal: i32) {
     // SAFETY: the action is a kernel sigaction that lives for ever; the handler has the signature that SA_SIGINFO asks for.
     let _ = unsafe { syscall!(nr::__NR_rt_sigaction, signal, &raw const ckpt_agent_action, 0, 8) };
+}
+
+/// A program is about to set the action of a signal. One that was ignored is blocked from then on while the handler runs, which leaves out those that
+/// are: see `ckpt_agent`'s `ignored`.
+pub fn before_action(signal: c_int, handler: u64) {
+    if let Some(number @ 1..=64) = u32::try_from(signal).ok()
+        && !is_ignored(number, handler)
+    {
+        wait_while_frozen();
+        if CONFIG.get().signal != 0 && ckpt_agent_action.block(signal_bit(signal)) {
+            set_action(CONFIG.get().signal);
+        }
+    }
+}
+
+/// A program has set the action of a signal: one that is ignored is let through from now on.
+pub fn after_action(signal: c_int, handler: u64) {
+    if let Some(number @ 1..=64) = u32::try_from(signal).ok()
+        && is_ignored(number, handler)
+        && CONFIG.get().signal != 0
+        && ckpt_agent_action.leave_out(signal_bit(signal))
+    {
+        set_action(CONFIG.get().signal);
+    }
 }
 
 /// What the handler needs of an alternate stack beside the registers: the rest of the kernel's frame, and its own.
@@ -131,6 +156,16 @@ impl Action {
         for (word, value) in self.0.iter().zip([handler, flags, restorer, u64::MAX]) {
             word.store(value, Relaxed);
         }
+    }
+
+    /// Takes signals into the mask; whether one of them was not there.
+    fn block(&self, set: u64) -> bool {
+        self.0[3].fetch_or(set, Relaxed) & set != set
+    }
+
+    /// Leaves signals out of the mask; whether one of them was there.
+    fn leave_out(&self, set: u64) -> bool {
+        self.0[3].fetch_and(!set, Relaxed) & set != 0
     }
 
     /// Clears a flag; whether it was set.

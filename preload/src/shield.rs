@@ -29,7 +29,7 @@ static SHIELD: Action = Action::new();
 /// # Safety
 /// The agent must be configured.
 pub unsafe fn install_all(flags: u64, restorer: u64) {
-    SHIELD.set(on_shielded_signal as *const () as u64, flags, restorer);
+    SHIELD.set(handler(), flags, restorer);
     for signal in shielded() {
         // Most have the default action, so that is not asked for first. A signal that comes meanwhile was to be ignored.
         if let Some(before @ [IGNORE | 2.., ..]) = install(signal) {
@@ -88,6 +88,11 @@ fn install(signal: c_int) -> Option<KernelAction> {
 
 fn shielded() -> impl Iterator<Item = c_int> {
     (1..=64).filter(|&signal| covers(signal))
+}
+
+/// The shield, as a handler.
+pub fn handler() -> u64 {
+    on_shielded_signal as *const () as u64
 }
 
 /// Whether a signal is one of the shielded.

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ckpt_agent::CONFIG;
 
-use crate::environment;
+use crate::environment::{self, after_action, before_action};
 use crate::libc::{self, ENOSYS};
 use crate::next;
 use crate::shield;
@@ -84,6 +84,7 @@ pub unsafe extern "C" fn sigaction(signal: c_int, action: *const SigAction, old:
     // SAFETY: the caller's promise.
     unsafe {
         if shield::covers(signal) && !action.is_null() && (*action).handler == shield::DEFAULT {
+            before_action(signal, shield::handler());
             let Some(before) = shield::set_default(signal) else { return -1 };
             if !old.is_null() {
                 *old = before;
@@ -95,10 +96,15 @@ pub unsafe extern "C" fn sigaction(signal: c_int, action: *const SigAction, old:
         } else {
             let mut own = *action;
             own.mask = without_ours(&raw const (*action).mask).unwrap_or(own.mask);
+            before_action(signal, own.handler as u64);
             if shield::covers(signal) {
                 shield::wrap(&mut own);
             }
-            call(signal, &raw const own, old)
+            let result = call(signal, &raw const own, old);
+            if result == 0 {
+                after_action(signal, own.handler as u64);
+            }
+            result
         };
         if result == 0 && !old.is_null() && shield::covers(signal) {
             *old = shield::shown_action(*old);
@@ -122,13 +128,18 @@ pub unsafe extern "C" fn signal(signal: c_int, handler: Handler) -> Handler {
         return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
     }
     if shield::covers(signal) && handler == shield::DEFAULT {
+        before_action(signal, shield::handler());
         return shield::set_default(signal).map_or(SIG_ERR, |before| before.handler);
     }
     let Some(call) = next!(c"signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
+    before_action(signal, handler as u64);
     // SAFETY: the caller's promise.
     let before = unsafe { call(signal, handler) };
     if shield::covers(signal) {
         shield::renew(signal);
+    }
+    if before != SIG_ERR {
+        after_action(signal, handler as u64);
     }
     shield::shown(before)
 }
@@ -143,13 +154,18 @@ pub unsafe extern "C" fn sysv_signal(signal: c_int, handler: Handler) -> Handler
         return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
     }
     if shield::covers(signal) && handler == shield::DEFAULT {
+        before_action(signal, shield::handler());
         return shield::set_default(signal).map_or(SIG_ERR, |before| before.handler);
     }
     let Some(call) = next!(c"sysv_signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
+    before_action(signal, handler as u64);
     // SAFETY: the caller's promise.
     let before = unsafe { call(signal, handler) };
     if shield::covers(signal) {
         shield::renew(signal);
+    }
+    if before != SIG_ERR {
+        after_action(signal, handler as u64);
     }
     shield::shown(before)
 }
@@ -164,6 +180,7 @@ pub unsafe extern "C" fn sigset(signal: c_int, handler: Handler) -> Handler {
         return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
     }
     let Some(call) = next!(c"sigset" as SignalCall) else { return libc::fail(ENOSYS) as usize };
+    before_action(signal, handler as u64);
     // SAFETY: the caller's promise.
     let before = unsafe { call(signal, handler) };
     // It may have set the default action, beside letting the signal in, or a handler.

@@ -12,7 +12,7 @@ use crate::freeze::{self, Shared};
 use crate::rendezvous::{self, Connection};
 use crate::shield::Siginfo;
 use crate::state::{BUSY, IDLE, OWNER, TRANSIENT};
-use crate::{call, dump, interrupted, observe, shield, snapshot, stack};
+use crate::{call, dump, ignored, interrupted, observe, shield, snapshot, stack};
 
 /// `KCMP_VM` (include/uapi/linux/kcmp.h).
 const KCMP_VM: u32 = 1;
@@ -32,10 +32,14 @@ pub unsafe extern "C" fn on_checkpoint_signal(_signal: i32, info: *const Siginfo
         unsafe { interrupted::leave_as_found(frame) };
         return;
     }
+    // SAFETY: the caller's promise.
+    let mask = unsafe { (*frame).sigmask };
     if TRANSIENT.phase.compare_exchange(IDLE, BUSY, AcqRel, Acquire).is_ok() {
+        ignored::let_in_for_all(mask);
         // SAFETY: the exchange made this thread the only leader.
         unsafe { stack::call_on_leader_stack(lead, frame.cast()) };
     } else {
+        ignored::let_in_as_found(mask);
         // SAFETY: `frame` is this thread's own frame, still live.
         unsafe { freeze::park(frame) };
     }
@@ -62,6 +66,7 @@ fn memory_is_our_own() -> bool {
     OWNER.store(pid, Ordering::Relaxed);
     TRANSIENT.control.store(core::ptr::null_mut(), Release);
     TRANSIENT.users.store(0, Release);
+    TRANSIENT.ignored.store(0, Release);
     TRANSIENT.phase.store(IDLE, Release);
     true
 }
@@ -81,6 +86,7 @@ unsafe extern "C" fn lead(frame: *mut u8) {
         // SAFETY: as above. Nobody has asked, or not any more.
         None => unsafe { interrupted::leave_as_found(frame) },
     }
+    TRANSIENT.ignored.store(0, Release);
     TRANSIENT.phase.store(IDLE, Release);
 }
 

@@ -16,14 +16,13 @@ use ckpt_wire::{BlockedCall, PAGE_SIZE};
 use linux_raw_sys::general as nr;
 
 use crate::call::{self, nr_errno};
+use crate::ignored;
 use crate::procfs;
 use crate::shield;
 use crate::state::{CONFIG, TIMEOUT_SLOTS, TIMEOUTS};
 
 /// `TIMER_ABSTIME`.
 const TIMER_ABSTIME: u64 = 1;
-/// Signals whose default action is to be ignored: CHLD, CONT, URG, WINCH.
-const IGNORED_BY_DEFAULT: u64 = 1 << 16 | 1 << 17 | 1 << 22 | 1 << 27;
 /// The `syscall` instruction.
 const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
 
@@ -385,7 +384,7 @@ pub unsafe fn undo_if_signalled(frame: *mut UContext, saved: Option<Saved>) {
         // SAFETY: with no new action, the old one is written to `action`, a kernel sigaction.
         let _ = unsafe { syscall!(nr::__NR_rt_sigaction, bit + 1, 0, action.as_mut_ptr(), 8) };
         let handled = match action[0] {
-            0 => IGNORED_BY_DEFAULT & 1 << bit == 0,
+            0 => ignored::BY_DEFAULT & 1 << bit == 0,
             1 => false,
             // It is dropped, or ends the process.
             handler if shield::is_shield(handler) => false,

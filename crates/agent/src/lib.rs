@@ -11,6 +11,7 @@ mod call;
 mod dump;
 mod freeze;
 mod handler;
+mod ignored;
 mod interrupted;
 mod observe;
 mod pages;
@@ -24,6 +25,7 @@ mod timers;
 mod wrapped;
 
 pub use handler::on_checkpoint_signal;
+pub use ignored::{BY_DEFAULT as IGNORED_BY_DEFAULT, ignored, is_ignored, wait_while_frozen};
 pub use shield::{is_shield, on_shielded_signal};
 pub use state::{CONFIG, Config, OWNER, leave};
 pub use wrapped::{Handler, stub_for, wrapped};

@@ -22,6 +22,7 @@ use ckpt_wire::{LET_IN, LET_IN_IF_HANDLED};
 use linux_raw_sys::general as nr;
 
 use crate::call::{self, nr_errno};
+use crate::ignored;
 use crate::interrupted;
 use crate::procfs::Path;
 use crate::rendezvous;
@@ -72,6 +73,7 @@ impl Siginfo {
 pub unsafe extern "C" fn on_shielded_signal(signal: i32, info: *const Siginfo, frame: *mut UContext) {
     // SAFETY: the caller's promise.
     unsafe {
+        ignored::let_in((*frame).sigmask);
         if is_held_back(signal, &*info) {
             interrupted::leave_as_found(frame);
         } else {

@@ -87,6 +87,8 @@ pub struct Transient {
     pub held: [HeldSignal; 64],
     /// The set of those that were held back and are to come through now.
     pub let_in: AtomicU64,
+    /// The set of the signals that the process ignores, while a leader is at work.
+    pub ignored: AtomicU64,
     /// The shared memory object.
     pub control: AtomicPtr<Control>,
 }
@@ -107,6 +109,7 @@ pub static TRANSIENT: Transient = Transient {
     users: AtomicU32::new(0),
     held: [const { HeldSignal { holder_and_sender: AtomicU64::new(0), uid: AtomicU32::new(0) } }; 64],
     let_in: AtomicU64::new(0),
+    ignored: AtomicU64::new(0),
     control: AtomicPtr::new(core::ptr::null_mut()),
 };
 
