@@ -91,6 +91,9 @@ pub struct Program {
     /// Options of `ckpt-launch`.
     #[serde(default)]
     pub options: Vec<String>,
+    /// Whether it makes objects of System V IPC, which outlive a kill: then each run has an IPC namespace of its own.
+    #[serde(default)]
+    pub own_ipc: bool,
     /// The amount of work of a job of 20 to 60 s.
     pub full: u64,
     /// The amount of work of a job of 5 to 10 s. Only programs that have it are in the sample.
@@ -210,6 +213,7 @@ impl Program {
         job = self.env().iter().fold(job, |job, (name, value)| job.env(name, value));
         job = self.leaves.iter().fold(job, |job, name| job.leaves(name));
         job = self.options.iter().fold(job, |job, option| job.option(option));
+        job = if self.own_ipc { job.own_ipc() } else { job };
         job = self.prepare.iter().fold(job, |job, line| job.prepared_by(&fill(line)));
         self.check.iter().fold(job, |job, line| job.checked_by(&fill(line)))
     }
