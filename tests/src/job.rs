@@ -325,7 +325,7 @@ impl Job {
     /// # Panics
     /// When it ended before that: too little was proved then.
     #[must_use]
-    pub fn interrupted_within(&self, span: Duration, identity: Identity, kills: usize) -> Output {
+    pub fn interrupted_within(&self, mut span: Duration, identity: Identity, kills: usize) -> Output {
         let mut moments = fastrand::Rng::with_seed(seed());
         let sandbox = self.sandbox(identity);
         let (mut runs, mut killed) = (1, 0);
@@ -333,8 +333,10 @@ impl Job {
         await_image(&sandbox, &mut running, None);
         while killed < kills && !running.ends_within(span.mul_f64(moments.f64())) {
             running.kill();
-            // A restart that was hit while it was still at work does no harm, and does not count.
-            killed += usize::from(runs == 1 || restarted(&running.stderr()));
+            // A restart that was hit while it was still at work does no harm, and does not count. Where that takes longer, so may the next.
+            let begun = runs == 1 || restarted(&running.stderr());
+            killed += usize::from(begun);
+            span = if begun { span } else { span.mul_f64(1.25) };
             running = self.restart(&sandbox, &sandbox.images(IMAGES), runs);
             runs += 1;
         }

@@ -208,7 +208,10 @@ fn write_group(text: &mut String, title: &str, programs: &[&Program], runs: &[Ru
             runs.iter().map(|run| run.identity.as_str()).collect::<Vec<_>>().join(", "),
         );
         let remarks: BTreeSet<&String> = runs.iter().flat_map(|run| &run.remarks).collect();
-        notes.extend(remarks.iter().take(4).map(|remark| format!("- {}: `ckpt: {remark}`\n", program.name)));
+        // One of each kind: what follows the colon are names of this run.
+        let mut kinds = BTreeSet::new();
+        let remarks = remarks.iter().filter(|remark| kinds.insert(remark.split(": ").next()));
+        notes.extend(remarks.take(4).map(|remark| format!("- {}: `ckpt: {remark}`\n", program.name)));
     }
     if !notes.is_empty() {
         let _ = write!(text, "\nWhat was told beside checkpoints and restarts:\n\n{}", notes.concat());
