@@ -5,4 +5,5 @@ use ckpt_tests::program_survives;
 program_survives!(file_offsets);
 program_survives!(shared_descriptions);
 program_survives!(deleted_files);
+program_survives!(replaced_files);
 program_survives!(pipes);

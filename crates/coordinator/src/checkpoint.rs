@@ -1,5 +1,6 @@
 //! One checkpoint, from the freeze to the durable image.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use ckpt_image::{Codec, ImageName, ImageWriter, WriteError, generations};
 use ckpt_objects::clocks::{self, Clocks};
+use ckpt_objects::file::Piece;
 use ckpt_objects::job::JobInfo;
+use ckpt_objects::kept_file;
 use ckpt_objects::observe::ObserveError;
 use ckpt_objects::older::Switch;
 use ckpt_objects::saved_file::SaveError;
@@ -226,6 +229,7 @@ impl Checkpointer {
         }
         let mut saved = saved::capture(&survey.state.info, survey.next_space)?;
         survey.state.saved_files = std::mem::take(&mut saved.files);
+        let mut held = self.hold(&mut survey, saved.next_space);
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };
         let all_have_twins = self.snapshot(&frozen, &survey, &mut twins)?;
         // A process without a twin is dumped as it stands, and the others wait for it: they may share memory.
@@ -251,6 +255,7 @@ impl Checkpointer {
         for (space, pieces) in std::mem::take(&mut survey.contents) {
             dump::append_pieces(&writer, self.codec, space, pieces)?;
         }
+        dump::append_packed(&writer, self.codec, std::mem::take(&mut held))?;
         saved::append(&writer, self.codec, &saved)?;
         survey.identify_files();
         let metadata = postcard::to_stdvec(&survey.state)
@@ -269,6 +274,17 @@ impl Checkpointer {
             total: begun.elapsed(),
             complaint,
         })
+    }
+
+    /// Takes the regular files that the job has open, but those that the user named already; gives the contents of small ones. Spaces are numbered from
+    /// `space` on.
+    fn hold(&self, survey: &mut Survey, space: u32) -> Vec<(u32, Vec<Piece>)> {
+        let mut candidates = std::mem::take(&mut survey.candidates);
+        let named: HashSet<&FilePath> = survey.state.saved_files.iter().map(|saved| &saved.path).collect();
+        candidates.retain(|candidate| !named.contains(&candidate.path));
+        let (kept, contents) = kept_file::capture(candidates, survey.state.info.launched_at_ns, space);
+        survey.state.kept_files = kept;
+        contents
     }
 
     /// Freezes the job and surveys it; where that meets a state that passes, again after a pause in which the job goes on.

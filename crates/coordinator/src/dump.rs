@@ -185,6 +185,69 @@ impl Ring<'_> {
     }
 }
 
+/// Appends the contents of files; small ones share a chunk.
+pub struct Packer<'a> {
+    writer: &'a ImageWriter,
+    codec: Codec,
+    chunk: Vec<u8>,
+    extents: Vec<Extent>,
+}
+
+impl<'a> Packer<'a> {
+    /// One that has nothing yet.
+    pub fn new(writer: &'a ImageWriter, codec: Codec) -> Self {
+        Self { writer, codec, chunk: Vec::new(), extents: Vec::new() }
+    }
+
+    /// Adds `len` bytes from `address` of a space on; `read` gives those from its first argument on.
+    pub fn add(
+        &mut self,
+        space: u32,
+        address: u64,
+        len: u64,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), DumpError>,
+    ) -> Result<(), DumpError> {
+        let mut done = 0;
+        while done < len {
+            let start = self.chunk.len();
+            let part = (len - done).min((CHUNK_SIZE - start) as u64) as usize;
+            self.chunk.resize(start + part.next_multiple_of(PAGE_SIZE), 0);
+            read(done, &mut self.chunk[start..start + part])?;
+            let padded = (self.chunk.len() - start) as u32;
+            self.extents.push(Extent { space, address: address + done, len: padded, offset: start as u32 });
+            done += part as u64;
+            if self.chunk.len() >= CHUNK_SIZE {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends what is left.
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        if !self.chunk.is_empty() {
+            self.writer.append(&encode(self.codec, &self.chunk), &self.extents)?;
+        }
+        self.chunk.clear();
+        self.extents.clear();
+        Ok(())
+    }
+}
+
+/// Appends the contents of files that are small.
+pub fn append_packed(writer: &ImageWriter, codec: Codec, contents: Vec<(u32, Vec<Piece>)>) -> Result<(), DumpError> {
+    let mut packer = Packer::new(writer, codec);
+    for (space, pieces) in contents {
+        for Piece { offset, bytes } in pieces {
+            packer.add(space, offset, bytes.len() as u64, |from, part| {
+                part.copy_from_slice(&bytes[from as usize..from as usize + part.len()]);
+                Ok(())
+            })?;
+        }
+    }
+    Ok(packer.flush()?)
+}
+
 /// Appends the contents of a file without a name.
 pub fn append_pieces(writer: &ImageWriter, codec: Codec, space: u32, pieces: Vec<Piece>) -> Result<(), WriteError> {
     for piece in pieces {

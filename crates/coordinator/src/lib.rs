@@ -15,6 +15,7 @@ mod hand_over;
 mod held;
 mod hooks;
 pub mod ipc;
+mod kept;
 pub mod library;
 pub mod machine;
 mod nesting;

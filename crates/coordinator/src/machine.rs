@@ -18,6 +18,11 @@ pub fn realtime_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
 }
 
+/// Nanoseconds since the epoch by the clock that file systems go by, which lags a little behind.
+pub fn launch_time_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::RealtimeCoarse))
+}
+
 /// This machine, now, with what its clocks show to the job.
 pub fn observe(clocks: Clocks) -> Machine {
     let name = rustix::system::uname();

@@ -34,6 +34,7 @@ use crate::environment;
 use crate::held::{Fate, Held, Hold, Verdict};
 use crate::hooks::HookRunner;
 use crate::library;
+use crate::machine;
 use crate::nesting::without_agents;
 use crate::options::{Action, Reactions, is_given};
 use crate::rendezvous::Listener;
@@ -208,6 +209,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         launch_dir: std::env::current_dir().unwrap_or_default().into(),
         launch_dir_is: DirectoryIdentity::of(Path::new(".")),
         generation: 1,
+        launched_at_ns: machine::launch_time_ns(),
         taken_at_ns: 0,
         launcher: NsPid(own_pid().0),
         launcher_pgid: NsPid(group.as_raw()),

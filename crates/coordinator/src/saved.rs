@@ -4,11 +4,11 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use ckpt_image::{CHUNK_SIZE, Codec, Extent, ImageName, ImageWriter, PAGE_SIZE, WriteError, encode};
+use ckpt_image::{Codec, ImageName, ImageWriter};
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::saved_file::{self, Captured, SaveError};
 
-use crate::dump::DumpError;
+use crate::dump::{DumpError, Packer};
 use crate::environment;
 
 /// Tells what patterns may name and is never saved: images, and what every restart replaces by its own: the input and output of this process, and the
@@ -26,38 +26,17 @@ pub fn left_out(info: &JobInfo) -> impl Fn(&Path, &Metadata) -> bool + use<> {
 /// Takes all files that the job's settings name as they are now. Their spaces are numbered from `space` on.
 pub fn capture(info: &JobInfo, space: u32) -> Result<Captured, SaveError> {
     if info.settings.save_files.is_empty() {
-        return Ok(Captured::default());
+        return Ok(Captured::none(space));
     }
     let found = saved_file::find(&info.settings.save_files, info.launch_dir.as_path(), &left_out(info))?;
     saved_file::capture(found, info.settings.dir.as_path(), space)
 }
 
-/// Appends their contents. Small ones share a chunk.
+/// Appends their contents.
 pub fn append(writer: &ImageWriter, codec: Codec, captured: &Captured) -> Result<(), DumpError> {
-    let mut chunk = Vec::new();
-    let mut extents = Vec::new();
-    let flush = |chunk: &mut Vec<u8>, extents: &mut Vec<Extent>| -> Result<(), WriteError> {
-        if !chunk.is_empty() {
-            writer.append(&encode(codec, chunk), extents)?;
-        }
-        chunk.clear();
-        extents.clear();
-        Ok(())
-    };
+    let mut packer = Packer::new(writer, codec);
     for kept in &captured.contents {
-        let mut done = 0;
-        while done < kept.len {
-            let start = chunk.len();
-            let len = (kept.len - done).min((CHUNK_SIZE - start) as u64) as usize;
-            chunk.resize(start + len.next_multiple_of(PAGE_SIZE), 0);
-            captured.read(kept, done, &mut chunk[start..start + len]).map_err(DumpError::Saved)?;
-            let padded = (chunk.len() - start) as u32;
-            extents.push(Extent { space: kept.space, address: kept.offset + done, len: padded, offset: start as u32 });
-            done += len as u64;
-            if chunk.len() >= CHUNK_SIZE {
-                flush(&mut chunk, &mut extents)?;
-            }
-        }
+        packer.add(kept.space, kept.offset, kept.len, |from, part| captured.read(kept, from, part).map_err(DumpError::Saved))?;
     }
-    Ok(flush(&mut chunk, &mut extents)?)
+    Ok(packer.flush()?)
 }

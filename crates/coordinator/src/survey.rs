@@ -14,6 +14,7 @@ use ckpt_objects::file::{
 };
 use ckpt_objects::file_lock::Locks;
 use ckpt_objects::job::{JobInfo, Machine};
+use ckpt_objects::kept_file::Candidate;
 use ckpt_objects::memory::{self, AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
 use ckpt_objects::mqueue::{self, Mqueue};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
@@ -38,6 +39,7 @@ use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
 use crate::freeze::{Frozen, FrozenProcess};
 use crate::hand_over::SeenThread;
 use crate::ipc::Ipc;
+use crate::kept;
 use crate::separate;
 use crate::standard;
 use crate::tree::{Anchor, Member};
@@ -59,6 +61,8 @@ pub struct Survey {
     pub plans: Vec<Vec<PlanEntry>>,
     /// Contents of files without a name, by their space.
     pub contents: Vec<(u32, Vec<Piece>)>,
+    /// Regular files that may be kept.
+    pub candidates: Vec<Candidate>,
     /// From here on no space is in use.
     pub next_space: u32,
     /// The inode numbers of `state.mapped_files`.
@@ -177,6 +181,7 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
     surveyor.observe_terminals(&mut processes)?;
     let mut open_files = surveyor.open_files()?;
     let signalling = surveyor.signalling()?;
+    let candidates = surveyor.candidates(&open_files);
     // The launcher's own files are replaced, and with them what they have locked.
     surveyor.locks.all.retain(|lock| open_files.get(lock.file as usize).is_some_and(|file| file.inherited.is_none()));
     standard::split(surveyor.descriptions.all(), &mut open_files, &mut processes);
@@ -204,10 +209,12 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
             mqueues: surveyor.mqueues,
             system_v,
             mapped_files: surveyor.mapped_files,
+            kept_files: Vec::new(),
             saved_files: Vec::new(),
         },
         plans,
         contents: surveyor.contents,
+        candidates,
         next_space: surveyor.next_space,
         inodes: surveyor.mapped_inodes,
     })
@@ -775,6 +782,12 @@ impl<'a> Surveyor<'a> {
             }
         }
         Ok(files)
+    }
+
+    /// Regular files that may be kept.
+    fn candidates(&self, open_files: &[OpenFile]) -> Vec<Candidate> {
+        let objects = self.object_index.iter().filter_map(|(inode, index)| Some((*inode, self.objects.get(*index as usize)?)));
+        kept::candidates(self.descriptions.all(), open_files, objects, self.context.info.uid)
     }
 
     fn open_file_kind(&mut self, descriptor: &SeenDescriptor) -> Result<OpenFileKind, ObserveError> {

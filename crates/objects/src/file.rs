@@ -13,7 +13,7 @@ use crate::timerfd::TimerfdState;
 
 mod observe;
 
-pub use observe::{Piece, build_id, contents, data_ranges, identify, split_deleted};
+pub use observe::{Piece, build_id, contents, contents_of, data_ranges, identify, split_deleted};
 
 mod rebuild;
 

@@ -8,6 +8,7 @@ use crate::clocks::Clocks;
 use crate::directory::DirectoryIdentity;
 use crate::file::{FileIdentity, OpenFile};
 use crate::file_lock::FileLock;
+use crate::kept_file::KeptFile;
 use crate::mqueue::Mqueue;
 use crate::pipe::PipeState;
 use crate::process::ProcessState;
@@ -48,6 +49,8 @@ pub struct JobState {
     pub system_v: SystemV,
     /// Every file that is mapped or executed, known by more than its path.
     pub mapped_files: Vec<FileIdentity>,
+    /// Regular files that are open or mapped shared.
+    pub kept_files: Vec<KeptFile>,
     /// Files that the user wants in the image, each after its directory.
     pub saved_files: Vec<SavedFile>,
 }
@@ -67,6 +70,8 @@ pub struct JobInfo {
     pub launch_dir_is: DirectoryIdentity,
     /// The generation of this checkpoint: 1 for a job's first, rising over restarts.
     pub generation: u64,
+    /// When the job was launched: nanoseconds since the epoch, by the clock that file systems go by.
+    pub launched_at_ns: u64,
     /// When the job was frozen: nanoseconds since the epoch.
     pub taken_at_ns: u64,
     /// The pid that the job sees as its launcher: the parent of its first process and of its orphans.

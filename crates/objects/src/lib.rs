@@ -16,6 +16,7 @@ pub mod file;
 pub mod file_lock;
 pub mod inotify;
 pub mod job;
+pub mod kept_file;
 pub mod memory;
 pub mod mqueue;
 pub mod names;

@@ -11,7 +11,7 @@ mod observe;
 mod rebuild;
 
 pub use observe::{Captured, Kept, LIMIT, MOST_FILES, SaveError, capture, find, full_pattern};
-pub use rebuild::{rebuild_directory, rebuild_file, rebuild_owner_mode_and_time, set_aside, was_set_aside};
+pub use rebuild::{rebuild_directory, rebuild_file, rebuild_owner_mode_and_time, rebuild_time, set_aside, was_set_aside};
 
 /// Something that has a name in a file system, and is kept in the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

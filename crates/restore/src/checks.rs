@@ -17,7 +17,6 @@ use ckpt_sys::cpu;
 use crate::error::RestoreError;
 use crate::missing::{MAPPED, Missing};
 use crate::paths::PathMap;
-use crate::saved::Saved;
 
 /// The living processes of a job.
 fn living(job: &JobState) -> impl Iterator<Item = (&ProcessState, &LiveProcess)> {
@@ -143,11 +142,11 @@ fn lies_alike(job: &JobState, image: &Path, here: &Path) -> bool {
     now.is_some() && now == job.info.settings.dir.as_path().strip_prefix(job.info.launch_dir.as_path()).ok()
 }
 
-/// Where every mapped file is; nothing for one that is not as it was, and is not needed.
+/// Where every mapped file is; nothing for one that is not as it was, and is not needed. What the image `holds` will be as it was.
 pub fn mapped_files(
     job: &JobState,
     paths: &PathMap,
-    saved: &Saved<'_>,
+    holds: &dyn Fn(&FilePath) -> bool,
     missing: &mut Missing,
 ) -> Result<Vec<Option<PathBuf>>, RestoreError> {
     let mut result = Vec::new();
@@ -155,7 +154,7 @@ pub fn mapped_files(
         let path = paths.resolve(&identity.path);
         let difference = match identity.deleted {
             true => Some(Difference::Gone),
-            false if saved.holds(&identity.path) => None,
+            false if holds(&identity.path) => None,
             false => differs(identity, &path),
         };
         // What the job wrote to it through a shared mapping goes back with the rest; a restart before this one may have done so already.
@@ -218,8 +217,8 @@ fn needed_by(job: &JobState, index: u32) -> Option<i32> {
     living(job).find(|(_, live)| needs(live)).map(|(process, _)| process.pid.0)
 }
 
-/// Whether everything that the job has open by a name is there, and no file is shorter than it was.
-pub fn open_files(job: &JobState, paths: &PathMap, saved: &Saved<'_>, missing: &mut Missing) -> Result<(), RestoreError> {
+/// Whether everything that the job has open by a name is there, and no file is shorter than it was, unless the image `holds` it.
+pub fn open_files(job: &JobState, paths: &PathMap, holds: &dyn Fn(&FilePath) -> bool, missing: &mut Missing) -> Result<(), RestoreError> {
     for (index, description) in (0u32..).zip(&job.open_files) {
         // The launcher's own input and output are replaced.
         if description.inherited.is_some() {
@@ -230,13 +229,13 @@ pub fn open_files(job: &JobState, paths: &PathMap, saved: &Saved<'_>, missing: &
             .map_or(0, |(process, _)| process.pid.0);
         // What the image holds has been made where it was missing, and gets its contents back.
         match &description.kind {
-            OpenFileKind::Regular(regular) if saved.holds(&regular.path) => (),
+            OpenFileKind::Regular(regular) if holds(&regular.path) => (),
             _ => open_file(job, paths, description, pid, missing)?,
         }
     }
     for (index, object) in (0u32..).zip(&job.shared_memory) {
         if let SharedMemoryKind::Named { path, in_memory: false, .. } = &object.kind
-            && !saved.holds(path)
+            && !holds(path)
         {
             let maps = |vma: &Vma| matches!(vma.backing, Backing::SharedMemory { object, .. } if object == index);
             let owner = living(job).find(|(_, live)| live.memory.vmas.iter().any(maps));

@@ -15,6 +15,7 @@ use ckpt_objects::shared_memory::SharedMemoryKind;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use crate::error::RestoreError;
+use crate::kept::Kept;
 use crate::memory;
 use crate::paths::PathMap;
 use crate::saved::Saved;
@@ -28,10 +29,12 @@ pub fn commit(
     reader: &ImageReader,
     paths: &PathMap,
     saved: &Saved<'_>,
+    kept: &Kept<'_>,
     info: &JobInfo,
 ) -> Result<Vec<String>, RestoreError> {
     // Before the rest: it may make a file as long as it was.
-    let notes = saved.roll_back(info)?;
+    let mut notes = saved.roll_back(info)?;
+    kept.roll_back()?;
     for object in &job.shared_memory {
         if let SharedMemoryKind::Named { path, in_memory, .. } = &object.kind {
             let path = paths.resolve(path);
@@ -54,6 +57,7 @@ pub fn commit(
             None => (),
         }
     }
+    notes.extend(kept.name()?);
     Ok(notes)
 }
 

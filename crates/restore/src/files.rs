@@ -310,7 +310,7 @@ pub fn set(restart: &Restart<'_>, files: &Files, fd: BorrowedFd<'_>, index: usiz
         OpenFileKind::Timerfd(state) => timerfd::start(fd, state),
         OpenFileKind::PtyMaster { .. } => terminals::seal(restart.job, fd, index),
         OpenFileKind::Inotify(state) => inotify::watch(fd, state, *flags, |watched| match watched {
-            Watched::Path(path) => restart.paths.resolve(path),
+            Watched::Path(path) => restart.paths.resolve_at_last(path.as_path()),
             Watched::File(file) => {
                 let open = files.open.get(*file as usize).copied().flatten();
                 PathBuf::from(format!("/proc/self/fd/{}", open.unwrap_or(-1)))

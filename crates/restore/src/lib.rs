@@ -24,6 +24,7 @@ mod error;
 mod family;
 mod files;
 mod holes;
+mod kept;
 mod locks;
 mod memory;
 mod missing;
@@ -54,7 +55,7 @@ use ckpt_image::ImageReader;
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::process::{Life, Status, children, status_if_there};
 use ckpt_objects::terminal::OwnTerminal;
-use ckpt_objects::{HostPid, JobState, NsPid};
+use ckpt_objects::{FilePath, HostPid, JobState, NsPid};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -65,6 +66,7 @@ pub use namespaces::{is_privileged, remedy as namespace_remedy};
 
 use crate::control::{COMMITTED, Control, OPEN, Report, wake};
 use crate::family::Restart;
+use crate::kept::Kept;
 use crate::missing::Missing;
 use crate::paths::PathMap;
 use crate::saved::Saved;
@@ -145,9 +147,11 @@ pub fn restore(
         library::lend_again(&job.info.id).map_err(RestoreError::call("put the agent's library back into /tmp"))?;
     }
     let saved = Saved::make_missing(job, reader, &paths)?;
+    let kept = Kept::find(job, reader, &mut paths, &saved)?;
+    let holds = |path: &FilePath| saved.holds(path) || kept.holds(path);
     let mut missing = Missing::default();
-    let mapped = checks::mapped_files(job, &paths, &saved, &mut missing)?;
-    checks::open_files(job, &paths, &saved, &mut missing)?;
+    let mapped = checks::mapped_files(job, &paths, &holds, &mut missing)?;
+    checks::open_files(job, &paths, &holds, &mut missing)?;
     missing.finish(&paths, &former, &info.environment)?;
     notes.extend(sockets::check(job, &paths, options.strict)?);
     checks::memory(reader)?;
@@ -183,7 +187,7 @@ pub fn restore(
     let seen = (0, Instant::now());
     let init = HostPid(init);
     let mut watcher = Watcher { job, tree: &tree, control, init, reports, notes, tell, makers: Vec::new(), seen };
-    let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths, &saved, &info)));
+    let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths, &saved, &kept, &info)));
     let identity = outcome.and_then(|()| watcher.identify()).and_then(|(stand_in, namespace)| {
         let listener = Listener::bind(&job.info.id, namespace).map_err(RestoreError::call("open a socket"))?;
         Ok((stand_in, listener))
@@ -196,6 +200,7 @@ pub fn restore(
         }
     };
     saved.keep();
+    kept.keep();
     watcher.notes.extend(offer(&info));
     terminals::lend(job, own);
     hold_signals(job);

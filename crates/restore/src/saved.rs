@@ -105,7 +105,9 @@ impl<'a> Saved<'a> {
 
     fn roll_back_one(&self, saved: &SavedFile, path: &Path) -> Result<(), RestoreError> {
         match &saved.kind {
-            SavedKind::Regular { size, space } => Contents { path, writer: None }.roll_back(self.reader, *space, *size)?,
+            SavedKind::Regular { size, space } => {
+                roll_back_contents(path, self.reader, *space, *size)?;
+            }
             SavedKind::Link { target } => {
                 if std::fs::read_link(path).map_err(failed("read", path))? != target.as_path() {
                     std::fs::remove_file(path).map_err(failed("remove", path))?;
@@ -141,10 +143,8 @@ impl<'a> Saved<'a> {
         if aside.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<String> =
-            aside.iter().take(NAMED).map(|(old, new)| format!("{} as {}", old.display(), name_of(new))).collect();
-        let more = if aside.len() > NAMED { format!(" and {} more", aside.len() - NAMED) } else { String::new() };
-        Ok(vec![format!("set aside what --save-files names and was made after the checkpoint: {}{more}", names.join(", "))])
+        let names: Vec<String> = aside.iter().map(|(old, new)| format!("{} as {}", old.display(), name_of(new))).collect();
+        Ok(vec![format!("set aside what --save-files names and was made after the checkpoint: {}", listed(&names))])
     }
 
     /// The job is back: what was made stays.
@@ -155,14 +155,45 @@ impl<'a> Saved<'a> {
 
 impl Drop for Saved<'_> {
     fn drop(&mut self) {
-        for path in self.made.iter().rev() {
-            // Somebody else may have put something into a directory meanwhile: then it stays.
-            let _ = match path.symlink_metadata() {
-                Ok(meta) if meta.is_dir() => std::fs::remove_dir(path),
-                _ => std::fs::remove_file(path),
-            };
-        }
+        remove_made(&self.made);
     }
+}
+
+/// Removes what a restart has made, which failed: `made` has directories before what is in them.
+pub fn remove_made(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        // Somebody else may have put something into a directory meanwhile: then it stays.
+        let _ = match path.symlink_metadata() {
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir(path),
+            _ => std::fs::remove_file(path),
+        };
+    }
+}
+
+/// The first few of these, and how many more there are.
+pub fn listed(names: &[String]) -> String {
+    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
+    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
+}
+
+/// Gives a regular file the contents of a space, in place, and its size. Whether anything had to be changed.
+///
+/// # Errors
+///
+/// When it cannot be read or written.
+pub fn roll_back_contents(path: &Path, reader: &ImageReader, space: u32, size: u64) -> Result<bool, RestoreError> {
+    Contents { path, writer: None, differs: false, only_compared: false }.roll_back(reader, space, size)
+}
+
+/// Whether a regular file begins with the `size` bytes of a space.
+///
+/// # Errors
+///
+/// When the image cannot be read.
+pub fn begins_with(path: &Path, reader: &ImageReader, space: u32, size: u64) -> Result<bool, RestoreError> {
+    let Ok(file) = File::open(path) else { return Ok(false) };
+    let long_enough = file.metadata().is_ok_and(|meta| meta.size() >= size);
+    Ok(long_enough && !Contents { path, writer: None, differs: false, only_compared: true }.compare(&file, reader, space, size)?)
 }
 
 fn name_of(path: &Path) -> String {
@@ -180,22 +211,31 @@ fn is_newer(path: &Path, than_ns: u64) -> bool {
 struct Contents<'a> {
     path: &'a Path,
     writer: Option<File>,
+    differs: bool,
+    /// Nothing is written at all.
+    only_compared: bool,
 }
 
 impl Contents<'_> {
-    fn roll_back(mut self, reader: &ImageReader, space: u32, size: u64) -> Result<(), RestoreError> {
+    fn roll_back(mut self, reader: &ImageReader, space: u32, size: u64) -> Result<bool, RestoreError> {
         let path = self.path;
         let file = open(path, File::options().read(true)).map_err(failed("open", path))?;
         if file.metadata().map_err(failed("examine", path))?.size() != size {
-            self.writer()?.set_len(size).map_err(failed("give its size back to", path))?;
+            self.change("give its size back to", |writer| writer.set_len(size))?;
         }
+        self.compare(&file, reader, space, size)
+    }
+
+    /// Whether anything differs, or did.
+    fn compare(mut self, file: &File, reader: &ImageReader, space: u32, size: u64) -> Result<bool, RestoreError> {
+        let path = self.path;
         let mut buffer = Vec::new();
         let mut loaded = None;
         let mut now = vec![0; PIECE];
         let mut end = 0;
         for placed in reader.extents_of(space) {
             let extent = placed.extent;
-            self.empty(&file, end, extent.address.min(size))?;
+            self.empty(file, end, extent.address.min(size))?;
             end = extent.address.saturating_add(extent.len.into());
             if loaded != Some(placed.chunk) {
                 reader.read_chunk(placed.chunk, &mut buffer)?;
@@ -206,10 +246,14 @@ impl Contents<'_> {
             now.resize(now.len().max(len), 0);
             file.read_exact_at(&mut now[..bytes.len()], extent.address).map_err(failed("read", path))?;
             if now[..bytes.len()] != *bytes {
-                self.writer()?.write_all_at(bytes, extent.address).map_err(failed("write", path))?;
+                self.change("write", |writer| writer.write_all_at(bytes, extent.address))?;
+            }
+            if self.differs && self.only_compared {
+                return Ok(true);
             }
         }
-        self.empty(&file, end, size)
+        self.empty(file, end, size)?;
+        Ok(self.differs)
     }
 
     /// Makes a hole where there was one.
@@ -226,16 +270,24 @@ impl Contents<'_> {
                 file.read_exact_at(&mut now[..len], at).map_err(failed("read", self.path))?;
                 if now[..len].iter().any(|&byte| byte != 0) {
                     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                    let path = self.path;
-                    let writer = self.writer()?;
-                    if fallocate(&*writer, hole, at, len.next_multiple_of(PAGE_SIZE) as u64).is_err() {
-                        writer.write_all_at(&vec![0; len], at).map_err(failed("empty", path))?;
-                    }
+                    self.change("empty", |writer| {
+                        fallocate(&*writer, hole, at, len.next_multiple_of(PAGE_SIZE) as u64)
+                            .or_else(|_| writer.write_all_at(&vec![0; len], at))
+                    })?;
                 }
                 at += len as u64;
             }
         }
         Ok(())
+    }
+
+    fn change(&mut self, what: &'static str, act: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), RestoreError> {
+        self.differs = true;
+        if self.only_compared {
+            return Ok(());
+        }
+        let path = self.path;
+        act(self.writer()?).map_err(failed(what, path))
     }
 
     fn writer(&mut self) -> Result<&mut File, RestoreError> {

@@ -16,6 +16,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
             launch_dir: FilePath(b"/".to_vec()),
             launch_dir_is: Default::default(),
             generation: 1,
+            launched_at_ns: 0,
             taken_at_ns: 0,
             environment: Vec::new(),
             env_file: FilePath::default(),
@@ -52,6 +53,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         mqueues: Vec::new(),
         system_v: Default::default(),
         mapped_files: Vec::new(),
+        kept_files: Vec::new(),
         saved_files: Vec::new(),
     }
 }

@@ -92,6 +92,7 @@ fn state(generation: u64) -> JobState {
             launch_dir: path("/home/u"),
             launch_dir_is: Default::default(),
             generation,
+            launched_at_ns: 0,
             taken_at_ns: 1_795_254_360_000_000_000,
             launcher: NsPid(99),
             launcher_pgid: NsPid(99),

@@ -30,6 +30,8 @@ pub struct SeenDescriptor {
     pub rdev: u64,
     /// `st_size`.
     pub size: u64,
+    /// `st_uid`.
+    pub uid: u32,
     /// `st_nlink`.
     pub links: u64,
     /// File offset.
@@ -70,6 +72,7 @@ pub(crate) fn see(pid: HostPid, fd: i32) -> Result<SeenDescriptor, ObserveError>
         mode: meta.mode(),
         rdev: meta.rdev(),
         size: meta.size(),
+        uid: meta.uid(),
         links: meta.nlink(),
         position,
         flags: flags & !(libc::O_CLOEXEC as u32),

@@ -123,9 +123,13 @@ pub fn data_ranges(file: impl AsFd, size: u64) -> io::Result<Vec<(u64, u64)>> {
 
 /// The contents of a file that is open in a frozen process, without its holes. `path` names it through `/proc/PID/fd`.
 pub fn contents(path: &std::path::Path, size: u64) -> io::Result<Vec<Piece>> {
-    let file = File::open(path)?;
+    contents_of(&File::open(path)?, size)
+}
+
+/// The contents of a file, without its holes.
+pub fn contents_of(file: &File, size: u64) -> io::Result<Vec<Piece>> {
     let mut pieces = Vec::new();
-    for (start, end) in data_ranges(&file, size)? {
+    for (start, end) in data_ranges(file, size)? {
         let mut at = start;
         while at < end {
             let want = usize::try_from((end - at).min(PIECE as u64)).unwrap_or(PIECE);

@@ -202,17 +202,25 @@ pub struct Kept {
 }
 
 /// Saved files at the freeze.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Captured {
     /// What they are.
     pub files: Vec<SavedFile>,
     /// Their contents.
     pub contents: Vec<Kept>,
+    /// From here on no space is in use.
+    pub next_space: u32,
     /// Files without names: clones, and one with the copies.
     sources: Vec<File>,
 }
 
 impl Captured {
+    /// No file at all; spaces are numbered from `space` on.
+    #[must_use]
+    pub fn none(space: u32) -> Self {
+        Self { files: Vec::new(), contents: Vec::new(), next_space: space, sources: Vec::new() }
+    }
+
     /// Reads contents, from byte `skip` of them on.
     ///
     /// # Errors
@@ -229,7 +237,7 @@ impl Captured {
 ///
 /// When anything of it cannot be read or kept.
 pub fn capture(found: BTreeMap<PathBuf, Metadata>, beside: &Path, space: u32) -> Result<Captured, SaveError> {
-    Capture { captured: Captured::default(), beside, copies: None, room: LIMIT, next_space: space }.all(found)
+    Capture { captured: Captured::none(space), beside, copies: None, room: LIMIT }.all(found)
 }
 
 struct Capture<'a> {
@@ -239,7 +247,6 @@ struct Capture<'a> {
     copies: Option<(usize, u64)>,
     /// Bytes that there may still be.
     room: u64,
-    next_space: u32,
 }
 
 impl Capture<'_> {
@@ -287,11 +294,11 @@ impl Capture<'_> {
             Err(source) => return Err(SaveError::Read { action: "read", path: path.to_owned(), source }),
         };
         let metadata = file.metadata().map_err(SaveError::read("examined", path))?;
-        let (size, space) = (metadata.size(), self.next_space);
+        let (size, space) = (metadata.size(), self.captured.next_space);
         let ranges = data_ranges(&file, size).map_err(SaveError::read("read", path))?;
         let bytes: u64 = ranges.iter().map(|(start, end)| end - start).sum();
         self.room = self.room.checked_sub(bytes).ok_or_else(|| SaveError::TooMuch { path: path.to_owned() })?;
-        self.next_space += 1;
+        self.captured.next_space += 1;
         let clone = if bytes >= CLONE_FROM { clone_of(&file, path) } else { None };
         match clone {
             Some(clone) => {
@@ -431,7 +438,7 @@ mod tests {
         let captured = capture(found(path.to_str().unwrap()), dir.path(), 0).unwrap();
         assert!(captured.contents.iter().map(|kept| kept.len).sum::<u64>() <= PAGE, "a hole was counted");
         fs::write(&path, vec![1; 20_000]).unwrap();
-        let small = Capture { captured: Captured::default(), beside: dir.path(), copies: None, room: 19_999, next_space: 0 };
+        let small = Capture { captured: Captured::none(0), beside: dir.path(), copies: None, room: 19_999 };
         let error = small.all(found(path.to_str().unwrap())).unwrap_err().to_string();
         assert!(error.contains("much") && error.contains("1024 MiB"), "{error}");
     }

@@ -51,18 +51,30 @@ pub fn rebuild_file(saved: &SavedFile, path: &Path) -> io::Result<Option<File>> 
 ///
 /// When the file system fails.
 pub fn rebuild_owner_mode_and_time(saved: &SavedFile, path: &Path) -> io::Result<()> {
-    let as_allowed = |result: Result<(), Errno>| if matches!(result, Err(Errno::PERM | Errno::INVAL)) { Ok(()) } else { result };
     // Only root may give files away; without that they are the user's own, as whatever else the job writes.
     let owner = (Some(Uid::from_raw(saved.uid)), Some(Gid::from_raw(saved.gid)));
     as_allowed(chownat(CWD, path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW))?;
     if !matches!(saved.kind, SavedKind::Link { .. }) {
         as_allowed(chmodat(CWD, path, Mode::from_raw_mode(saved.mode), AtFlags::empty()))?;
     }
+    rebuild_time(saved, path)
+}
+
+/// Gives a file its modification time, as far as whoever restarts the job may.
+///
+/// # Errors
+///
+/// When the file system fails.
+pub fn rebuild_time(saved: &SavedFile, path: &Path) -> io::Result<()> {
     let last_modification =
         Timespec { tv_sec: saved.mtime_ns.div_euclid(1_000_000_000), tv_nsec: saved.mtime_ns.rem_euclid(1_000_000_000) };
     let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     as_allowed(utimensat(CWD, path, &Timestamps { last_access, last_modification }, AtFlags::SYMLINK_NOFOLLOW))?;
     Ok(())
+}
+
+fn as_allowed(result: Result<(), Errno>) -> Result<(), Errno> {
+    if matches!(result, Err(Errno::PERM | Errno::INVAL)) { Ok(()) } else { result }
 }
 
 /// Gives a file another name in its directory, which no pattern of a saved file matches; gives that name.
