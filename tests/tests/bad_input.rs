@@ -254,12 +254,14 @@ fn images_of_two_jobs(identity: Identity) {
     drop(second_box);
 }
 
-/// A job that reads one file and writes another, killed after its first image.
+/// A job that reads one file and writes another, both too large to be kept, killed after its first image.
 fn with_open_files(identity: Identity) -> (Job, Sandbox, Vec<PathBuf>) {
-    let script = "while read -r line; do echo $line; echo $line >&4; sleep 0.02; done < data 4> written";
-    let data: String = (1..=100).map(|i| format!("{i}\n")).collect();
-    let job = Job::new(["bash", "-c", script]).file("data", data).leaves("written");
+    let script = "while read -r line; do [[ $line == end ]] && break; echo $line; echo $line >&4; sleep 0.02; done < data 4>> written";
+    let large = "x".repeat(17 << 20);
+    let data: String = (1..=100).map(|i| format!("{i}\n")).chain(["end\n".to_owned(), large.clone()]).collect();
+    let job = Job::new(["bash", "-c", script]).file("data", data).file("written", large).leaves("written");
     let sandbox = job.sandbox(identity);
+    sandbox.make_dir("elsewhere");
     let images = job.killed(&sandbox);
     (job, sandbox, images)
 }
@@ -267,7 +269,7 @@ fn with_open_files(identity: Identity) -> (Job, Sandbox, Vec<PathBuf>) {
 fn open_file_gone(identity: Identity) {
     let (job, sandbox, images) = with_open_files(identity);
     for file in ["data", "written"] {
-        let (path, aside) = (sandbox.join(file), sandbox.join("aside"));
+        let (path, aside) = (sandbox.join(file), sandbox.join("elsewhere/file"));
         fs::rename(&path, &aside).expect("moved aside");
         let before = sandbox.read("written");
         fails(&sandbox, restart(&sandbox, &images), CANNOT_RESTORE, &[path.to_str().expect("text"), "is gone"]);

@@ -1,9 +1,105 @@
-//! Files: descriptions at their offsets, shared and not, deleted or not, and bytes in flight in pipes.
+//! Files: descriptions at their offsets, shared and not, deleted or not, replaced by others since, and bytes in flight in pipes.
 
-use ckpt_tests::program_survives;
+use std::fs;
+use std::path::PathBuf;
+
+use ckpt_tests::sandbox::BOUND;
+use ckpt_tests::{Identity, Job, Sandbox, as_either, program_survives, tool};
 
 program_survives!(file_offsets);
 program_survives!(shared_descriptions);
 program_survives!(deleted_files);
 program_survives!(replaced_files);
 program_survives!(pipes);
+
+as_either! {
+    what_took_the_name_is_not_lost what_is_only_read_is_not_touched a_directory_that_moved_is_not_made_again
+    a_restart_that_fails_takes_back_what_it_made
+}
+
+/// A job that reads one small file and writes another, killed after its first image.
+fn killed(identity: Identity) -> (Job, Sandbox, Vec<PathBuf>) {
+    let script = "mkdir -p own; exec 5> own/file; echo kept >&5
+        while read -r line; do echo $line; echo $line >&4; sleep 0.02; done < data 4> written; cat own/file";
+    let data: String = (1..=100).map(|i| format!("{i}\n")).collect();
+    let job = Job::new(["bash", "-c", script]).file("data", data).leaves("written").interval("0.8");
+    let sandbox = job.sandbox(identity);
+    let images = job.killed(&sandbox);
+    (job, sandbox, images)
+}
+
+/// The job goes on to its end, and its output is whole; gives what the restart said.
+fn goes_on(identity: Identity, job: &Job, sandbox: &Sandbox, images: &[PathBuf]) -> String {
+    let plain = job.run_plain(identity);
+    let code = job.restart(sandbox, images, 1).wait(BOUND);
+    job.compare(&plain, &job.output(sandbox, code, 2));
+    sandbox.read_text("err.1")
+}
+
+fn what_took_the_name_is_not_lost(identity: Identity) {
+    let (job, sandbox, images) = killed(identity);
+    sandbox.write("other", "somebody else's");
+    fs::rename(sandbox.join("other"), sandbox.join("written")).expect("replaced");
+    let said = goes_on(identity, &job, &sandbox, &images);
+    let aside = fs::read_dir(sandbox.join("written").parent().expect("the sandbox")).expect("listed").flatten();
+    let aside = aside.map(|entry| entry.path()).find(|path| path.display().to_string().contains(".written.after-checkpoint-"));
+    let aside = aside.unwrap_or_else(|| panic!("nothing was set aside\n{said}"));
+    assert_eq!(fs::read_to_string(&aside).expect("read"), "somebody else's");
+    assert!(said.contains(&format!("set aside as {}", aside.display())), "{said}");
+}
+
+fn what_is_only_read_is_not_touched(identity: Identity) {
+    let (job, sandbox, images) = killed(identity);
+    sandbox.write("other", "a newer version");
+    fs::rename(sandbox.join("other"), sandbox.join("data")).expect("replaced");
+    // Deleted altogether.
+    fs::remove_file(sandbox.join("written")).expect("removed");
+    let said = goes_on(identity, &job, &sandbox, &images);
+    assert_eq!(sandbox.read_text("data"), "a newer version");
+    let (data, written) = (sandbox.join("data"), sandbox.join("written"));
+    assert!(said.contains(&format!("what has been replaced since: {}", data.display())), "{said}");
+    assert!(said.contains(&format!("is gone: {}", written.display())), "{said}");
+    let left = fs::read_dir(sandbox.join("own").parent().expect("the sandbox")).expect("listed").flatten();
+    let hidden: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().starts_with('.')).collect();
+    assert!(hidden.is_empty(), "{hidden:?} were left");
+}
+
+fn a_directory_that_moved_is_not_made_again(identity: Identity) {
+    let (job, sandbox, images) = killed(identity);
+    // One that the job has made itself.
+    fs::remove_dir_all(sandbox.join("own")).expect("removed");
+    let said = goes_on(identity, &job, &sandbox, &images);
+    assert!(said.contains("own/file") || !tells_times_of_birth(&sandbox), "{said}");
+
+    let script = "exec 4> there/file; for i in {1..40}; do echo $i >&4; sleep 0.02; done";
+    let job = Job::new(["bash", "-c", script]);
+    let sandbox = job.sandbox(identity);
+    sandbox.make_dir("there");
+    let images = job.killed(&sandbox);
+    fs::rename(sandbox.join("there"), sandbox.join("elsewhere")).expect("moved");
+    let mut restart = sandbox.command(tool("ckpt-restart"));
+    restart.args(&images);
+    let (code, _, err) = sandbox.finish(restart);
+    assert!(code == 122 && err.contains("there is gone, and in it: file") && err.contains("--map"), "{code}: {err}");
+    assert!(!sandbox.join("there").exists());
+}
+
+/// Where nobody knows whether a directory was there before the job, it is not made again.
+fn tells_times_of_birth(sandbox: &Sandbox) -> bool {
+    sandbox.join("data").metadata().is_ok_and(|meta| meta.created().is_ok())
+}
+
+fn a_restart_that_fails_takes_back_what_it_made(identity: Identity) {
+    let script = "exec 4> small 5>> large; for i in {1..80}; do echo $i >&4; sleep 0.02; done";
+    let job = Job::new(["bash", "-c", script]).file("large", "x".repeat(17 << 20));
+    let sandbox = job.sandbox(identity);
+    sandbox.make_dir("elsewhere");
+    let images = job.killed(&sandbox);
+    fs::rename(sandbox.join("large"), sandbox.join("elsewhere/large")).expect("moved");
+    fs::remove_file(sandbox.join("small")).expect("removed");
+    let mut restart = sandbox.command(tool("ckpt-restart"));
+    restart.args(&images);
+    let (code, _, err) = sandbox.finish(restart);
+    assert!(code == 122 && err.contains("large, which process") && err.contains("is gone"), "{code}: {err}");
+    assert!(!sandbox.join("small").exists(), "what the restart made is still there");
+}

@@ -224,14 +224,17 @@ fn another_directory_has_the_path(identity: Identity) {
 fn missing_files_are_listed(identity: Identity) {
     let script = r#"
 mkdir "$SCRATCH"; cd "$SCRATCH"; exec 3> one 4> two 5< ../numbers
-for i in {1..60}; do echo $i >&3; echo $i >&4; sleep 0.05; done; [[ $(<one) == $(<two) ]] && cat <&5"#;
-    let job = Job::script("bash", script).file("numbers", "all was well\n").interval("0.8");
+for i in {1..60}; do echo $i >&3; echo $i >&4; sleep 0.05; done; [[ $(<one) == $(<two) ]] && read -r line <&5 && echo "$line""#;
+    // Too large to be kept.
+    let numbers = format!("all was well\n{}", "x".repeat(17 << 20));
+    let job = Job::script("bash", script).file("numbers", numbers).interval("0.8");
     let sandbox = job.sandbox(identity);
     let scratch = sandbox.join("scratch 17");
     let job = job.env("SCRATCH", &scratch);
     let images = job.killed(&sandbox);
     fs::rename(&scratch, sandbox.join("scratch 18")).expect("moved");
-    fs::rename(sandbox.join("numbers"), sandbox.join("aside")).expect("moved");
+    sandbox.make_dir("elsewhere");
+    fs::rename(sandbox.join("numbers"), sandbox.join("elsewhere/numbers")).expect("moved");
     let mut restart = sandbox.command(tool("ckpt-restart"));
     restart.args(&images);
     let (code, out, err) = sandbox.finish(restart);
@@ -257,7 +260,7 @@ for i in {1..60}; do echo $i >&3; echo $i >&4; sleep 0.05; done; [[ $(<one) == $
     ]);
     restart.args([
         "--map".as_ref(),
-        format!("{}={}", numbers.display(), sandbox.join("aside").display()).as_ref() as &std::ffi::OsStr,
+        format!("{}={}", numbers.display(), sandbox.join("elsewhere/numbers").display()).as_ref() as &std::ffi::OsStr,
     ]);
     restart.args(&images);
     let (code, out, err) = sandbox.finish(restart);

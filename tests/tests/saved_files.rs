@@ -164,18 +164,21 @@ cat counter; cksum < log"#;
 }
 
 fn a_restart_that_fails_leaves_nothing(identity: Identity) {
-    let script = "mkdir -p scratch/sub; exec 3> scratch/sub/log; while read -r line; do echo $line >&3; sleep 0.02; done < data; cat scratch/sub/log";
+    let script = "mkdir -p scratch/sub; exec 3> scratch/sub/log; while read -r line && [[ $line != end ]]; do echo $line >&3; sleep 0.02; done < data; cat scratch/sub/log";
     let data: String = (1..=100).map(|i| format!("{i}\n")).collect();
-    let job = Job::new(["bash", "-c", script]).file("data", &data).option("--save-files").option("scratch/s*").interval("0.6");
+    // Too large to be kept because it is open.
+    let large = format!("{data}end\n{}", "x".repeat(17 << 20));
+    let job = Job::new(["bash", "-c", script]).file("data", &large).option("--save-files").option("scratch/s*").interval("0.6");
     let sandbox = job.sandbox(identity);
+    sandbox.make_dir("elsewhere");
     let images = job.killed(&sandbox);
     fs::remove_dir_all(sandbox.join("scratch")).expect("the scratch directory goes");
-    fs::rename(sandbox.join("data"), sandbox.join("aside")).expect("moved");
+    fs::rename(sandbox.join("data"), sandbox.join("elsewhere/data")).expect("moved");
     let (code, _, err) = restart(&sandbox, &images, &[]);
     assert!(code == 122 && err.contains("data, which process"), "{code}: {err}");
     assert!(!err.contains("scratch"), "what the image holds is not missing: {err}");
     assert!(!sandbox.join("scratch").exists(), "something was left");
-    fs::rename(sandbox.join("aside"), sandbox.join("data")).expect("moved back");
+    fs::rename(sandbox.join("elsewhere/data"), sandbox.join("data")).expect("moved back");
     let (code, out, err) = restart(&sandbox, &images, &[]);
     assert_eq!((code, out.as_str()), (0, data.as_str()), "{err}");
 }

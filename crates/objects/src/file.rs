@@ -17,7 +17,7 @@ pub use observe::{Piece, build_id, contents, contents_of, data_ranges, identify,
 
 mod rebuild;
 
-pub use rebuild::{rebuild_mode, rebuild_named, rebuild_place, rebuild_position, rebuild_unnamed, unnamed_in};
+pub use rebuild::{open_although, rebuild_mode, rebuild_named, rebuild_place, rebuild_position, rebuild_unnamed, unnamed_in};
 
 /// An open file description: what `open` makes, and `dup` and `fork` share.
 #[derive(Clone, Debug, Serialize, Deserialize)]

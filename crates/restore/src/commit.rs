@@ -2,14 +2,14 @@
 //!
 //! Until here no file has been touched, so that a restart that fails leaves everything as it was.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ckpt_image::ImageReader;
 use ckpt_objects::JobState;
-use ckpt_objects::file::{OpenFile, OpenFileKind, RegularFile};
+use ckpt_objects::file::{self, OpenFile, OpenFileKind, RegularFile};
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
@@ -91,7 +91,8 @@ fn cut_own_output(number: u8, description: &OpenFile, regular: &RegularFile) {
 }
 
 fn writable(path: &Path) -> Result<File, RestoreError> {
-    OpenOptions::new().write(true).open(path).map_err(failed("open for writing", path))
+    let file = file::open_although(path, OFlags::WRONLY | OFlags::CLOEXEC);
+    file.map(File::from).map_err(|errno| failed("open for writing", path)(errno.into()))
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RestoreError {

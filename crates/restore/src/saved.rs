@@ -8,10 +8,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ckpt_image::{ImageReader, PAGE_SIZE};
+use ckpt_objects::file;
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::saved_file::{self, SavedFile, SavedKind};
 use ckpt_objects::{FilePath, JobState};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, StatxFlags, fallocate, statx};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, StatxFlags, fallocate, statx};
 
 use crate::error::RestoreError;
 use crate::memory::write_back;
@@ -219,7 +220,7 @@ struct Contents<'a> {
 impl Contents<'_> {
     fn roll_back(mut self, reader: &ImageReader, space: u32, size: u64) -> Result<bool, RestoreError> {
         let path = self.path;
-        let file = open(path, File::options().read(true)).map_err(failed("open", path))?;
+        let file = open(path, OFlags::RDONLY).map_err(failed("open", path))?;
         if file.metadata().map_err(failed("examine", path))?.size() != size {
             self.change("give its size back to", |writer| writer.set_len(size))?;
         }
@@ -294,24 +295,15 @@ impl Contents<'_> {
         match self.writer {
             Some(ref mut writer) => Ok(writer),
             None => {
-                let file = open(self.path, File::options().write(true)).map_err(failed("open for writing", self.path))?;
+                let file = open(self.path, OFlags::WRONLY).map_err(failed("open for writing", self.path))?;
                 Ok(self.writer.insert(file))
             }
         }
     }
 }
 
-/// Opens a file whose permissions the job may have taken away since; it gets those that it had afterwards.
-fn open(path: &Path, options: &std::fs::OpenOptions) -> io::Result<File> {
-    use std::os::unix::fs::PermissionsExt;
-    match options.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let mode = path.metadata()?.mode() & 0o7777;
-            std::fs::set_permissions(path, PermissionsExt::from_mode(mode | 0o600)).map_err(|_| error)?;
-            options.open(path)
-        }
-        other => other,
-    }
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    Ok(file::open_although(path, flags | OFlags::CLOEXEC)?.into())
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {

@@ -10,9 +10,30 @@ use crate::rebuild::{self, RebuildError};
 
 /// Opens a file, directory or device by its path, at its offset. Nothing is created or truncated.
 pub fn rebuild_named(path: &Path, flags: u32, position: u64) -> Result<OwnedFd, RebuildError> {
-    let fd = rustix::fs::open(path, rebuild::open_flags(flags), Mode::empty()).map_err(RebuildError::open(path))?;
+    let fd = open_although(path, rebuild::open_flags(flags)).map_err(RebuildError::open(path))?;
     rebuild_position(&fd, path, position)?;
     Ok(fd)
+}
+
+/// Opens a file whose permissions may have been taken away since it was opened, or when it was made (`open(…, O_CREAT | O_WRONLY, 0444)`): its owner gives
+/// them to himself for a moment.
+///
+/// # Errors
+///
+/// As open(2).
+pub fn open_although(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let mode = Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode & 0o7777);
+            let through = rebuild::own_fd_path(file.as_fd());
+            rustix::fs::chmod(&through, mode | Mode::RUSR | Mode::WUSR).map_err(|_| Errno::ACCESS)?;
+            let opened = rustix::fs::open(&through, flags - OFlags::NOFOLLOW, Mode::empty());
+            rustix::fs::chmod(&through, mode)?;
+            opened
+        }
+        other => other,
+    }
 }
 
 /// Opens a place in the file system (`O_PATH`).

@@ -34,7 +34,7 @@ pub fn seal(fd: &OwnedFd, seals: u32) -> Result<(), RebuildError> {
 
 /// `owner` is whom it is given where it must be made anew, which is done in memory only.
 fn named(path: &Path, mode: u32, owner: Option<(u32, u32)>, size: u64) -> Result<OwnedFd, RebuildError> {
-    match (rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()), owner) {
+    match (file::open_although(path, OFlags::RDWR | OFlags::CLOEXEC), owner) {
         (Err(Errno::NOENT), Some((uid, gid))) => {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(RebuildError::open(path))?;
