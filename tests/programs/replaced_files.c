@@ -1,6 +1,6 @@
 // Tests that open files are what they were at the checkpoint, though the program deletes, replaces, rewrites and renames them after it.
 // @restored Files: open files that were deleted, replaced, renamed, rewritten or cut after the checkpoint, up to 16 MiB each and 64 MiB in all: name, contents, permissions; directories made since the launch that went with them
-// @not-kept Files: files that were closed at the checkpoint, and deleted or changed after it (a line in the description of `--save-files` says what to do)
+// @not-kept Files: files that were closed at the checkpoint, and deleted or changed after it (`--save-files` keeps them)
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>

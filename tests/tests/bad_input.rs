@@ -256,7 +256,8 @@ fn images_of_two_jobs(identity: Identity) {
 
 /// A job that reads one file and writes another, both too large to be kept, killed after its first image.
 fn with_open_files(identity: Identity) -> (Job, Sandbox, Vec<PathBuf>) {
-    let script = "while read -r line; do [[ $line == end ]] && break; echo $line; echo $line >&4; sleep 0.02; done < data 4>> written";
+    let script =
+        "while read -r line; do [[ $line == end ]] && break; echo $line; echo $line >&4; sleep 0.02; done < data 4>> written";
     let large = "x".repeat(17 << 20);
     let data: String = (1..=100).map(|i| format!("{i}\n")).chain(["end\n".to_owned(), large.clone()]).collect();
     let job = Job::new(["bash", "-c", script]).file("data", data).file("written", large).leaves("written");

@@ -34,11 +34,11 @@ pub fn candidates<'a>(
         }
     }
     // What a restart replaces by its own.
-    let own: HashSet<(u64, u64)> = seen.iter().zip(files).filter(|(_, file)| file.inherited.is_some()).map(|(seen, _)| key(seen)).collect();
+    let own: HashSet<(u64, u64)> =
+        seen.iter().zip(files).filter(|(_, file)| file.inherited.is_some()).map(|(seen, _)| key(seen)).collect();
     let leased: HashSet<(u64, u64)> =
         seen.iter().filter(|seen| seen.info.windows(5).any(|word| word == b"LEASE")).map(key).collect();
-    let watched: HashSet<u64> =
-        seen.iter().filter(|seen| seen.link.0 == b"anon_inode:inotify").flat_map(are_watched).collect();
+    let watched: HashSet<u64> = seen.iter().filter(|seen| seen.link.0 == b"anon_inode:inotify").flat_map(are_watched).collect();
     let is_watched = |inode: u64, path: &FilePath| {
         let directory = || path.as_path().parent().and_then(|parent| parent.metadata().ok()).map(|parent| parent.ino());
         !watched.is_empty() && (watched.contains(&inode) || directory().is_some_and(|inode| watched.contains(&inode)))
@@ -49,7 +49,11 @@ pub fn candidates<'a>(
         let OpenFileKind::Regular(regular) = &file.kind else { continue };
         let written = regular.written || mapped.iter().any(|(inode, path)| *inode == seen.inode && **path == regular.path);
         let may_change = written || ((uid == 0 || seen.uid == uid) && !is_of_the_system(regular.path.as_path()));
-        if !may_change || own.contains(&key(seen)) || in_memory.contains(&regular.path) || !known.insert((seen.inode, &regular.path)) {
+        if !may_change
+            || own.contains(&key(seen))
+            || in_memory.contains(&regular.path)
+            || !known.insert((seen.inode, &regular.path))
+        {
             continue;
         }
         candidates.push(Candidate {

@@ -218,7 +218,12 @@ fn needed_by(job: &JobState, index: u32) -> Option<i32> {
 }
 
 /// Whether everything that the job has open by a name is there, and no file is shorter than it was, unless the image `holds` it.
-pub fn open_files(job: &JobState, paths: &PathMap, holds: &dyn Fn(&FilePath) -> bool, missing: &mut Missing) -> Result<(), RestoreError> {
+pub fn open_files(
+    job: &JobState,
+    paths: &PathMap,
+    holds: &dyn Fn(&FilePath) -> bool,
+    missing: &mut Missing,
+) -> Result<(), RestoreError> {
     for (index, description) in (0u32..).zip(&job.open_files) {
         // The launcher's own input and output are replaced.
         if description.inherited.is_some() {

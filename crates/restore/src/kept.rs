@@ -75,7 +75,12 @@ impl<'a> Kept<'a> {
     /// # Errors
     ///
     /// When one cannot be seen or made. What had been made is gone then.
-    pub fn find(job: &'a JobState, reader: &'a ImageReader, paths: &mut PathMap, saved: &Saved<'_>) -> Result<Self, RestoreError> {
+    pub fn find(
+        job: &'a JobState,
+        reader: &'a ImageReader,
+        paths: &mut PathMap,
+        saved: &Saved<'_>,
+    ) -> Result<Self, RestoreError> {
         let mut all = Self { reader, generation: job.info.generation, files: Vec::new(), made: Vec::new() };
         let places = Places::of(job, paths);
         let wanted = || job.kept_files.iter().filter(|kept| !saved.holds(&kept.file.path));
@@ -122,7 +127,11 @@ impl<'a> Kept<'a> {
             },
             Standing::Same { .. } if kept.held => Now::RolledBack,
             Standing::Other { size: Some(size) } if kept.held && self.begins_alike(kept, path, size)? => {
-                if kept.written { Now::RolledBack } else { Now::There }
+                if kept.written {
+                    Now::RolledBack
+                } else {
+                    Now::There
+                }
             }
             Standing::Same { .. } | Standing::Other { .. } if !kept.held && !kept.written => Now::There,
             Standing::Same { .. } => Now::There,
@@ -241,7 +250,9 @@ impl<'a> Kept<'a> {
                     finish(path)?;
                     made.push(path.display().to_string());
                 }
-                Now::Elsewhere(place) => notes.push(format!("{} is {} now, which the job reads", path.display(), place.display())),
+                Now::Elsewhere(place) => {
+                    notes.push(format!("{} is {} now, which the job reads", path.display(), place.display()))
+                }
                 Now::Unnamed(place) => {
                     finish(place)?;
                     std::fs::remove_file(place).map_err(failed("remove the name of", place))?;
@@ -259,7 +270,8 @@ impl<'a> Kept<'a> {
                         true => String::new(),
                         false => format!(", which had become {}", place.display()),
                     };
-                    let aside = aside.map_or(String::new(), |aside| format!("; what was there is set aside as {}", aside.display()));
+                    let aside =
+                        aside.map_or(String::new(), |aside| format!("; what was there is set aside as {}", aside.display()));
                     notes.push(format!("the job has its {} again{former}{aside}", path.display()));
                 }
             }

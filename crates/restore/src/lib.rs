@@ -187,7 +187,8 @@ pub fn restore(
     let seen = (0, Instant::now());
     let init = HostPid(init);
     let mut watcher = Watcher { job, tree: &tree, control, init, reports, notes, tell, makers: Vec::new(), seen };
-    let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths, &saved, &kept, &info)));
+    let outcome =
+        watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths, &saved, &kept, &info)));
     let identity = outcome.and_then(|()| watcher.identify()).and_then(|(stand_in, namespace)| {
         let listener = Listener::bind(&job.info.id, namespace).map_err(RestoreError::call("open a socket"))?;
         Ok((stand_in, listener))

@@ -194,7 +194,8 @@ pub fn roll_back_contents(path: &Path, reader: &ImageReader, space: u32, size: u
 pub fn begins_with(path: &Path, reader: &ImageReader, space: u32, size: u64) -> Result<bool, RestoreError> {
     let Ok(file) = File::open(path) else { return Ok(false) };
     let long_enough = file.metadata().is_ok_and(|meta| meta.size() >= size);
-    Ok(long_enough && !Contents { path, writer: None, differs: false, only_compared: true }.compare(&file, reader, space, size)?)
+    Ok(long_enough
+        && !Contents { path, writer: None, differs: false, only_compared: true }.compare(&file, reader, space, size)?)
 }
 
 fn name_of(path: &Path) -> String {

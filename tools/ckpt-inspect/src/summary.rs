@@ -25,6 +25,7 @@ impl fmt::Display for Summary<'_> {
         processes(f, state, sizes)?;
         open_files(f, state)?;
         mapped_files(f, state)?;
+        kept_files(f, state)?;
         saved_files(f, state)
     }
 }
@@ -100,6 +101,20 @@ fn mapped_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
     for file in &state.mapped_files {
         let deleted = if file.deleted { " (deleted)" } else { "" };
         writeln!(f, "    {:>11}  {}{deleted}", bytes(file.size), printable(&file.path))?;
+    }
+    Ok(())
+}
+
+/// Open files whose contents the image holds.
+fn kept_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
+    let held: Vec<_> = state.kept_files.iter().filter(|kept| kept.held).map(|kept| &kept.file).collect();
+    if held.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "  open files held {}", held.len())?;
+    for file in held {
+        let SavedKind::Regular { size, .. } = file.kind else { continue };
+        writeln!(f, "    {:>11}  {:04o} {}", bytes(size), file.mode, printable(&file.path))?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use ckpt_image::{Codec, Extent, ImageName, ImageWriter, encode};
 use ckpt_objects::clocks::Clocks;
 use ckpt_objects::descriptor::FdEntry;
 use ckpt_objects::file::{FileIdentity, OpenFile, OpenFileKind, RegularFile};
+use ckpt_objects::kept_file::{FileNumber, KeptFile};
 use ckpt_objects::job::{Interval, JobInfo, Machine, Settings};
 use ckpt_objects::memory::{AddressSpace, MemoryPolicy, MmFields};
 use ckpt_objects::pipe::PipeState;
@@ -151,6 +152,20 @@ fn state(generation: u64) -> JobState {
             mtime_ns: 0,
             build_id: vec![1],
             deleted: false,
+        }],
+        kept_files: vec![KeptFile {
+            file: SavedFile {
+                path: path("/home/u/log\u{1b}[2J"),
+                mode: 0o600,
+                uid: 1000,
+                gid: 1000,
+                mtime_ns: 0,
+                kind: SavedKind::Regular { size: 90, space: 8 },
+            },
+            identity: FileNumber { device: 1, inode: 2, born_ns: 0 },
+            written: true,
+            own_directories: 0,
+            held: true,
         }],
         saved_files: vec![SavedFile {
             path: path("/scratch/a.dat"),
