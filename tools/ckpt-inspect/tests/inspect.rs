@@ -8,8 +8,8 @@ use ckpt_image::{Codec, Extent, ImageName, ImageWriter, encode};
 use ckpt_objects::clocks::Clocks;
 use ckpt_objects::descriptor::FdEntry;
 use ckpt_objects::file::{FileIdentity, OpenFile, OpenFileKind, RegularFile};
-use ckpt_objects::kept_file::{FileNumber, KeptFile};
 use ckpt_objects::job::{Interval, JobInfo, Machine, Settings};
+use ckpt_objects::kept_file::{FileNumber, KeptFile};
 use ckpt_objects::memory::{AddressSpace, MemoryPolicy, MmFields};
 use ckpt_objects::pipe::PipeState;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
@@ -228,6 +228,8 @@ fn a_summary_shows_the_job_its_processes_and_its_files() {
       1 x append       /home/u/log\u{1b}[2J, at 90 of 90 bytes
   mapped files 1
         1.2 MiB  /usr/bin/bash
+  open files held 1
+           90 B  0600 /home/u/log\u{1b}[2J
   saved files  1 (--save-files *.dat)
         4.9 KiB  0640 /scratch/a.dat";
     assert_eq!(lines.join("\n"), expected);
