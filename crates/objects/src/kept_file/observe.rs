@@ -45,7 +45,9 @@ pub fn capture(candidates: Vec<Candidate>, launched_at_ns: u64, mut space: u32) 
     let mut known = HashMap::new();
     let mut files: Vec<(KeptFile, Option<File>)> = candidates
         .into_iter()
-        .filter_map(|candidate| look(candidate, |dir| *known.entry(dir.to_owned()).or_insert_with(|| own_directories(dir, launched_at_ns))))
+        .filter_map(|candidate| {
+            look(candidate, |dir| *known.entry(dir.to_owned()).or_insert_with(|| own_directories(dir, launched_at_ns)))
+        })
         .collect();
     files.sort_by_key(|(kept, _)| (!kept.written, size_of(kept)));
     let (mut room, mut contents) = (LIMIT, Vec::new());
@@ -59,7 +61,9 @@ pub fn capture(candidates: Vec<Candidate>, launched_at_ns: u64, mut space: u32) 
         }
         let Some(file) = file.take().filter(|_| contents.len() < MOST_FILES) else { continue };
         let data = |file: &File| Some(file::data_ranges(file, size).ok()?.iter().map(|(start, end)| end - start).sum::<u64>());
-        let Some(left) = data(&file).filter(|bytes| *bytes <= LARGEST).and_then(|bytes| room.checked_sub(bytes)) else { continue };
+        let Some(left) = data(&file).filter(|bytes| *bytes <= LARGEST).and_then(|bytes| room.checked_sub(bytes)) else {
+            continue;
+        };
         let Ok(pieces) = file::contents_of(&file, size) else { continue };
         room = left;
         contents.push((space, pieces));
@@ -127,9 +131,8 @@ pub fn are_watched(instance: &SeenDescriptor) -> Vec<u64> {
     /// `IN_ACCESS`, `IN_CLOSE_NOWRITE` and `IN_OPEN` (inotify(7)).
     const TOLD: u32 = 0x31;
     let text = String::from_utf8_lossy(&instance.info);
-    let hexadecimal = |line: &str, key: &str| {
-        u64::from_str_radix(line.split_whitespace().find_map(|word| word.strip_prefix(key))?, 16).ok()
-    };
+    let hexadecimal =
+        |line: &str, key: &str| u64::from_str_radix(line.split_whitespace().find_map(|word| word.strip_prefix(key))?, 16).ok();
     text.lines()
         .filter(|line| line.starts_with("inotify "))
         .filter(|line| hexadecimal(line, "mask:").is_some_and(|mask| mask & u64::from(TOLD) != 0))
