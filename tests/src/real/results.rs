@@ -177,8 +177,10 @@ fn write_group(text: &mut String, title: &str, programs: &[&Program], runs: &[Ru
     for program in programs {
         let runs: Vec<&Run> = runs.iter().filter(|run| run.name == program.name).collect();
         let star = if program.short.is_some() { "\\*" } else { "" };
+        let options = if program.options.is_empty() { String::new() } else { format!(" (`{}`)", program.options.join(" ")) };
+        let does = program.does.clone() + &options;
         let Some(first) = runs.first() else {
-            let _ = writeln!(text, "| {}{star} | | {} | | | | | | | | not run yet |", program.name, program.does);
+            let _ = writeln!(text, "| {}{star} | | {does} | | | | | | | | not run yet |", program.name);
             continue;
         };
         let most = |of: fn(&Run) -> f64| runs.iter().map(|run| of(run)).fold(0.0, f64::max);
@@ -194,10 +196,9 @@ fn write_group(text: &mut String, title: &str, programs: &[&Program], runs: &[Ru
         };
         let _ = writeln!(
             text,
-            "| {}{star} | {} | {} | {:.0} s | {} | {} | {} | {:.0} ms, {:.0} ms | {} | {} | {result} |",
+            "| {}{star} | {} | {does} | {:.0} s | {} | {} | {} | {:.0} ms, {:.0} ms | {} | {} | {result} |",
             program.name,
             first.version.replace('|', "\\|"),
-            program.does,
             first.seconds,
             most(|run| run.processes as f64),
             most(|run| run.threads as f64),
