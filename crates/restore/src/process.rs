@@ -560,6 +560,9 @@ impl Builder<'_> {
         if finishes && self.live.stopped {
             self.finish(region, &mut list)?;
         }
+        if !self.live.stopped {
+            self.let_ignored_in(region, &mut list, thread)?;
+        }
         let gate = region.gate();
         list.arrive(gate + std::mem::offset_of!(Control, arrived) as u64);
         if finishes {
@@ -574,6 +577,22 @@ impl Builder<'_> {
         let agent = &self.live.agent;
         list.leave(agent.leave, [region.base(), region.len(), thread.frame, agent.leaving]);
         Ok(list)
+    }
+
+    /// Leaves only those signals blocked that the process does not ignore, or that the thread blocks itself. While one thread is still here, an ignored
+    /// signal would be queued for it, and end a call of another that is not (`ckpt_agent`'s `ignored`). In a stopped process nobody is.
+    fn let_ignored_in(&self, region: &mut Region, list: &mut Operations, thread: &ThreadState) -> Result<(), ProcessError> {
+        use ckpt_sys::sigframe::UContext;
+        const BY_DEFAULT: [i32; 4] = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+        let is_ignored = |signal: i32, handler: u64| handler == 1 || handler == 0 && BY_DEFAULT.contains(&signal);
+        let actions = (1..).zip(&self.live.signals.actions).filter(|(signal, action)| is_ignored(*signal, action.handler));
+        let ignored = actions.fold(0u64, |set, (signal, _)| set | 1 << (signal - 1));
+        let mask_at = thread.frame + std::mem::offset_of!(UContext, sigmask) as u64;
+        let own = self.layout.read(mask_at, 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+        let Some(own) = own else { return Ok(()) };
+        let mask = region.put_words(&[!ignored | own])?;
+        list.call(Step::Setting, Check::Success, nr::__NR_rt_sigprocmask, &[nr::SIG_SETMASK.into(), mask, 0, 8]);
+        Ok(())
     }
 
     /// What a thread has set for itself beside what it is scheduled by.
