@@ -53,7 +53,7 @@ use ckpt_coordinator::environment::{offer, variables};
 use ckpt_coordinator::library;
 use ckpt_image::ImageReader;
 use ckpt_objects::job::JobInfo;
-use ckpt_objects::process::{Life, Status, children, status_if_there};
+use ckpt_objects::process::{Life, children, status_if_there};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{FilePath, HostPid, JobState, NsPid};
 use ckpt_sys::syscall;
@@ -318,9 +318,14 @@ impl Watcher<'_> {
         }
         // A report of the reason comes before the end that it explains.
         self.read_reports()?;
-        if let Some(dead) = self.find_dead() {
+        let dead = self.find_dead();
+        if !dead.is_empty() {
+            // One that makes sockets has the number of another for a moment, says so, and ends.
             self.read_reports()?;
-            return Err(RestoreError::Died(dead));
+            if let Some((_, pid)) = dead.iter().find(|dead| !self.makers.contains(dead)) {
+                let who = if *pid == NsPid(1) { "init".to_owned() } else { format!("process {pid}") };
+                return Err(RestoreError::Died(format!(" ({who})")));
+            }
         }
         let progress = self.control.progress();
         if progress != self.seen.0 {
@@ -346,9 +351,10 @@ impl Watcher<'_> {
         }
     }
 
-    /// A process that is dead and should not be.
-    fn find_dead(&self) -> Option<String> {
-        let expected: HashSet<i32> = self.tree.nodes.iter().filter(|node| node.ends).map(|node| node.pid).collect();
+    /// Processes that are dead and should not be, with their numbers here and in the namespace; those that made sockets may be among
+    /// them. Children that live for a moment and have numbers of their own are not waited for here.
+    fn find_dead(&self) -> Vec<(HostPid, NsPid)> {
+        let lasting: HashSet<i32> = self.tree.nodes.iter().filter(|node| !node.ends).map(|node| node.pid).collect();
         let led_by_the_dead: HashSet<i32> = self
             .job
             .processes
@@ -356,24 +362,22 @@ impl Watcher<'_> {
             .filter(|process| matches!(&process.life, Life::Alive(live) if live.threads.iter().any(|thread| thread.exited)))
             .map(|process| process.pid.0)
             .collect();
-        let dead = |status: &Status| {
-            let pid = status.ns_pid().0;
-            (status.state() == 'Z' && !expected.contains(&pid) && !led_by_the_dead.contains(&pid)).then_some(pid)
-        };
+        let mut dead = Vec::new();
         let mut next = vec![self.init];
         while let Some(pid) = next.pop() {
             match status_if_there(pid) {
                 Some(status) => {
-                    if let Some(pid) = dead(&status) {
-                        return Some(format!(" (process {pid})"));
+                    let inside = status.ns_pid();
+                    if status.state() == 'Z' && lasting.contains(&inside.0) && !led_by_the_dead.contains(&inside.0) {
+                        dead.push((pid, inside));
                     }
                 }
-                None if pid == self.init => return Some(" (init)".to_owned()),
+                None if pid == self.init => dead.push((pid, NsPid(1))),
                 None => (),
             }
             next.extend(children(pid));
         }
-        None
+        dead
     }
 
     /// The stand-in as it is seen from here, and the pid namespace.

@@ -105,7 +105,7 @@ pub fn programs(wanted: impl Fn(&str, bool) -> bool) -> Result<()> {
     install(needs.apt)?;
     let shared = PathBuf::from(format!("/tmp/ckpt-tests-{}", rustix::process::geteuid().as_raw()));
     let venv = shared.join("venv");
-    once(&venv.join("installed.txt"), needs.pip, |missing| {
+    once(&venv, needs.pip, |missing| {
         if !venv.join("bin/pip").exists() {
             // The system's: another user may not reach whatever is first on the search path.
             run_well(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&venv), INSTALL_LIMIT)?;
@@ -115,25 +115,29 @@ pub fn programs(wanted: impl Fn(&str, bool) -> bool) -> Result<()> {
         run_well(&mut install, INSTALL_LIMIT)
     })?;
     let node = shared.join("node");
-    once(&node.join("installed.txt"), needs.npm, |missing| {
+    once(&node, needs.npm, |missing| {
         let mut install = Command::new("npm");
         install.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&node).args(missing);
         run_well(&mut install, INSTALL_LIMIT)
     })
 }
 
-/// Has those of these packages installed that a list does not name, and names them there then.
-fn once(list: &Path, packages: Vec<String>, install: impl FnOnce(&[String]) -> Result<()>) -> Result<()> {
-    let installed = fs::read_to_string(list).unwrap_or_default();
+/// Has those of these packages installed that the list in a folder does not name, and names them there then. Where that fails, a line
+/// says so, and the programs that need them will.
+fn once(folder: &Path, packages: Vec<String>, install: impl FnOnce(&[String]) -> Result<()>) -> Result<()> {
+    let list = folder.join("installed.txt");
+    let installed = fs::read_to_string(&list).unwrap_or_default();
     let missing: Vec<String> = packages.into_iter().filter(|package| !installed.lines().any(|line| line == package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let folder = list.parent().context("a list lies in a folder")?;
     say!("installing {} into {} …", missing.join(" "), folder.display());
     fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
-    install(&missing)?;
-    fs::write(list, installed + &missing.join("\n") + "\n").with_context(|| format!("failed to write {}", list.display()))
+    if let Err(e) = install(&missing) {
+        say!("{e:#}: the programs that need {} will say that they are not installed", missing.join(" "));
+        return Ok(());
+    }
+    fs::write(&list, installed + &missing.join("\n") + "\n").with_context(|| format!("failed to write {}", list.display()))
 }
 
 /// Installs `tests/requirements.txt`, where it exists, into a virtual environment below the build folder. Returns the
