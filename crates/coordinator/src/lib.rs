@@ -16,6 +16,7 @@ mod held;
 mod hooks;
 pub mod ipc;
 mod kept;
+mod launch;
 pub mod library;
 pub mod machine;
 mod nesting;
@@ -36,7 +37,7 @@ mod timers;
 mod tree;
 
 pub use checkpoint::{CheckpointError, Taken};
+pub use launch::{Launch, LaunchError, Restarted, coordinate_restarted, find_agent, job_name, launch, pid_namespace};
 pub use nesting::{Nested, leave_other_jobs};
 pub use rendezvous::Listener;
 pub use report::Reporter;
-pub use run::{Launch, LaunchError, Restarted, coordinate_restarted, find_agent, job_name, launch, pid_namespace};

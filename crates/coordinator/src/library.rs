@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use crate::run::find_agent;
+use crate::launch::find_agent;
 
 /// Where copies are.
 const COPIES: &str = "/tmp";

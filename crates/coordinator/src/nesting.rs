@@ -12,8 +12,8 @@ use ckpt_objects::HostPid;
 use ckpt_objects::process::status_if_there;
 use ckpt_wire::{ENV_AGENT, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL};
 
+use crate::launch::{AGENT_FILE, own_pid, pid_namespace};
 use crate::rendezvous::Listener;
-use crate::run::{AGENT_FILE, own_pid, pid_namespace};
 
 /// The variable that loads the agent: ld.so(8).
 const LD_PRELOAD: &str = "LD_PRELOAD";

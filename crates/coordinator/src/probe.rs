@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 
 use crate::checkpoint::Bytes;
-use crate::run::find_agent;
+use crate::launch::find_agent;
 
 mod trial;
 

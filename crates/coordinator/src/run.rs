@@ -1,368 +1,65 @@
 //! The coordinator's life: it waits for the job, the clock, signals and requests, and does one thing at a time.
 
-use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ckpt_image::generations;
-use ckpt_objects::directory::DirectoryIdentity;
-use ckpt_objects::job::{JobInfo, Settings};
+use ckpt_objects::HostPid;
+use ckpt_objects::job::JobInfo;
 use ckpt_objects::terminal::OwnTerminal;
-use ckpt_objects::{FilePath, HostPid, NsPid};
-use ckpt_sys::program::found_heeds_preload;
-use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, Forward};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal as NixSignal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::batch::Slurm;
 use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
 use crate::control::{self, Client, Reply, Request, Server};
 use crate::environment;
-use crate::held::{Fate, Held, Hold, Verdict};
+use crate::held::{Fate, Held};
 use crate::hooks::HookRunner;
+use crate::launch::{LaunchError, system};
 use crate::library;
-use crate::machine;
-use crate::nesting::without_agents;
-use crate::options::{Action, Reactions, is_given};
+use crate::options::is_given;
 use crate::rendezvous::Listener;
 use crate::report::Reporter;
 use crate::schedule::{Due, Schedule};
 use crate::second_door;
 use crate::servants::Servants;
-use crate::signals::{start_with_mask, survive_file_size_limit};
+use crate::signals::Signals;
 use crate::tree::Anchor;
 
-/// `si_code` of a signal that the kernel sent, such as a terminal's.
-const SI_KERNEL: i32 = 0x80;
-/// Longest time between SIGTERM and SIGKILL that schedulers promise unless told otherwise (Slurm's `KillWait`): a checkpoint that took
-/// longer than most of it is not begun.
-const TERM_GRACE: Duration = Duration::from_secs(25);
+mod signalled;
+mod wishes;
+
+use wishes::{Stop, Wish, stop_by};
+
 /// How often it is looked whether a command of the coordinator's own has ended, while nothing else is done.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Why a job could not be launched.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// The command could not be started.
-    #[error("cannot run {}: {source}", command.display())]
-    Command {
-        /// What was to be run.
-        command: PathBuf,
-        /// Why it was not.
-        source: io::Error,
-    },
-    /// Images cannot be written where they are to go.
-    #[error("cannot write images to {}: {source}; give another directory with --dir", dir.display())]
-    Directory {
-        /// Where.
-        dir: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The agent's library is missing.
-    #[error("cannot find the agent's library {name}; it belongs beside ckpt-launch or in ../lib", name = AGENT_FILE)]
-    Agent,
-    /// The system refused something that is always there.
-    #[error("cannot {what}: {source}")]
-    System {
-        /// What.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> LaunchError {
-    move |source| LaunchError::System { what, source }
-}
-
-/// The file name of the agent's library.
-pub(crate) const AGENT_FILE: &str = "libckpt_preload.so";
-
-/// What a launch is asked for.
-pub struct Launch {
-    /// The command and its arguments; not empty.
-    pub command: Vec<OsString>,
-    /// See [`batch::key`](crate::batch::key).
-    pub key: String,
-    /// The options that later coordinators of the job go on with.
-    pub settings: Settings,
-    /// How much is said.
-    pub reporter: Reporter,
-}
-
 /// The terminal of a coordinator.
-struct Terminal {
+pub struct Terminal {
     /// As it was before the job had it.
-    own: Option<OwnTerminal>,
+    pub own: Option<OwnTerminal>,
     /// The job is in this process's group: what the terminal sends to that reaches both.
-    shared: bool,
+    pub shared: bool,
     /// The job has it again after a restart, with settings of its own.
-    is_new: bool,
-}
-
-/// A restarted job, as `ckpt-restore` hands it over.
-pub struct Restarted {
-    /// What the image says of it, with the settings to go on with.
-    pub info: JobInfo,
-    /// The stand-in for the launcher in the job's pid namespace: what descends from it is the job.
-    pub reaper: HostPid,
-    /// Where the job's agents find their coordinator.
-    pub listener: Listener,
-    /// The stand-in's pipe, of numbers in four bytes: a wait status when the job's first process has ended, a negative number for
-    /// a signal that the job sent to its launcher. It ends when no process is left.
-    pub report: OwnedFd,
-    /// The terminal of the restart, as it was before the job had it.
-    pub terminal: Option<OwnTerminal>,
-    /// Processes of the job are in the restart's own session and process group.
-    pub shares_session: bool,
-    /// Processes that made sockets of the job's, and have ended: their numbers here and in its namespace.
-    pub makers: Vec<(HostPid, NsPid)>,
-    /// The image that it came from, held while there is no newer one.
-    pub image: Option<File>,
+    pub is_new: bool,
 }
 
 /// How the coordinator learns what becomes of the job.
-enum Watch {
+pub enum Watch {
     /// It is the parent of this child.
     Child(Pid),
     /// The stand-in writes to this pipe.
     Report(OwnedFd),
-}
-
-/// Finds the agent's library: beside this program, in `../lib`, or where the build puts it.
-#[must_use]
-pub fn find_agent() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?;
-    let dir = program.parent()?;
-    [
-        dir.join(AGENT_FILE),
-        dir.join("../lib").join(AGENT_FILE),
-        dir.join("deps").join(AGENT_FILE),
-        dir.join("..").join(AGENT_FILE),
-    ]
-    .into_iter()
-    .find(|path| path.is_file())
-    .and_then(|path| path.canonicalize().ok())
-}
-
-/// The inode number of a process's pid namespace.
-pub fn pid_namespace(pid: HostPid) -> io::Result<u64> {
-    Ok(std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
-}
-
-pub(crate) fn own_pid() -> HostPid {
-    HostPid(i32::try_from(std::process::id()).unwrap_or(0))
-}
-
-/// What a job with this command is called.
-#[must_use]
-pub fn job_name(command: &[OsString]) -> String {
-    let name = command.first().and_then(|program| Path::new(program).file_name());
-    name.map_or_else(|| "job".into(), |name| name.to_string_lossy().into_owned())
-}
-
-/// Launches a job and stays with it to its end. Gives the exit code.
-pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
-    let agent = find_agent().ok_or(LaunchError::Agent)?;
-    let dir = launch.settings.dir.as_path().to_owned();
-    check_directory(&dir).map_err(|source| LaunchError::Directory { dir: dir.clone(), source })?;
-    let mut random = [0u8; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| system("draw random bytes")(errno.into()))?;
-    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let agent = library::lend(agent, &id);
-
-    set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
-    let listener =
-        Listener::bind(&id, pid_namespace(own_pid()).map_err(system("read /proc"))?).map_err(system("open a socket"))?;
-    let signals = Signals::catch(&Reactions::from_settings(&launch.settings.on, &[]))?;
-    let terminal = OwnTerminal::find();
-    let program = PathBuf::from(&launch.command[0]);
-    let mut command = Command::new(&program);
-    command.args(&launch.command[1..]).env(ENV_JOB, &id).env(ENV_DIR, &dir).env(ENV_AGENT, &agent);
-    command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(&agent));
-    let env_file = environment::file_for(&id, std::env::var_os(ENV_FILE));
-    command.env(ENV_FILE, &env_file);
-    command.env(ENV_SHIELD, shield(&signals.reactions));
-    start_with_mask(&mut command, signals.before, &shielded(&program, &signals.reactions));
-    crate::ipc::note_before();
-    // Not by rustix, which expects no 0: a group or session that was made outside of this pid namespace.
-    let (group, session) = (nix::unistd::getpgrp(), nix::unistd::getsid(None));
-    let mut info = JobInfo {
-        id,
-        name: job_name(&launch.command),
-        command: launch.command.iter().map(|word| FilePath::from(word.as_os_str())).collect(),
-        launch_dir: std::env::current_dir().unwrap_or_default().into(),
-        launch_dir_is: DirectoryIdentity::of(Path::new(".")),
-        generation: 1,
-        launched_at_ns: machine::launch_time_ns(),
-        taken_at_ns: 0,
-        launcher: NsPid(own_pid().0),
-        launcher_pgid: NsPid(group.as_raw()),
-        launcher_sid: NsPid(session.map_or(0, nix::unistd::Pid::as_raw)),
-        first: NsPid(0),
-        first_status: None,
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-        signal: DEFAULT_SIGNAL,
-        environment: environment::variables(&[]),
-        env_file: env_file.into(),
-        key: launch.key,
-        cost_ns: None,
-        settings: launch.settings,
-    };
-    // Before the job can look for it.
-    if let Some(complaint) = environment::offer(&info) {
-        launch.reporter.error(complaint);
-    }
-    let child = command.spawn().map_err(|source| {
-        environment::withdraw(&info);
-        library::take_back(&info.id);
-        LaunchError::Command { command: program.clone(), source }
-    })?;
-    let first = Pid::from_child(&child);
-    info.first = NsPid(first.as_raw_nonzero().get());
-    let terminal = Terminal { own: terminal, shared: true, is_new: false };
-    Coordinator::new(info, own_pid(), listener, agent, Watch::Child(first), signals, terminal, launch.reporter)?.run()
-}
-
-/// Stays with a restarted job to its end. Gives the exit code.
-pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<u8, LaunchError> {
-    let agent = library::in_use(&restarted.info.id).ok_or(LaunchError::Agent)?;
-    let signals = Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?;
-    let watch = Watch::Report(restarted.report);
-    let terminal = Terminal { own: restarted.terminal, shared: restarted.shares_session, is_new: true };
-    let mut coordinator =
-        Coordinator::new(restarted.info, restarted.reaper, restarted.listener, agent, watch, signals, terminal, reporter)?;
-    if let Some(checkpointer) = Arc::get_mut(&mut coordinator.checkpointer) {
-        checkpointer.makers = restarted.makers;
-    }
-    coordinator.held = restarted.image;
-    coordinator.run()
-}
-
-fn check_directory(dir: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    rustix::fs::access(dir, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?;
-    Ok(())
-}
-
-/// The job's `LD_PRELOAD`: the agent, then what the user preloads already.
-fn preload(agent: &Path) -> OsString {
-    let mut list = agent.as_os_str().to_owned();
-    let others = std::env::var_os("LD_PRELOAD").map(|others| without_agents(&others)).unwrap_or_default();
-    if !others.is_empty() {
-        list.push(":");
-        list.push(others);
-    }
-    list
-}
-
-/// What the job's shield is told: see [`ENV_SHIELD`].
-fn shield(reactions: &Reactions) -> String {
-    let signals: Vec<String> = reactions.shielded().map(|signal| signal.as_raw().to_string()).collect();
-    format!("{}:{}", own_pid(), signals.join(","))
-}
-
-/// The signals that the command's agent shields it from; none, if it will have no agent.
-fn shielded(program: &Path, reactions: &Reactions) -> Vec<NixSignal> {
-    let name = CString::new(program.as_os_str().as_bytes()).unwrap_or_default();
-    let list = std::env::var_os("PATH").unwrap_or_default();
-    let known = reactions.shielded().filter_map(|signal| NixSignal::try_from(signal.as_raw()).ok());
-    if found_heeds_preload(&name, list.as_bytes()) { known.collect() } else { Vec::new() }
-}
-
-/// The signals that the coordinator listens to: blocked, and read from a descriptor.
-struct Signals {
-    descriptor: SignalFd,
-    reactions: Reactions,
-    /// The signal mask that the coordinator was started with.
-    before: SigSet,
-}
-
-impl Signals {
-    fn catch(reactions: &Reactions) -> Result<Self, LaunchError> {
-        let fail = |errno: nix::Error| system("listen to signals")(errno.into());
-        let mut set = SigSet::empty();
-        set.add(NixSignal::SIGCHLD);
-        for on in reactions.iter() {
-            set.add(NixSignal::try_from(on.signal.as_raw()).map_err(fail)?);
-        }
-        let mut before = SigSet::empty();
-        nix::sys::signal::pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).map_err(fail)?;
-        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(fail)?;
-        survive_file_size_limit().map_err(fail)?;
-        Ok(Self { descriptor, reactions: reactions.clone(), before })
-    }
-
-    /// The next signal that came and is not SIGCHLD, what it does, and whether the kernel sent it.
-    fn next(&mut self) -> Option<(Signal, Action, bool)> {
-        while let Ok(Some(info)) = self.descriptor.read_signal() {
-            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-            if let Some(on) = self.reactions.iter().find(|on| on.signal.as_raw() == number) {
-                return Some((on.signal, on.action, info.ssi_code == SI_KERNEL));
-            }
-        }
-        None
-    }
-}
-
-/// What comes after a checkpoint that ends the job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stop {
-    /// Nothing.
-    Leave,
-    /// The scheduler is asked to queue it again.
-    Requeue,
-}
-
-/// Who wants a checkpoint, and what for.
-enum Wish {
-    /// The clock.
-    Planned,
-    /// The clock: the last of this run.
-    Last(Option<Stop>),
-    /// A signal.
-    Signal(Signal, Option<Stop>),
-    /// A signal that is passed on to the job afterwards.
-    Before(Signal),
-    /// A signal that the first process is given too, afterwards.
-    Also(Signal),
-    /// `ckpt-ctl`.
-    Client { client: Client, stop: Option<Stop> },
-}
-
-impl Wish {
-    /// What it wants of a checkpoint that ends the job, if that is what it wants.
-    fn stop(&self) -> Option<Stop> {
-        match self {
-            Self::Planned | Self::Before(_) | Self::Also(_) => None,
-            Self::Last(stop) | Self::Signal(_, stop) | Self::Client { stop, .. } => *stop,
-        }
-    }
-}
-
-/// What an action wants of a checkpoint that ends the job.
-fn stop_by(action: Action) -> Option<Stop> {
-    match action {
-        Action::Stop => Some(Stop::Leave),
-        Action::Requeue => Some(Stop::Requeue),
-        Action::Checkpoint | Action::CheckpointThenForward | Action::Forward => None,
-    }
 }
 
 /// What somebody has done for the coordinator beside.
@@ -375,9 +72,10 @@ enum Event {
 
 type Outcome = Result<Taken, CheckpointError>;
 
-struct Coordinator {
+/// The coordinator of a job.
+pub struct Coordinator {
     info: JobInfo,
-    checkpointer: Arc<Checkpointer>,
+    pub checkpointer: Arc<Checkpointer>,
     watch: Watch,
     signals: Signals,
     terminal: Terminal,
@@ -394,7 +92,7 @@ struct Coordinator {
     wake: Arc<OwnedFd>,
     newest: Option<PathBuf>,
     /// The newest image, so that nobody else takes it for one whose job does not run.
-    held: Option<File>,
+    pub held: Option<File>,
     /// The first process's wait status once it has ended.
     first_status: Option<i32>,
     /// No process of the job is left.
@@ -404,8 +102,9 @@ struct Coordinator {
 }
 
 impl Coordinator {
+    /// One for a job that runs already, or is about to.
     #[allow(clippy::too_many_arguments)]
-    fn new(
+    pub fn new(
         info: JobInfo,
         reaper: HostPid,
         listener: Listener,
@@ -462,7 +161,8 @@ impl Coordinator {
         })
     }
 
-    fn run(mut self) -> Result<u8, LaunchError> {
+    /// Stays with the job to its end. Gives the exit code.
+    pub fn run(mut self) -> Result<u8, LaunchError> {
         self.find_end();
         let code = self.serve_to_the_end();
         environment::withdraw(&self.info);
@@ -661,99 +361,6 @@ impl Coordinator {
         self.all_ended || self.first_status.is_some() && !self.info.settings.wait_all
     }
 
-    fn react(&mut self, signal: Signal, action: Action, from_kernel: bool) {
-        let also = is_given(signal, &self.info.settings.forward);
-        if action != Action::Forward {
-            self.holds.hear(signal.as_raw(), Instant::now());
-            self.checkpointer.heard.fetch_or(1 << (signal.as_raw() - 1), Ordering::AcqRel);
-        }
-        match action {
-            Action::Checkpoint if also => self.waiting.push(Wish::Also(signal)),
-            Action::Checkpoint | Action::Stop | Action::Requeue => {
-                // The job goes no further than its checkpoint.
-                if also {
-                    self.settle(signal, Fate::Given);
-                }
-                self.waiting.push(Wish::Signal(signal, stop_by(action)));
-            }
-            // One that is under way is as good as another.
-            Action::CheckpointThenForward if !self.serving.is_empty() => self.serving.push(Wish::Before(signal)),
-            Action::CheckpointThenForward if self.schedule.fits(TERM_GRACE) => self.waiting.push(Wish::Before(signal)),
-            Action::CheckpointThenForward => {
-                self.reporter.event(format_args!("no checkpoint on {}: the last took too long", name(signal)));
-                self.pass_on(signal);
-            }
-            // A terminal sends its signals to the whole foreground group, of which a launched job is part.
-            Action::Forward if from_kernel && self.terminal.shared => (),
-            Action::Forward => self.forward(signal),
-        }
-    }
-
-    /// Passes a signal on for which the job had to wait: to the first process, and to whoever got it before and holds it back.
-    fn pass_on(&mut self, signal: Signal) {
-        // A job that takes its time to end would come back only to go on ending.
-        self.schedule.pause(Instant::now() + TERM_GRACE);
-        self.settle(signal, Fate::PassedOn);
-    }
-
-    /// What a signal asked for is done, or cannot be: the first process gets it, if any does, and others as it is their fate.
-    fn settle(&mut self, signal: Signal, fate: Fate) {
-        let holds = self.holds.settle(signal.as_raw(), fate, Instant::now());
-        if fate == Fate::Dropped {
-            return;
-        }
-        // It has it already.
-        if !holds.iter().any(|hold| hold.ns_pid == self.info.first) {
-            self.forward(signal);
-        }
-        for hold in holds {
-            let only_if_handled = fate == Fate::Given && hold.ns_pid != self.info.first;
-            self.let_in(hold, only_if_handled);
-        }
-    }
-
-    fn let_in(&self, hold: Hold, only_if_handled: bool) {
-        self.checkpointer.anchor.let_in(hold.pid, hold.signal, self.info.signal, only_if_handled);
-    }
-
-    /// Decides about signals that processes hold back and the coordinator has not got.
-    fn look_at_holds(&mut self) {
-        let now = Instant::now();
-        for hold in self.checkpointer.listener.holds() {
-            let is_acted_on =
-                self.signals.reactions.iter().any(|on| on.signal.as_raw() == hold.signal && on.action != Action::Forward);
-            match self.holds.hold(hold, is_acted_on, hold.ns_pid == self.info.first, now) {
-                Verdict::Leave => (),
-                Verdict::LetIn => self.let_in(hold, false),
-                Verdict::LetInIfHandled => self.let_in(hold, true),
-            }
-        }
-        for hold in self.holds.alone(now) {
-            self.let_in(hold, false);
-        }
-    }
-
-    /// Passes a signal on: to the first process, or where a restarted job is not in the terminal's foreground group, to the first
-    /// process's group, as a terminal would.
-    fn forward(&self, signal: Signal) {
-        match &self.watch {
-            Watch::Child(first) => {
-                if self.first_status.is_none() {
-                    let _ = kill_process(*first, signal);
-                }
-            }
-            // By the stand-in: the job must see who it is from.
-            Watch::Report(_) => {
-                let group = matches!(signal, Signal::INT | Signal::QUIT | Signal::WINCH);
-                let number = u8::try_from(signal.as_raw()).unwrap_or(0);
-                if self.first_status.is_none() {
-                    let what = Forward { signal: number, pid: self.info.first.0, group };
-                    let _ = ckpt_sys::process::queue(self.checkpointer.anchor.reaper.0, self.info.signal, what.to_value());
-                }
-            }
-        }
-    }
-
     fn serve(&mut self, request: Request, client: Client) {
         match request {
             Request::Status => client.answer(&Reply::Status(self.status())),
@@ -920,8 +527,4 @@ impl Coordinator {
             self.reporter.error(error);
         }
     }
-}
-
-fn name(signal: Signal) -> String {
-    NixSignal::try_from(signal.as_raw()).map_or_else(|_| signal.as_raw().to_string(), |signal| signal.to_string())
 }

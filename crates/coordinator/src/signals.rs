@@ -1,4 +1,4 @@
-//! Signal settings of the coordinator's own that its job must not inherit.
+//! The signals that the coordinator listens to, and signal settings of its own that its job must not inherit.
 //!
 //! The only unsafe code of this crate beside the hand-over memory and the probes: the standard library has no safe way to either.
 #![allow(unsafe_code)]
@@ -8,6 +8,13 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, sigaction};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::launch::{LaunchError, system};
+use crate::options::{Action, Reactions};
+
+/// `si_code` of a signal that the kernel sent, such as a terminal's.
+const SI_KERNEL: i32 = 0x80;
 
 extern "C" fn do_nothing(_signal: libc::c_int) {}
 
@@ -51,4 +58,40 @@ pub fn start_apart(command: &mut Command, mask: SigSet) {
     let leave = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
     // SAFETY: between fork and exec setsid(2) is one system call, which is allowed there (signal-safety(7)).
     unsafe { command.pre_exec(leave) };
+}
+
+/// The signals that the coordinator listens to: blocked, and read from a descriptor.
+pub struct Signals {
+    pub descriptor: SignalFd,
+    pub reactions: Reactions,
+    /// The signal mask that the coordinator was started with.
+    pub before: SigSet,
+}
+
+impl Signals {
+    /// Blocks them, and opens the descriptor.
+    pub fn catch(reactions: &Reactions) -> Result<Self, LaunchError> {
+        let fail = |errno: nix::Error| system("listen to signals")(errno.into());
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGCHLD);
+        for on in reactions.iter() {
+            set.add(Signal::try_from(on.signal.as_raw()).map_err(fail)?);
+        }
+        let mut before = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).map_err(fail)?;
+        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(fail)?;
+        survive_file_size_limit().map_err(fail)?;
+        Ok(Self { descriptor, reactions: reactions.clone(), before })
+    }
+
+    /// The next signal that came and is not SIGCHLD, what it does, and whether the kernel sent it.
+    pub fn next(&mut self) -> Option<(rustix::process::Signal, Action, bool)> {
+        while let Ok(Some(info)) = self.descriptor.read_signal() {
+            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+            if let Some(on) = self.reactions.iter().find(|on| on.signal.as_raw() == number) {
+                return Some((on.signal, on.action, info.ssi_code == SI_KERNEL));
+            }
+        }
+        None
+    }
 }

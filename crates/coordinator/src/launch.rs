@@ -1,0 +1,245 @@
+//! How a job begins to have a coordinator: by `ckpt-launch`, which starts its command, or by `ckpt-restart`, which has brought it back.
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use ckpt_objects::directory::DirectoryIdentity;
+use ckpt_objects::job::{JobInfo, Settings};
+use ckpt_objects::terminal::OwnTerminal;
+use ckpt_objects::{FilePath, HostPid, NsPid};
+use ckpt_sys::program::found_heeds_preload;
+use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL};
+use nix::sys::signal::Signal as NixSignal;
+use rustix::process::{Pid, set_child_subreaper};
+
+use crate::environment;
+use crate::library;
+use crate::machine;
+use crate::nesting::without_agents;
+use crate::options::Reactions;
+use crate::rendezvous::Listener;
+use crate::report::Reporter;
+use crate::run::{Coordinator, Terminal, Watch};
+use crate::signals::{Signals, start_with_mask};
+
+/// Why a job could not be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The command could not be started.
+    #[error("cannot run {}: {source}", command.display())]
+    Command {
+        /// What was to be run.
+        command: PathBuf,
+        /// Why it was not.
+        source: io::Error,
+    },
+    /// Images cannot be written where they are to go.
+    #[error("cannot write images to {}: {source}; give another directory with --dir", dir.display())]
+    Directory {
+        /// Where.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The agent's library is missing.
+    #[error("cannot find the agent's library {name}; it belongs beside ckpt-launch or in ../lib", name = AGENT_FILE)]
+    Agent,
+    /// The system refused something that is always there.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> LaunchError {
+    move |source| LaunchError::System { what, source }
+}
+
+/// The file name of the agent's library.
+pub(crate) const AGENT_FILE: &str = "libckpt_preload.so";
+
+/// What a launch is asked for.
+pub struct Launch {
+    /// The command and its arguments; not empty.
+    pub command: Vec<OsString>,
+    /// See [`batch::key`](crate::batch::key).
+    pub key: String,
+    /// The options that later coordinators of the job go on with.
+    pub settings: Settings,
+    /// How much is said.
+    pub reporter: Reporter,
+}
+
+/// A restarted job, as `ckpt-restore` hands it over.
+pub struct Restarted {
+    /// What the image says of it, with the settings to go on with.
+    pub info: JobInfo,
+    /// The stand-in for the launcher in the job's pid namespace: what descends from it is the job.
+    pub reaper: HostPid,
+    /// Where the job's agents find their coordinator.
+    pub listener: Listener,
+    /// The stand-in's pipe, of numbers in four bytes: a wait status when the job's first process has ended, a negative number for
+    /// a signal that the job sent to its launcher. It ends when no process is left.
+    pub report: OwnedFd,
+    /// The terminal of the restart, as it was before the job had it.
+    pub terminal: Option<OwnTerminal>,
+    /// Processes of the job are in the restart's own session and process group.
+    pub shares_session: bool,
+    /// Processes that made sockets of the job's, and have ended: their numbers here and in its namespace.
+    pub makers: Vec<(HostPid, NsPid)>,
+    /// The image that it came from, held while there is no newer one.
+    pub image: Option<File>,
+}
+
+/// Finds the agent's library: beside this program, in `../lib`, or where the build puts it.
+#[must_use]
+pub fn find_agent() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let dir = program.parent()?;
+    [
+        dir.join(AGENT_FILE),
+        dir.join("../lib").join(AGENT_FILE),
+        dir.join("deps").join(AGENT_FILE),
+        dir.join("..").join(AGENT_FILE),
+    ]
+    .into_iter()
+    .find(|path| path.is_file())
+    .and_then(|path| path.canonicalize().ok())
+}
+
+/// The inode number of a process's pid namespace.
+pub fn pid_namespace(pid: HostPid) -> io::Result<u64> {
+    Ok(std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
+}
+
+pub(crate) fn own_pid() -> HostPid {
+    HostPid(i32::try_from(std::process::id()).unwrap_or(0))
+}
+
+/// What a job with this command is called.
+#[must_use]
+pub fn job_name(command: &[OsString]) -> String {
+    let name = command.first().and_then(|program| Path::new(program).file_name());
+    name.map_or_else(|| "job".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Launches a job and stays with it to its end. Gives the exit code.
+pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
+    let agent = find_agent().ok_or(LaunchError::Agent)?;
+    let dir = launch.settings.dir.as_path().to_owned();
+    check_directory(&dir).map_err(|source| LaunchError::Directory { dir: dir.clone(), source })?;
+    let mut random = [0u8; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| system("draw random bytes")(errno.into()))?;
+    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let agent = library::lend(agent, &id);
+
+    set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
+    let listener =
+        Listener::bind(&id, pid_namespace(own_pid()).map_err(system("read /proc"))?).map_err(system("open a socket"))?;
+    let signals = Signals::catch(&Reactions::from_settings(&launch.settings.on, &[]))?;
+    let terminal = OwnTerminal::find();
+    let program = PathBuf::from(&launch.command[0]);
+    let mut command = Command::new(&program);
+    command.args(&launch.command[1..]).env(ENV_JOB, &id).env(ENV_DIR, &dir).env(ENV_AGENT, &agent);
+    command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(&agent));
+    let env_file = environment::file_for(&id, std::env::var_os(ENV_FILE));
+    command.env(ENV_FILE, &env_file);
+    command.env(ENV_SHIELD, shield(&signals.reactions));
+    start_with_mask(&mut command, signals.before, &shielded(&program, &signals.reactions));
+    crate::ipc::note_before();
+    // Not by rustix, which expects no 0: a group or session that was made outside of this pid namespace.
+    let (group, session) = (nix::unistd::getpgrp(), nix::unistd::getsid(None));
+    let mut info = JobInfo {
+        id,
+        name: job_name(&launch.command),
+        command: launch.command.iter().map(|word| FilePath::from(word.as_os_str())).collect(),
+        launch_dir: std::env::current_dir().unwrap_or_default().into(),
+        launch_dir_is: DirectoryIdentity::of(Path::new(".")),
+        generation: 1,
+        launched_at_ns: machine::launch_time_ns(),
+        taken_at_ns: 0,
+        launcher: NsPid(own_pid().0),
+        launcher_pgid: NsPid(group.as_raw()),
+        launcher_sid: NsPid(session.map_or(0, nix::unistd::Pid::as_raw)),
+        first: NsPid(0),
+        first_status: None,
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        signal: DEFAULT_SIGNAL,
+        environment: environment::variables(&[]),
+        env_file: env_file.into(),
+        key: launch.key,
+        cost_ns: None,
+        settings: launch.settings,
+    };
+    // Before the job can look for it.
+    if let Some(complaint) = environment::offer(&info) {
+        launch.reporter.error(complaint);
+    }
+    let child = command.spawn().map_err(|source| {
+        environment::withdraw(&info);
+        library::take_back(&info.id);
+        LaunchError::Command { command: program.clone(), source }
+    })?;
+    let first = Pid::from_child(&child);
+    info.first = NsPid(first.as_raw_nonzero().get());
+    let terminal = Terminal { own: terminal, shared: true, is_new: false };
+    Coordinator::new(info, own_pid(), listener, agent, Watch::Child(first), signals, terminal, launch.reporter)?.run()
+}
+
+/// Stays with a restarted job to its end. Gives the exit code.
+pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<u8, LaunchError> {
+    let agent = library::in_use(&restarted.info.id).ok_or(LaunchError::Agent)?;
+    let signals = Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?;
+    let watch = Watch::Report(restarted.report);
+    let terminal = Terminal { own: restarted.terminal, shared: restarted.shares_session, is_new: true };
+    let mut coordinator =
+        Coordinator::new(restarted.info, restarted.reaper, restarted.listener, agent, watch, signals, terminal, reporter)?;
+    if let Some(checkpointer) = Arc::get_mut(&mut coordinator.checkpointer) {
+        checkpointer.makers = restarted.makers;
+    }
+    coordinator.held = restarted.image;
+    coordinator.run()
+}
+
+fn check_directory(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    rustix::fs::access(dir, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?;
+    Ok(())
+}
+
+/// The job's `LD_PRELOAD`: the agent, then what the user preloads already.
+fn preload(agent: &Path) -> OsString {
+    let mut list = agent.as_os_str().to_owned();
+    let others = std::env::var_os("LD_PRELOAD").map(|others| without_agents(&others)).unwrap_or_default();
+    if !others.is_empty() {
+        list.push(":");
+        list.push(others);
+    }
+    list
+}
+
+/// What the job's shield is told: see [`ENV_SHIELD`].
+fn shield(reactions: &Reactions) -> String {
+    let signals: Vec<String> = reactions.shielded().map(|signal| signal.as_raw().to_string()).collect();
+    format!("{}:{}", own_pid(), signals.join(","))
+}
+
+/// The signals that the command's agent shields it from; none, if it will have no agent.
+fn shielded(program: &Path, reactions: &Reactions) -> Vec<NixSignal> {
+    let name = CString::new(program.as_os_str().as_bytes()).unwrap_or_default();
+    let list = std::env::var_os("PATH").unwrap_or_default();
+    let known = reactions.shielded().filter_map(|signal| NixSignal::try_from(signal.as_raw()).ok());
+    if found_heeds_preload(&name, list.as_bytes()) { known.collect() } else { Vec::new() }
+}
