@@ -1,14 +1,33 @@
-// Tests the threads that the C library starts for itself and that block every signal: for SIGEV_THREAD timers, and for asynchronous I/O.
-// @restored Threads that take no signal: the C library's for SIGEV_THREAD timers (timer_create) and POSIX asynchronous I/O (aio_read, aio_write)
+// Tests the threads that the C library starts for itself and that block every signal: for SIGEV_THREAD timers, for
+// notifications of message queues, and for asynchronous I/O.
+// @restored Threads that take no signal: the C library's for SIGEV_THREAD timers (timer_create), notifications of message queues (mq_notify; while none is registered) and POSIX asynchronous I/O (aio_read, aio_write)
 #include "check.h"
 #include <aio.h>
 #include <fcntl.h>
+#include <mqueue.h>
 
 static _Atomic int fired;
 
 static void fire(union sigval value) {
     CHECK(value.sival_int == 4711);
     fired++;
+}
+
+static _Atomic int notified;
+
+static void notify(union sigval value) {
+    CHECK(value.sival_int == 815);
+    notified++;
+}
+
+// The thread that waits for notifications stays when one has come; so this takes as long as a message does.
+static void be_notified(mqd_t queue) {
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = notify, .sigev_value.sival_int = 815};
+    char message[16];
+    int before = notified;
+    CHECK(mq_notify(queue, &event) == 0 && mq_send(queue, "x", 1, 0) == 0);
+    while (notified == before) rest();
+    CHECK(mq_receive(queue, message, sizeof message, NULL) == 1);
 }
 
 int main(int argc, char **argv) {
@@ -21,6 +40,12 @@ int main(int argc, char **argv) {
     char name[] = "library_threads.XXXXXX", written[4096], readback[4096];
     int fd = mkstemp(name);
     CHECK(fd >= 0 && unlink(name) == 0);
+    char queue_name[64];
+    snprintf(queue_name, sizeof queue_name, "/library_threads.%d", (int)getpid());
+    struct mq_attr attributes = {.mq_maxmsg = 2, .mq_msgsize = 16};
+    mqd_t queue = mq_open(queue_name, O_RDWR | O_CREAT | O_EXCL, 0600, &attributes);
+    CHECK(queue != -1 && mq_unlink(queue_name) == 0);
+    be_notified(queue);
     // A request that waits for the whole time: its thread is blocked in a read.
     int ends[2];
     char late = 0;
@@ -46,6 +71,7 @@ int main(int argc, char **argv) {
             before = fired;
         }
     }
+    be_notified(queue);
     CHECK(write(ends[1], "x", 1) == 1);
     while (aio_error(&waiting) == EINPROGRESS) rest();
     CHECK(aio_return(&waiting) == 1 && late == 'x');

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::artifacts::shared_dir;
-use crate::{Identity, Job, Sandbox, not_run};
+use crate::{Identity, Job, Output, Sandbox, not_run};
 use results::Run;
 
 /// How often each program is killed and brought back.
@@ -26,6 +26,9 @@ const SPAN: f64 = 0.2;
 
 /// How many checkpoints a job has the time for, were it not killed.
 const CHECKPOINTS: f64 = 20.0;
+
+/// How often a job is given more work because it has ended too soon.
+const MORE_WORK: usize = 3;
 
 /// How long a plain run may take.
 const PLAIN_BOUND: Duration = Duration::from_secs(150);
@@ -48,6 +51,13 @@ pub enum Length {
     Full,
     /// 5 to 10 s: for the sample that every run of the tests holds.
     Short,
+}
+
+impl Length {
+    /// A job that ends sooner cannot be killed three times.
+    fn least(self) -> Duration {
+        Duration::from_secs(if self == Self::Full { 20 } else { 3 })
+    }
 }
 
 /// A real program, and a job of it.
@@ -218,6 +228,28 @@ impl Program {
         self.check.iter().fold(job, |job, line| job.checked_by(&fill(line)))
     }
 
+    /// Runs the program plainly, with more work than its description says where this machine is so fast that it would end too soon to be killed.
+    fn run_plain(&self, identity: Identity, length: Length) -> (Job, Output) {
+        let mut work = self.work(length).expect("it is run with this length");
+        for _ in 0..MORE_WORK {
+            let job = self.job(work);
+            let plain = job.run_plain(identity);
+            let missing = length.least().as_secs_f64() / plain.took.as_secs_f64().max(0.01);
+            if missing <= 1.0 || plain.code != 0 || !self.uses_work() {
+                return (job, plain);
+            }
+            work = (work as f64 * (missing * 1.2).clamp(1.3, 4.0)).ceil() as u64;
+        }
+        let job = self.job(work);
+        let plain = job.run_plain(identity);
+        (job, plain)
+    }
+
+    /// Whether the amount of work makes a difference.
+    fn uses_work(&self) -> bool {
+        self.command.contains("{}") || self.prepare.as_ref().is_some_and(|line| line.contains("{}"))
+    }
+
     /// Runs the program plainly, then kills and restarts it, and returns what is to be told of that, and of what went wrong.
     #[must_use]
     pub fn run(&self, identity: Identity, length: Length) -> Run {
@@ -230,9 +262,7 @@ impl Program {
             }
         }
         let tried = catch_unwind(AssertUnwindSafe(|| {
-            let work = self.work(length).expect("it is run with this length");
-            let job = self.job(work);
-            let plain = job.run_plain(identity);
+            let (job, plain) = self.run_plain(identity, length);
             let took = plain.took;
             run.seconds = took.as_secs_f64();
             let interval = (took.as_secs_f64() / CHECKPOINTS).clamp(0.2, 2.0);
