@@ -40,6 +40,7 @@ const PROTECTION_KEYS: usize = 15;
 const RSEQ_MIN_LEN: u32 = 32;
 /// `RSEQ_SIG` of x86 (glibc, sysdeps/unix/sysv/linux/x86/bits/rseq.h).
 const RSEQ_SIGNATURE: u32 = 0x5305_3053;
+const RSEQ_FLAG_UNREGISTER: u32 = 1;
 
 /// Fills in the calling thread's record.
 ///
@@ -70,11 +71,15 @@ pub unsafe fn record_thread(record: *mut ThreadRecord, frame: *mut UContext) {
         let config = CONFIG.get();
         if config.rseq_size > 0 {
             let area = record.fs_base.wrapping_add_signed(config.rseq_offset as i64);
-            // `cpu_id`, the second word, is negative while the area is not registered.
+            let len = config.rseq_size.max(RSEQ_MIN_LEN);
+            // `cpu_id`, the second word, is negative while the area is not registered; but what an ended thread has left on a stack that is used again
+            // is not. Only the kernel knows: it registers an area that is not yet (EBUSY, EINVAL).
             if core::ptr::read_volatile((area + 4) as *const i32) >= 0 {
-                record.rseq = area;
-                record.rseq_len = config.rseq_size.max(RSEQ_MIN_LEN);
-                record.rseq_signature = RSEQ_SIGNATURE;
+                if syscall!(nr::__NR_rseq, area, len, 0, RSEQ_SIGNATURE).is_ok() {
+                    let _ = syscall!(nr::__NR_rseq, area, len, RSEQ_FLAG_UNREGISTER, RSEQ_SIGNATURE);
+                } else {
+                    (record.rseq, record.rseq_len, record.rseq_signature) = (area, len, RSEQ_SIGNATURE);
+                }
             }
         }
     }
