@@ -1,7 +1,7 @@
 //! `--save-files`: scratch files that the image holds, for a machine that does not have them, or that has them as they were later.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ckpt_tests::job::{IMAGES, await_image};
 use ckpt_tests::sandbox::BOUND;
