@@ -137,7 +137,7 @@ const HANDLER_STACK: usize = 8 << 10;
 pub fn leave_small_stacks(size: usize) {
     if size < HANDLER_STACK + ckpt_sys::cpu::xsave_size() as usize && ckpt_agent_action.clear_flag(SA_ONSTACK) {
         set_action(CONFIG.get().signal);
-        shield::leave_alternate_stack(SA_ONSTACK);
+        shield::leave_alternate_stack();
     }
 }
 
@@ -166,6 +166,11 @@ impl Action {
     /// Leaves signals out of the mask; whether one of them was there.
     fn leave_out(&self, set: u64) -> bool {
         self.0[3].fetch_and(!set, Relaxed) & set != 0
+    }
+
+    /// Whether a flag is set.
+    pub fn has_flag(&self, flag: u64) -> bool {
+        self.0[1].load(Relaxed) & flag != 0
     }
 
     /// Clears a flag; whether it was set.

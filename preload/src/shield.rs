@@ -10,16 +10,14 @@ use linux_raw_sys::general as nr;
 
 use crate::environment::Action;
 use crate::libc;
-use crate::signals::{SigAction, SigSet};
+use crate::signals::{KernelAction, SigAction};
 
 /// `SIG_DFL`.
 pub const DEFAULT: usize = 0;
 const IGNORE: u64 = 1;
 const SA_SIGINFO: u64 = 4;
+const SA_ONSTACK: u64 = 0x0800_0000;
 const SA_RESETHAND: u64 = 0x8000_0000;
-
-/// The kernel's `struct sigaction`: handler, flags, restorer, mask.
-type KernelAction = [u64; 4];
 
 /// What the shield is installed with.
 static SHIELD: Action = Action::new();
@@ -40,41 +38,57 @@ pub unsafe fn install_all(flags: u64, restorer: u64) {
     }
 }
 
-/// Installs the shield where it already is, without an alternate stack: see [`crate::environment::leave_small_stacks`].
-pub fn leave_alternate_stack(flag: u64) {
-    SHIELD.clear_flag(flag);
+/// From now on the shield does without alternate stacks: see [`crate::environment::leave_small_stacks`]. A stub does what the program's handler does, so
+/// one before a handler that runs on such a stack is taken away.
+pub fn leave_alternate_stack() {
+    SHIELD.clear_flag(SA_ONSTACK);
     shielded().for_each(renew);
 }
 
-/// Installs the shield again where it is, or where nothing is, and a stub before a handler that has none.
+/// Installs what belongs to the action that the program has set for a signal: the shield in the place of the default, a stub before a handler, or neither.
 pub fn renew(signal: c_int) {
     let mut now: KernelAction = [0; 4];
     // SAFETY: with no new action, the old one is written to `now`.
     let asked = unsafe { syscall!(nr::__NR_rt_sigaction, signal, 0, now.as_mut_ptr(), 8) };
-    if asked.is_ok() && (now[0] == DEFAULT as u64 || is_shield(now[0])) {
+    if asked.is_err() {
+        return;
+    }
+    let own = without_stub(now);
+    if own[0] == DEFAULT as u64 || is_shield(own[0]) {
         install(signal);
-    } else if let [handler, flags, restorer, mask] = now
-        && let Some(stub) = before_handler(Handler { address: handler, flags, mask })
-    {
-        let action: KernelAction = [stub, flags | SA_SIGINFO, restorer, u64::MAX];
-        // SAFETY: the action is the one that was there, but for the stub, which has the signature that SA_SIGINFO asks for.
-        let _ = unsafe { syscall!(nr::__NR_rt_sigaction, signal, action.as_ptr(), 0, 8) };
+        return;
+    }
+    let wanted = with_stub(own).unwrap_or(own);
+    if wanted != now {
+        // SAFETY: the action is the program's, but for the stub, which has the signature that SA_SIGINFO asks for.
+        let _ = unsafe { syscall!(nr::__NR_rt_sigaction, signal, wanted.as_ptr(), 0, 8) };
     }
 }
 
-/// The stub to be installed in the place of a handler; `None` where none is to be.
-fn before_handler(handler: Handler) -> Option<u64> {
-    let is_own = handler.address > IGNORE && !is_shield(handler.address) && wrapped(handler.address).is_none();
-    if is_own && handler.flags & SA_RESETHAND == 0 { stub_for(handler) } else { None }
+/// An action with a stub before the program's handler; `None` where there is to be none: it would be taken away by the kernel, or want too much of a small
+/// alternate stack.
+fn with_stub([address, flags, restorer, mask]: KernelAction) -> Option<KernelAction> {
+    let has_room = flags & SA_ONSTACK == 0 || SHIELD.has_flag(SA_ONSTACK);
+    let is_own = address > IGNORE && !is_shield(address);
+    if !is_own || !has_room || flags & SA_RESETHAND != 0 {
+        return None;
+    }
+    Some([stub_for(Handler { address, flags, mask })?, flags | SA_SIGINFO, restorer, u64::MAX])
+}
+
+/// An action as the program has set it.
+fn without_stub(action: KernelAction) -> KernelAction {
+    let [handler, flags, restorer, _] = action;
+    match wrapped(handler) {
+        Some(own) => [own.address, flags & !SA_SIGINFO | own.flags & SA_SIGINFO, restorer, own.mask],
+        None => action,
+    }
 }
 
 /// Has a stub called before the program's handler.
 pub fn wrap(action: &mut SigAction) {
-    let flags = u64::from(action.flags.cast_unsigned());
-    if let Some(stub) = before_handler(Handler { address: action.handler as u64, flags, mask: action.mask.0[0] }) {
-        action.handler = stub as usize;
-        action.flags |= SA_SIGINFO as c_int;
-        action.mask.0[0] = u64::MAX;
+    if let Some(wrapped) = with_stub(action.to_kernel()) {
+        *action = SigAction::of_kernel(wrapped);
     }
 }
 
@@ -102,40 +116,25 @@ pub fn covers(signal: c_int) -> bool {
 
 /// A handler as the program is to see it.
 pub fn shown(handler: usize) -> usize {
-    match wrapped(handler as u64) {
-        Some(own) => own.address as usize,
-        None if is_shield(handler as u64) => DEFAULT,
-        None => handler,
-    }
+    shown_action(SigAction { handler, ..SigAction::DEFAULT }).handler
 }
 
 /// An action as the program is to see it.
 pub fn shown_action(action: SigAction) -> SigAction {
-    match wrapped(action.handler as u64) {
-        Some(own) => {
-            let mut mask = [0; 16];
-            mask[0] = own.mask;
-            let flags = if own.flags & SA_SIGINFO == 0 { action.flags & !(SA_SIGINFO as c_int) } else { action.flags };
-            SigAction { handler: own.address as usize, mask: SigSet(mask), flags, ..action }
-        }
-        None if is_shield(action.handler as u64) => SigAction::DEFAULT,
-        None => action,
+    if is_shield(action.handler as u64) {
+        SigAction::DEFAULT
+    } else if wrapped(action.handler as u64).is_some() {
+        SigAction::of_kernel(without_stub(action.to_kernel()))
+    } else {
+        action
     }
 }
 
 /// Sets the default action, which is the shield; gives the action before as the program is to see it, `None` with `errno` set.
 pub fn set_default(signal: c_int) -> Option<SigAction> {
-    match install(signal) {
-        Some([handler, flags, restorer, mask]) => {
-            let mut set = [0; 16];
-            set[0] = mask;
-            let before =
-                SigAction { handler: handler as usize, mask: SigSet(set), flags: flags as c_int, restorer: restorer as usize };
-            Some(shown_action(before))
-        }
-        None => {
-            libc::fail(libc::EINVAL);
-            None
-        }
+    let before = install(signal);
+    if before.is_none() {
+        libc::fail(libc::EINVAL);
     }
+    before.map(|before| shown_action(SigAction::of_kernel(before)))
 }

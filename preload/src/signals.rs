@@ -29,7 +29,22 @@ pub struct SigAction {
 impl SigAction {
     /// That of a signal whose action was never set.
     pub const DEFAULT: Self = Self { handler: shield::DEFAULT, mask: SigSet([0; 16]), flags: 0, restorer: 0 };
+
+    /// As the kernel has it.
+    pub fn to_kernel(self) -> KernelAction {
+        [self.handler as u64, u64::from(self.flags.cast_unsigned()), self.restorer as u64, self.mask.0[0]]
+    }
+
+    /// From what the kernel has.
+    pub fn of_kernel([handler, flags, restorer, mask]: KernelAction) -> Self {
+        let mut set = [0; 16];
+        set[0] = mask;
+        Self { handler: handler as usize, mask: SigSet(set), flags: flags as c_int, restorer: restorer as usize }
+    }
 }
+
+/// The kernel's `struct sigaction`: handler, flags, restorer, mask.
+pub type KernelAction = [u64; 4];
 
 /// What the program believes to have set for the checkpoint signal.
 static BELIEVED_HANDLER: AtomicU64 = AtomicU64::new(0);
@@ -124,24 +139,9 @@ type SignalCall = unsafe extern "C" fn(c_int, Handler) -> Handler;
 /// As for the C function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn signal(signal: c_int, handler: Handler) -> Handler {
-    if is_ours(signal) {
-        return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
-    }
-    if shield::covers(signal) && handler == shield::DEFAULT {
-        before_action(signal, shield::handler());
-        return shield::set_default(signal).map_or(SIG_ERR, |before| before.handler);
-    }
-    let Some(call) = next!(c"signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
-    before_action(signal, handler as u64);
+    let next = next!(c"signal" as SignalCall);
     // SAFETY: the caller's promise.
-    let before = unsafe { call(signal, handler) };
-    if shield::covers(signal) {
-        shield::renew(signal);
-    }
-    if before != SIG_ERR {
-        after_action(signal, handler as u64);
-    }
-    shield::shown(before)
+    unsafe { set_simply(signal, handler, next) }
 }
 
 /// sysv_signal(3).
@@ -150,6 +150,16 @@ pub unsafe extern "C" fn signal(signal: c_int, handler: Handler) -> Handler {
 /// As for the C function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sysv_signal(signal: c_int, handler: Handler) -> Handler {
+    let next = next!(c"sysv_signal" as SignalCall);
+    // SAFETY: the caller's promise.
+    unsafe { set_simply(signal, handler, next) }
+}
+
+/// Sets a handler by a call that takes nothing else.
+///
+/// # Safety
+/// As for the C functions.
+unsafe fn set_simply(signal: c_int, handler: Handler, call: Option<SignalCall>) -> Handler {
     if is_ours(signal) {
         return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
     }
@@ -157,7 +167,7 @@ pub unsafe extern "C" fn sysv_signal(signal: c_int, handler: Handler) -> Handler
         before_action(signal, shield::handler());
         return shield::set_default(signal).map_or(SIG_ERR, |before| before.handler);
     }
-    let Some(call) = next!(c"sysv_signal" as SignalCall) else { return libc::fail(ENOSYS) as usize };
+    let Some(call) = call else { return libc::fail(ENOSYS) as usize };
     before_action(signal, handler as u64);
     // SAFETY: the caller's promise.
     let before = unsafe { call(signal, handler) };

@@ -68,6 +68,28 @@ impl Job {
         Self::new(interpreter.split_whitespace().chain(["./script"])).file("script", script)
     }
 
+    /// A job that fills a database of SQLite, whose file and journal (of this mode) must be those of one moment.
+    #[must_use]
+    pub fn database(path: &str, journal: &str) -> Self {
+        let script = format!(
+            r#"
+import os, sqlite3, time
+os.makedirs(os.path.dirname(os.path.abspath("{path}")), exist_ok=True)
+db = sqlite3.connect(os.path.abspath("{path}"), isolation_level=None)
+db.execute("pragma journal_mode={journal}")
+db.execute("create table t (i integer, filler text)")
+for i in range(90):
+    db.execute("begin"); db.execute("insert into t values (?, ?)", (i, "x" * 3000))
+    db.execute("update t set filler = ? where i % 3 = ?", ("y" * 2000, i % 3))
+    time.sleep(0.02)
+    db.execute("commit")
+    time.sleep(0.007)
+print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall(), db.execute("pragma integrity_check").fetchall())
+"#
+        );
+        Self::script("/usr/bin/python3", &script)
+    }
+
     /// A job that runs `programs/NAME.c` for so many rounds, with further arguments.
     #[must_use]
     pub fn program(name: &str, rounds: u32, args: &[&str]) -> Self {

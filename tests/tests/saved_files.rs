@@ -32,22 +32,7 @@ fn job() -> Job {
 
 survives!(scratch_is_rolled_back_in_place, job());
 
-/// The database's file and its journal are those of one moment.
-const DATABASE: &str = r#"
-import os, sqlite3, time
-os.makedirs("scratch", exist_ok=True)
-db = sqlite3.connect(os.path.abspath("scratch/data.db"), isolation_level=None)
-db.execute("create table t (i integer, filler text)")
-for i in range(60):
-    db.execute("begin"); db.execute("insert into t values (?, ?)", (i, "x" * 3000))
-    db.execute("update t set filler = ? where i % 3 = ?", ("y" * 2000, i % 3))
-    time.sleep(0.03)
-    db.execute("commit")
-    time.sleep(0.01)
-print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall(), db.execute("pragma integrity_check").fetchall())
-"#;
-
-survives!(database_in_scratch, Job::script("/usr/bin/python3", DATABASE).option("--save-files").option("scratch/data.db*"));
+survives!(database_in_scratch, Job::database("scratch/data.db", "delete").option("--save-files").option("scratch/data.db*"));
 
 as_either! {
     machines_without_the_scratch scratch_that_is_mapped only_the_images_are_carried scratch_on_another_path

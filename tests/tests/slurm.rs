@@ -269,14 +269,15 @@ fn the_end_is_told() {
     end_is_known("export SLURM_JOB_END_TIME=$(($(date +%s) + 16));", |_| ());
 }
 
-#[test]
-fn a_training_is_preempted_and_goes_on() {
+/// A training of so many epochs is preempted once it has come to one of them, and what it prints is what it prints alone.
+fn is_preempted(training: &[&str], epochs: u32, at: &str, recipe: &[&str]) {
     let Some(cluster) = Cluster::start() else { return };
     let sandbox = folder(Identity::User);
-    let (code, plain, _) = cluster.run(&sandbox, "env", ["EPOCHS=2000", "python3", "train.py"]);
+    let epochs = format!("EPOCHS={epochs}");
+    let (code, plain, _) = cluster.run(&sandbox, "env", [&[epochs.as_str()], training].concat());
     assert_eq!(code, 0);
-    let job = cluster.submit(&sandbox, &["EPOCHS=2000"], &[USUAL, &["--exclusive", "preemptible.sh"]].concat());
-    job.until_says("out", "epoch 50:", 1);
+    let job = cluster.submit(&sandbox, &[&epochs], &[USUAL, &["--exclusive"], recipe].concat());
+    job.until_says("out", at, 1);
     let urgent = cluster.submit(&sandbox, &[], &["--output=out.urgent", "--partition=high", "--exclusive", "--wrap=sleep 1"]);
     urgent.until_state("COMPLETED");
     let record = job.until_state("COMPLETED");
@@ -284,26 +285,16 @@ fn a_training_is_preempted_and_goes_on() {
     assert_eq!(sandbox.read_text("out"), plain, "{}", job.told());
 }
 
+#[test]
+fn a_training_is_preempted_and_goes_on() {
+    is_preempted(&["python3", "train.py"], 2000, "epoch 50:", &["preemptible.sh"]);
+}
+
 /// The workers of such a training catch SIGTERM themselves, which Slurm sends to all; planned checkpoints may be under way just then.
 #[test]
 fn a_training_in_pytorch_is_preempted_and_goes_on() {
-    let Some(cluster) = Cluster::start() else { return };
-    let sandbox = folder(Identity::User);
-    let (code, plain, _) = cluster.run(&sandbox, "env", ["EPOCHS=40", "/usr/bin/python3", "train_torch.py"]);
-    assert_eq!(code, 0);
-    let recipe = [
-        "--exclusive",
-        "--requeue",
-        "--open-mode=append",
-        "--wrap=exec ckpt-launch -i 1 --resume /usr/bin/python3 train_torch.py",
-    ];
-    let job = cluster.submit(&sandbox, &["EPOCHS=40"], &[USUAL, &recipe].concat());
-    job.until_says("out", "epoch 3:", 1);
-    let urgent = cluster.submit(&sandbox, &[], &["--output=out.urgent", "--partition=high", "--exclusive", "--wrap=sleep 1"]);
-    urgent.until_state("COMPLETED");
-    let record = job.until_state("COMPLETED");
-    assert_eq!((record["Restarts"].as_str(), count(&sandbox, "err", RESTARTED)), ("1", 1), "{}", job.told());
-    assert_eq!(sandbox.read_text("out"), plain, "{}", job.told());
+    let command = "--wrap=exec ckpt-launch -i 1 --resume /usr/bin/python3 train_torch.py";
+    is_preempted(&["/usr/bin/python3", "train_torch.py"], 40, "epoch 3:", &["--requeue", "--open-mode=append", command]);
 }
 
 /// A program that catches SIGTERM itself is given it when the image is durable, and one that catches SIGUSR2 where it is passed on.

@@ -31,28 +31,9 @@ print(total, open("state").read())
 
 survives!(temporary_files_of_python, Job::script("/usr/bin/python3", TEMPORARY));
 
-/// The database and its journal are those of one moment, and nothing was asked for.
-fn database(mode: &str) -> Job {
-    let script = format!(
-        r#"
-import os, sqlite3, time
-db = sqlite3.connect(os.path.abspath("data.db"), isolation_level=None)
-db.execute("pragma journal_mode={mode}")
-db.execute("create table t (i integer, filler text)")
-for i in range(120):
-    db.execute("begin"); db.execute("insert into t values (?, ?)", (i, "x" * 3000))
-    db.execute("update t set filler = ? where i % 3 = ?", ("y" * 2000, i % 3))
-    time.sleep(0.01)
-    db.execute("commit")
-    time.sleep(0.005)
-print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall(), db.execute("pragma integrity_check").fetchall())
-"#
-    );
-    Job::script("/usr/bin/python3", &script)
-}
-
-survives!(database_with_a_journal, database("delete"));
-survives!(database_with_a_write_ahead_log, database("wal"));
+// Nothing is asked for.
+survives!(database_with_a_journal, Job::database("data.db", "delete"));
+survives!(database_with_a_write_ahead_log, Job::database("data.db", "wal"));
 
 /// Temporary files that are closed between two steps are kept where the user says so.
 const SORTED: &str = r#"
