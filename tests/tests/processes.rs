@@ -5,6 +5,7 @@ use ckpt_tests::{Job, program_survives};
 program_survives!(identity);
 program_survives!(fork_and_wait);
 program_survives!(exec_self, Job::program("exec_self", 250, &[]));
+program_survives!(slow_start, Job::program("slow_start", 60, &[]));
 program_survives!(spawning);
 program_survives!(zombies);
 program_survives!(sessions_and_groups);

@@ -457,7 +457,8 @@ impl Freezer<'_> {
                 continue;
             }
             if status.set("SigBlk") & bit != 0 && !self.in_restorer.contains(&tid) {
-                blocked = blocked.or(Some(tid));
+                // What blocks the signal and does not catch it has just called exec: its agent will let the signal in when it is there.
+                blocked = blocked.or(catches.then_some(tid));
                 continue;
             }
             let call = blocked_call(member.pid, tid, self.settings.features);
@@ -482,7 +483,7 @@ impl Freezer<'_> {
             return None;
         }
         tgkill(member.pid.0, tid.0, number).ok()?;
-        let held = self.through_door(member.pid, |door| door.unblock(tid, number))?;
+        let held = self.through_door(member.pid, |door| door.unblock(member.pid, tid, number))?;
         self.through_door(member.pid, |door| {
             door.let_go(tid);
             Ok(())
@@ -523,7 +524,7 @@ impl Freezer<'_> {
         let signal = self.settings.signal;
         let Some(thread) = process.thread(tid) else { return };
         let call = blocked_call(process.pid, thread, self.settings.features);
-        if let Some(Some(held)) = self.through_door(process.pid, |door| door.unblock(thread, signal)) {
+        if let Some(Some(held)) = self.through_door(process.pid, |door| door.unblock(process.pid, thread, signal)) {
             process.memory.note_unblocked(tid, exactly(call, held));
             self.through_door(process.pid, |door| {
                 door.let_go(thread);

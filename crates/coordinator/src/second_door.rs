@@ -172,13 +172,16 @@ impl Door {
     }
 
     /// Takes `signal` out of what a thread blocks, and gives the call that it was interrupted in. The thread is then held until [`Door::let_go`], so
-    /// that the caller can note both before the thread's handler runs. Nothing when it does not block it.
-    pub fn unblock(&self, thread: HostPid, signal: i32) -> Result<Option<Call>, DoorError> {
+    /// that the caller can note both before the thread's handler runs. Nothing when it does not block it, or does not catch it: a program that
+    /// was just begun blocks the signal until its agent is there, and would be ended by it.
+    pub fn unblock(&self, process: HostPid, thread: HostPid, signal: i32) -> Result<Option<Call>, DoorError> {
         self.through(move |tracer| {
             tracer.hold(thread.0)?;
             let bit = 1u64 << (signal - 1);
             let set = blocked_signals(thread.0)?;
-            if set & bit == 0 {
+            // Looked at while it is held: before that it may have called exec at any time.
+            let catches = Status::of_thread(process, thread).is_ok_and(|status| status.set("SigCgt") & bit != 0);
+            if set & bit == 0 || !catches {
                 tracer.let_go(thread.0);
                 return Ok(None);
             }
@@ -200,6 +203,11 @@ impl Door {
     pub fn install(&self, process: HostPid, thread: HostPid, signal: i32, agent: AgentCode) -> Result<Call, DoorError> {
         self.through(move |tracer| {
             tracer.hold(thread.0)?;
+            if !agent_range(process).contains(&agent.syscall) {
+                // It has become another program since the agent was looked for.
+                tracer.let_go(thread.0);
+                return Err(DoorError::Gone);
+            }
             let call = interrupted_call(&ptrace::getregs(Pid::from_raw(thread.0))?);
             let arguments = [i64::from(signal).cast_unsigned(), agent.action, 0, size_of::<u64>() as u64];
             let result = match tracer.call(thread.0, agent.syscall, libc::SYS_rt_sigaction, arguments) {
