@@ -1,22 +1,29 @@
 //! Real programs, one test for each program of `real/` and each identity: `GROUP::PROGRAM::as_user`.
 //!
 //! The sample, those with a `short` length, is in every run of the tests. With `CKPT_PROGRAMS=full`, as `cargo xtask programs` sets it, all
-//! are run at their full length and one at a time, and what comes of it is recorded.
+//! are run at their full length, and what comes of it is recorded: two at a time of those that one core is enough for, the others alone.
 
 use std::process::ExitCode;
+use std::sync::{PoisonError, RwLock};
 
 use ckpt_tests::Identity;
 use ckpt_tests::real::{Length, programs, sample};
 use libtest_mimic::{Arguments, Failed, Trial};
 
+/// Held by every program at full length, for itself by those that run alone.
+static MACHINE: RwLock<()> = RwLock::new(());
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let length = if std::env::var("CKPT_PROGRAMS").is_ok_and(|value| value == "full") { Length::Full } else { Length::Short };
     if length == Length::Full {
-        arguments.test_threads = Some(1);
+        arguments.test_threads = Some(2);
     }
     let mut trials = Vec::new();
-    for program in programs() {
+    let mut programs = programs();
+    // Else two that may run beside each other would wait for one that may not.
+    programs.sort_by_key(|program| program.alone);
+    for program in programs {
         if program.work(length).is_none() {
             continue;
         }
@@ -28,7 +35,13 @@ fn main() -> ExitCode {
                 if length == Length::Short {
                     return sample(&program, identity).map_err(Failed::from);
                 }
-                let run = program.run(identity, length);
+                let run = if program.alone {
+                    let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+                    program.run(identity, length)
+                } else {
+                    let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+                    program.run(identity, length)
+                };
                 run.record(&program.group);
                 run.failure.map_or(Ok(()), |failure| Err(failure.into()))
             }));

@@ -10,9 +10,9 @@ until curl -s -o /dev/null "http://127.0.0.1:$port/pages.txt"; do sleep 0.1; don
 want=$(cksum <pages.txt)
 for ((n = 1; n <= $1; n++)); do
     case $((n % 3)) in
-    0) found=$(curl -s "http://127.0.0.1:$port/pages.txt" | cksum) ;;
-    1) found=$(curl -s --compressed --limit-rate 8M "http://127.0.0.1:$port/pages.txt" | cksum) ;;
-    2) found=$(curl -s "http://127.0.0.1:$port/through/pages.txt" "http://127.0.0.1:$port/pages.txt" | head -c "$(wc -c <pages.txt)" | cksum) ;;
+    0) found=$(curl -sS "http://127.0.0.1:$port/pages.txt" | cksum) ;;
+    1) found=$(curl -sS --compressed --limit-rate 8M "http://127.0.0.1:$port/pages.txt" | cksum) ;;
+    2) found=$(curl -sS "http://127.0.0.1:$port/through/pages.txt" "http://127.0.0.1:$port/pages.txt" | head -c "$(wc -c <pages.txt)" | cksum) ;;
     esac
     [ "$found" = "$want" ] || { echo "page $n: $found instead of $want"; exit 1; }
     echo "$n"

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,8 @@ impl Run {
     /// # Panics
     /// When they cannot be written.
     pub fn record(&self, group: &str) {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _writing = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mut runs = of_group(group);
         runs.retain(|run| (&run.name, &run.identity) != (&self.name, &self.identity));
         runs.push(self.clone());

@@ -102,6 +102,13 @@ pub fn programs(wanted: impl Fn(&str, bool) -> bool) -> Result<()> {
         list.sort();
         list.dedup();
     }
+    // Node.js comes with its own npm from some archives; that of Debian's is a package.
+    if !needs.npm.is_empty() && !succeeds(Command::new("npm").arg("--version")) {
+        needs.apt.extend(["nodejs", "npm"].map(str::to_owned));
+    }
+    if !needs.pip.is_empty() {
+        needs.apt.push("python3-venv".to_owned());
+    }
     install(needs.apt)?;
     let shared = PathBuf::from(format!("/tmp/ckpt-tests-{}", rustix::process::geteuid().as_raw()));
     let venv = shared.join("venv");
