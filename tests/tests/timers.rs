@@ -4,6 +4,7 @@ use ckpt_tests::sandbox::BOUND;
 use ckpt_tests::{Identity, Job, program_survives, survives};
 
 program_survives!(posix_timers);
+program_survives!(fast_timers);
 program_survives!(posix_timer_ids, Job::program("posix_timer_ids", 200, &[]));
 program_survives!(cpu_timers, Job::program("cpu_timers", 200, &[]));
 

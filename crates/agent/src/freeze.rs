@@ -10,7 +10,7 @@ use ckpt_wire::{
 };
 use linux_raw_sys::general as nr;
 
-use crate::interrupted::{self, Saved};
+use crate::interrupted;
 use crate::rendezvous::Connection;
 use crate::state::{CONFIG, TRANSIENT};
 use crate::{call, handler, observe, procfs, timers};
@@ -109,31 +109,25 @@ impl Shared {
     }
 }
 
-/// Freezes every other thread of the process. What was done to the leader's own interrupted call is returned, to be undone where needed.
+/// Freezes every other thread of the process.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
-pub unsafe fn freeze(
-    connection: &Connection,
-    shared: &Shared,
-    start: &Start,
-    frame: *mut UContext,
-) -> (Option<Saved>, Result<(), Report>) {
+pub unsafe fn freeze(connection: &Connection, shared: &Shared, start: &Start, frame: *mut UContext) -> Result<(), Report> {
     let tid = call::gettid();
     let leader = shared.thread(0);
     // SAFETY: record 0 exists, and is the leader's.
-    let saved = unsafe {
+    unsafe {
         (*leader).tid.store(tid as u32, Relaxed);
         (*leader).call = if start.tid == tid { start.call } else { BlockedCall::default() };
         observe::record_thread(leader, frame);
         block_again(frame, start.unblocked);
-        let saved = interrupted::make_again(frame, &(*leader).call, tid);
+        interrupted::make_again(frame, &(*leader).call, tid);
         (*leader).status.store(ThreadStatus::PARKED, Release);
-        saved
-    };
+    }
     shared.control().threads.store(1, Release);
     TRANSIENT.control.store(shared.control_mut(), Release);
-    (saved, freeze_others(connection, shared, start, tid))
+    freeze_others(connection, shared, start, tid)
 }
 
 fn freeze_others(connection: &Connection, shared: &Shared, start: &Start, leader: i32) -> Result<(), Report> {
@@ -334,13 +328,12 @@ unsafe fn park_with(shared: &Shared, frame: *mut UContext) -> bool {
     };
     let record = shared.thread(i);
     // SAFETY: the record is this thread's; the leader reads the plain fields only once the status says so.
-    let saved = unsafe {
+    unsafe {
         observe::record_thread(record, frame);
         block_again(frame, (*record).unblocked.load(Relaxed));
-        let saved = interrupted::make_again(frame, &(*record).call, tid);
+        interrupted::make_again(frame, &(*record).call, tid);
         (*record).status.store(ThreadStatus::PARKED, Release);
-        saved
-    };
+    }
     tell_leader();
     loop {
         // SAFETY: the caller's promise.
@@ -348,7 +341,8 @@ unsafe fn park_with(shared: &Shared, frame: *mut UContext) -> bool {
         match word.load(Acquire) {
             ThreadOrder::STAY => call::futex_wait(word, ThreadOrder::STAY, -1, false),
             ThreadOrder::CAPTURE => {
-                observe::capture_pending(shared, tid);
+                // SAFETY: the frame is this thread's own.
+                unsafe { observe::capture_pending(shared, tid, frame) };
                 timers::find_own(shared, tid);
                 word.store(ThreadOrder::STAY, Release);
                 tell_leader();
@@ -358,7 +352,7 @@ unsafe fn park_with(shared: &Shared, frame: *mut UContext) -> bool {
     }
     // SAFETY: the frame is this thread's own.
     unsafe {
-        interrupted::undo_if_signalled(frame, saved);
+        interrupted::end_if_signalled(frame);
         (*record).status.store(ThreadStatus::GONE, Release);
     }
     true

@@ -110,7 +110,7 @@ unsafe fn converse(connection: &Connection, start: &Start, memory: call::Fd, fra
     drop(memory);
     let shared = Shared::new(base);
     // SAFETY: the frame is the leader's own.
-    let (saved, frozen) = unsafe { freeze::freeze(connection, &shared, start, frame) };
+    let frozen = unsafe { freeze::freeze(connection, &shared, start, frame) };
     let report = match frozen {
         Ok(()) => {
             observe::record_process(&shared, len);
@@ -120,14 +120,15 @@ unsafe fn converse(connection: &Connection, start: &Start, memory: call::Fd, fra
         Err(report) => report,
     };
     if connection.send(&report).is_ok() && frozen_ok(&report) {
-        obey(connection, &shared, start);
+        // SAFETY: the frame is the leader's own.
+        unsafe { obey(connection, &shared, start, frame) };
     }
     observe::restore_subreaper(&shared);
     freeze::release(&shared);
     // SAFETY: all threads have marked their records as left, and this one uses it no more.
     unsafe { call::munmap(base, len) };
     // SAFETY: the frame is the leader's own.
-    unsafe { interrupted::undo_if_signalled(frame, saved) };
+    unsafe { interrupted::end_if_signalled(frame) };
 }
 
 fn frozen_ok(report: &Report) -> bool {
@@ -135,14 +136,19 @@ fn frozen_ok(report: &Report) -> bool {
 }
 
 /// Does what the coordinator says until it says to go on, or is gone.
-fn obey(connection: &Connection, shared: &Shared, start: &Start) {
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+unsafe fn obey(connection: &Connection, shared: &Shared, start: &Start, frame: *mut UContext) {
     while let Some((order, _)) = connection.receive::<u32>() {
         let outcome = if order == Order::Twin as u32 {
-            snapshot::twin(connection, shared, start)
+            // SAFETY: the caller's promise.
+            unsafe { snapshot::twin(connection, shared, start, frame) }
         } else if order == Order::Call as u32 {
             Ok(Report { kind: ReportKind::Called as u32, errno: 0, value: call_for(shared) })
         } else if order == Order::DumpInPlace as u32 {
-            snapshot::prepare(shared, start).and_then(|copies| {
+            // SAFETY: the caller's promise.
+            unsafe { snapshot::prepare(shared, start, frame) }.and_then(|copies| {
                 let outcome = dump::dump(connection, shared, start, false);
                 copies.unmap();
                 outcome

@@ -29,8 +29,9 @@ const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
 /// Words of a processor mask: the kernel's limit is 8192 processors.
 const CPU_WORDS: usize = 128;
 
-/// The registers of a thread before its call was put back.
-pub type Saved = SigContext;
+/// What `reserved[0]` of a frame holds whose call was put back; the registers that [`shorten`] may change follow, as they were. The kernel neither writes nor reads
+/// these words, and they are in the image with the frame: a thread that is restored may have to undo it too.
+const PUT_BACK: u64 = u64::from_be_bytes(*b"put back");
 
 /// What a thread of this process is blocked in right now; `notes` says whether the scheduler's may be used.
 pub fn blocked_call(tid: i32, notes: bool) -> BlockedCall {
@@ -73,22 +74,23 @@ fn elapsed_ns(call: &BlockedCall, tid: i32) -> u64 {
     }
 }
 
-/// Puts an interrupted call back so that it is made again. Gives the registers as they were, when they were changed.
+/// Puts an interrupted call back so that it is made again.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
-pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) -> Option<Saved> {
+pub unsafe fn make_again(frame: *mut UContext, call: &BlockedCall, tid: i32) {
     // SAFETY: the caller's promise.
-    unsafe { make_again_if(frame, call, tid, ends_for_any_signal) }
+    unsafe { make_again_if(frame, call, tid, ends_for_any_signal) };
 }
 
 /// As [`make_again`]; where the number of the call must be read from the code, only some numbers are believed.
 ///
 /// # Safety
 /// As for [`make_again`].
-unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_looked_for: fn(u32) -> bool) -> Option<Saved> {
+unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_looked_for: fn(u32) -> bool) -> Option<()> {
     // SAFETY: the caller's promise.
     let context = unsafe { &mut (*frame).context };
+    context.reserved[0] = 0;
     if context.rax != -i64::from(nr_errno::EINTR) as u64 {
         return None;
     }
@@ -108,12 +110,13 @@ unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_l
     if number == nr::__NR_close {
         return None;
     }
-    let saved = *context;
-    context.rip -= 2;
+    let SigContext { rdi, rdx, r10, r8, .. } = *context;
+    context.reserved[..5].copy_from_slice(&[PUT_BACK, rdi, rdx, r10, r8]);
+    context.rip -= SYSCALL_INSTRUCTION.len() as u64;
     context.rax = u64::from(number);
     // SAFETY: the arguments are those of an interrupted call of this thread: their pointers are valid or the call would have failed.
     unsafe { shorten(context, number, elapsed, tid) };
-    Some(saved)
+    Some(())
 }
 
 /// For a thread that leaves the handler without having been frozen: a call that ended with `EINTR` is made again, if the code tells which it was.
@@ -133,31 +136,8 @@ pub unsafe fn leave_as_found_by(frame: *mut UContext, restarts: bool) {
     let is_looked_for = if restarts { ends_for_any_signal } else { ends_without_restart };
     // SAFETY: the caller's promise.
     unsafe {
-        let saved = make_again_if(frame, &BlockedCall::default(), call::gettid(), is_looked_for);
-        undo_if_signalled(frame, saved);
-    }
-}
-
-/// A signal waits whose handler was installed without `SA_RESTART`, and this thread is to take it: a call that the kernel is about to make again, because ours has
-/// that flag, ends with `EINTR`.
-///
-/// # Safety
-/// `frame` must be the calling thread's own signal frame.
-pub unsafe fn end_if_signalled(frame: *mut UContext, signal: i32) {
-    // SAFETY: the caller's promise.
-    let frame = unsafe { &mut *frame };
-    let mut pending = 0u64;
-    // SAFETY: `pending` is a signal set of 8 bytes.
-    let _ = unsafe { syscall!(nr::__NR_rt_sigpending, &raw mut pending, 8) };
-    let context = &mut frame.context;
-    let is_taken = pending & !frame.sigmask & 1 << (signal - 1) != 0;
-    // A call that is about to be made for the first time looks the same; that the signal came just before is as good.
-    if is_taken && u32::try_from(context.rax).is_ok_and(ends_without_restart) {
-        let mut code = [0u64];
-        if copy_from(context.rip, &mut code) > 0 && code[0].to_le_bytes().starts_with(&SYSCALL_INSTRUCTION) {
-            context.rip += SYSCALL_INSTRUCTION.len() as u64;
-            context.rax = -i64::from(nr_errno::EINTR) as u64;
-        }
+        make_again_if(frame, &BlockedCall::default(), call::gettid(), is_looked_for);
+        end_if_signalled(frame);
     }
 }
 
@@ -363,15 +343,26 @@ unsafe fn fewer(timeout: u64, elapsed_ns: u64, tid: i32) -> u64 {
     slot.seconds.as_ptr() as u64
 }
 
-/// Puts the registers back as they were when a signal of the job's own is waiting to be handled: the call must then fail with `EINTR`,
-/// or a program that waits for that signal in `pause` would wait for ever.
+/// Has a call that is about to be made again fail with `EINTR` when a signal of the job's own waits that would have ended it: a program that waits for that signal in
+/// `pause`, or in `read` with a handler that was installed without `SA_RESTART`, would wait for ever otherwise. To be asked again whenever a signal may have come.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
-pub unsafe fn undo_if_signalled(frame: *mut UContext, saved: Option<Saved>) {
-    let Some(saved) = saved else { return };
+pub unsafe fn end_if_signalled(frame: *mut UContext) {
     // SAFETY: the caller's promise.
     let frame = unsafe { &mut *frame };
+    let by_us = frame.context.reserved[0] == PUT_BACK;
+    // The kernel makes it again, because our handler has SA_RESTART. A call that is about to be made for the first time looks the same; that the signal came just
+    // before is as good.
+    let by_kernel = || {
+        let mut code = [0u64];
+        is_restarted(&frame.context)
+            && copy_from(frame.context.rip, &mut code) > 0
+            && code[0].to_le_bytes().starts_with(&SYSCALL_INSTRUCTION)
+    };
+    if !by_us && !by_kernel() {
+        return;
+    }
     let mut pending = 0u64;
     // SAFETY: `pending` is a signal set of 8 bytes.
     let _ = unsafe { syscall!(nr::__NR_rt_sigpending, &raw mut pending, 8) };
@@ -380,19 +371,54 @@ pub unsafe fn undo_if_signalled(frame: *mut UContext, saved: Option<Saved>) {
     while deliverable != 0 {
         let bit = deliverable.trailing_zeros();
         deliverable &= deliverable - 1;
-        let mut action = [0u64; 4];
-        // SAFETY: with no new action, the old one is written to `action`, a kernel sigaction.
-        let _ = unsafe { syscall!(nr::__NR_rt_sigaction, bit + 1, 0, action.as_mut_ptr(), 8) };
-        let handled = match action[0] {
-            0 => ignored::BY_DEFAULT & 1 << bit == 0,
-            1 => false,
-            // It is dropped, or ends the process.
-            handler if shield::is_shield(handler) => false,
-            _ => true,
-        };
-        if handled {
-            frame.context = saved;
+        if ends_a_call(bit, by_us) {
+            let context = &mut frame.context;
+            if by_us {
+                [_, context.rdi, context.rdx, context.r10, context.r8, ..] = context.reserved;
+                context.reserved[0] = 0;
+            }
+            context.rip += SYSCALL_INSTRUCTION.len() as u64;
+            context.rax = -i64::from(nr_errno::EINTR) as u64;
             return;
         }
     }
+}
+
+/// Whether a signal (its bit) ends a call: one that every handler ends, or one that only a handler without `SA_RESTART` does.
+fn ends_a_call(bit: u32, by_any_handler: bool) -> bool {
+    let mut action = [0u64; 4];
+    // SAFETY: with no new action, the old one is written to `action`, a kernel sigaction.
+    let _ = unsafe { syscall!(nr::__NR_rt_sigaction, bit + 1, 0, action.as_mut_ptr(), 8) };
+    match action[0] {
+        0 => by_any_handler && ignored::BY_DEFAULT & 1 << bit == 0,
+        1 => false,
+        // It is dropped, or ends the process.
+        handler if shield::is_shield(handler) => false,
+        _ => by_any_handler || action[1] & shield::SA_RESTART == 0,
+    }
+}
+
+/// Whether the registers are those of a thread that is about to make a call of those that the kernel makes again for a handler with `SA_RESTART` (`ERESTARTSYS`).
+fn is_restarted(context: &SigContext) -> bool {
+    let Ok(number) = u32::try_from(context.rax) else { return false };
+    match number {
+        // The other commands are made again whatever the handler (`ERESTARTNOINTR`), or wait with a time-out.
+        nr::__NR_futex => matches!(
+            context.rsi as u32 & !(nr::FUTEX_PRIVATE_FLAG | nr::FUTEX_CLOCK_REALTIME),
+            nr::FUTEX_WAIT | nr::FUTEX_WAIT_BITSET
+        ),
+        nr::__NR_recvmmsg | nr::__NR_recvfrom | nr::__NR_recvmsg | nr::__NR_sendto | nr::__NR_sendmsg => true,
+        nr::__NR_accept | nr::__NR_accept4 | nr::__NR_connect | nr::__NR_ioctl | nr::__NR_vmsplice | nr::__NR_sendfile => true,
+        _ => ends_without_restart(number) && !ends_for_any_signal(number),
+    }
+}
+
+/// What a thread that is restored does last, before it goes on with its frame: its image may hold a call that is to be made again, and a signal that ends it may have come
+/// in the meantime, such as a timer's.
+///
+/// # Safety
+/// As for [`end_if_signalled`].
+pub unsafe extern "C" fn on_leave(frame: *mut UContext) {
+    // SAFETY: the caller's promise.
+    unsafe { end_if_signalled(frame) };
 }

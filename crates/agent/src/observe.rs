@@ -11,7 +11,7 @@ use linux_raw_sys::general as nr;
 
 use crate::freeze::Shared;
 use crate::state::{CONFIG, TRANSIENT, Transient, leave};
-use crate::{call, procfs, timers};
+use crate::{call, interrupted, procfs, timers};
 
 const ARCH_GET_FS: u32 = 0x1003;
 const ARCH_GET_GS: u32 = 0x1004;
@@ -41,6 +41,8 @@ const RSEQ_MIN_LEN: u32 = 32;
 /// `RSEQ_SIG` of x86 (glibc, sysdeps/unix/sysv/linux/x86/bits/rseq.h).
 const RSEQ_SIGNATURE: u32 = 0x5305_3053;
 const RSEQ_FLAG_UNREGISTER: u32 = 1;
+/// Signals 1 to 31, which are queued once at most (signal(7)).
+const STANDARD_SIGNALS: u64 = (1 << 31) - 1;
 
 /// Fills in the calling thread's record.
 ///
@@ -231,12 +233,22 @@ fn signal_set(tid: i32, key: &[u8]) -> u64 {
 /// There is no call to look at a queued signal: each is taken out and queued again. All signals are blocked meanwhile, and only a
 /// thread itself may queue signals that claim to come from the kernel (and for a process its first thread), so it is done here. Where the
 /// first thread has ended, the coordinator looks at those of the process.
-pub fn capture_pending(shared: &Shared, tid: i32) {
+///
+/// What is recorded is to end the call that this thread waits in, in the image too.
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+pub unsafe fn capture_pending(shared: &Shared, tid: i32, frame: *mut UContext) {
+    // Before, for those that a timer sends again a moment later.
+    // SAFETY: the caller's promise.
+    unsafe { interrupted::end_if_signalled(frame) };
     let first = shared.control().pending.load(Relaxed);
     for &(key, own) in pending_sets(tid) {
         let owner = if own { tid } else { 0 };
+        // Of those that are queued once at most, the next has come since: it is the one that is put back. An interval timer with a short period sends one after the other.
+        let mut once = 0;
         // The kernel takes a thread's own signals before the process's, so each set is emptied in its turn.
-        while let set @ 1.. = signal_set(tid, key) {
+        while let set @ 1.. = signal_set(tid, key) & !once {
             let mut signal = PendingSignal { tid: owner, reserved: 0, info: [0; 16] };
             let no_wait = nr::__kernel_timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: `set` is a signal set of 8 bytes, `info` has the 128 bytes of a siginfo.
@@ -257,12 +269,15 @@ pub fn capture_pending(shared: &Shared, tid: i32) {
                 requeue(&signal, tid);
                 break;
             }
+            once |= 1 << (signal.info[0] as u32 - 1) & STANDARD_SIGNALS;
         }
     }
     let control = shared.control();
     for i in first..control.pending.load(Relaxed) {
         requeue(&shared.pending(i), tid);
     }
+    // SAFETY: the caller's promise.
+    unsafe { interrupted::end_if_signalled(frame) };
 }
 
 fn requeue(signal: &PendingSignal, tid: i32) {

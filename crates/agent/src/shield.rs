@@ -153,9 +153,6 @@ pub unsafe fn lets_in(info: *const Siginfo, frame: *mut UContext) -> bool {
                 // To the process: this thread may block it. A process may send itself what claims to come from elsewhere.
                 let _ = syscall!(nr::__NR_rt_sigqueueinfo, call::getpid(), signal, &raw const info);
                 interrupted::leave_as_found(frame);
-                if action[1] & SA_RESTART == 0 {
-                    interrupted::end_if_signalled(frame, signal);
-                }
             }
             _ => interrupted::leave_as_found(frame),
         }

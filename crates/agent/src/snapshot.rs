@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use ckpt_sys::raw::Errno;
+use ckpt_sys::sigframe::UContext;
 use ckpt_sys::syscall;
 use ckpt_wire::{PlanFlag, Report, ReportKind, Start, Step};
 use linux_raw_sys::general as nr;
@@ -33,14 +34,18 @@ impl Copies {
 }
 
 /// Records what is pending, and copies what `fork` does not keep.
-pub fn prepare(shared: &Shared, start: &Start) -> Result<Copies, Report> {
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+pub unsafe fn prepare(shared: &Shared, start: &Start, frame: *mut UContext) -> Result<Copies, Report> {
     shared.control().pending.store(0, Relaxed);
     let tid = call::gettid();
     timers::record(shared);
     // The leader first: while others look for theirs, it may run too.
     timers::find_own(shared, tid);
     freeze::capture_pending_of_threads(shared);
-    observe::capture_pending(shared, tid);
+    // SAFETY: the caller's promise.
+    unsafe { observe::capture_pending(shared, tid, frame) };
     timers::fire_again(shared);
     // Where there is no room left there may have been more.
     if shared.control().pending.load(Relaxed) >= shared.control().max_pending {
@@ -94,8 +99,12 @@ struct ForkArguments<'a> {
 }
 
 /// Makes the twin. It reports for itself once it is there; here is reported only what went wrong.
-pub fn twin(connection: &Connection, shared: &Shared, start: &Start) -> Result<Report, Report> {
-    let copies = prepare(shared, start)?;
+///
+/// # Safety
+/// As for [`prepare`].
+pub unsafe fn twin(connection: &Connection, shared: &Shared, start: &Start, frame: *mut UContext) -> Result<Report, Report> {
+    // SAFETY: the caller's promise.
+    let copies = unsafe { prepare(shared, start, frame)? };
     withhold(shared, nr::MADV_DONTFORK);
     let mut arguments = ForkArguments { connection, shared, start, result: 0 };
     // SAFETY: this is the leader; `fork_twin` only writes to the arguments.

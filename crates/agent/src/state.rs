@@ -142,7 +142,7 @@ pub static TIMEOUTS: [TimeoutSlot; TIMEOUT_SLOTS] =
 ///
 /// In: `rdi`, `rsi` address and length of the restorer's memory; `rdx` the thread's `ucontext`; `rcx` the count of threads that have yet to
 /// leave ([`Transient::leaving`]). The thread that brings the count to zero unmaps the restorer: nobody runs in it any more. It
-/// must lie here, since no code can unmap itself and go on. Uses no stack.
+/// must lie here, since no code can unmap itself and go on.
 ///
 /// # Safety
 /// Only the restorer jumps here, with the registers as above, when the frame is in place and nothing of the restorer is needed any more.
@@ -154,9 +154,15 @@ pub unsafe extern "C" fn leave() -> ! {
         "mov eax, 11", // munmap
         "syscall",
         "2:",
-        "mov rsp, rdx",
+        // As in the handler: the stack below the frame is free, and the registers are what the frame says.
+        "mov rbx, rdx",
+        "lea rsp, [rdx - 16]",
+        "mov rdi, rdx",
+        "call {on_leave}",
+        "mov rsp, rbx",
         "mov eax, 15", // rt_sigreturn
         "syscall",
         "ud2",
+        on_leave = sym crate::interrupted::on_leave,
     )
 }

@@ -19,6 +19,8 @@ const SECOND: i64 = 1_000_000_000;
 const FAR: i64 = 365 * 86_400 * SECOND;
 /// How often a thread looks whether a clock goes on while it runs.
 const LOOKS: u32 = 1000;
+/// How often the signal of one timer is taken before the timer is stopped: one with a period that is shorter than it takes to look would never be done.
+const TAKEN_WHILE_RUNNING: u32 = 2;
 /// Enough to take longer than the longest tick, 10 ms.
 const LOOKS_OVER_A_TICK: u32 = 200_000;
 
@@ -68,6 +70,7 @@ pub fn any_without_thread(shared: &Shared) -> bool {
 pub fn record(shared: &Shared) {
     for timer in shared.timers() {
         timer.pending = 0;
+        timer.taken = 0;
         timer.thread = 0;
         if let Some((interval, value)) = get(timer.id) {
             (timer.interval_ns, timer.value_ns) = (interval, value);
@@ -116,8 +119,13 @@ pub fn note_pending(shared: &Shared, info: &[u64; 16]) -> bool {
     }
     let Some(timer) = shared.timers().iter_mut().find(|timer| timer.id == id) else { return false };
     timer.pending = timer.pending.saturating_add(1).saturating_add(i64::from(overrun.max(0)));
-    if let Some((_, value)) = get(id) {
+    // One that has been stopped stands as it stood then.
+    if let Some((_, value)) = get(id).filter(|&(_, value)| timer.interval_ns == 0 || value != 0) {
         timer.value_ns = value;
+    }
+    timer.taken = timer.taken.saturating_add(1);
+    if timer.interval_ns != 0 && timer.taken > TAKEN_WHILE_RUNNING {
+        set(id, 0, &Setting::default());
     }
     true
 }
@@ -143,7 +151,8 @@ fn first_expiration(timer: &TimerRecord) -> Option<i64> {
     let mut now = [0i64; 2];
     // SAFETY: the time is writable.
     unsafe { syscall!(nr::__NR_clock_gettime, clock, now.as_mut_ptr()) }.ok()?;
-    let (_, left) = get(timer.id)?;
+    let left = get(timer.id).map_or(0, |(_, left)| left);
+    let left = if left == 0 { timer.value_ns } else { left };
     let since = timer.interval_ns.checked_mul(timer.pending)?;
     nanoseconds(now).checked_add(left)?.checked_sub(since).filter(|&first| first > 0)
 }

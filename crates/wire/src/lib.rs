@@ -519,8 +519,8 @@ pub struct TimerRecord {
     pub overrun: i32,
     /// The signal that it sends.
     pub signal: i32,
-    /// Keeps the layout plain.
-    pub reserved: i32,
+    /// How often its signal has been taken out of a queue, to see what came with it.
+    pub taken: u32,
     /// Period in nanoseconds; 0: fires once.
     pub interval_ns: i64,
     /// Time left in nanoseconds; 0: not armed.
