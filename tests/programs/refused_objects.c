@@ -4,6 +4,7 @@
 // @refused io_uring: instances (requests in flight cannot be seen)
 // @refused Performance events: perf_event_open
 // @refused Huge pages of hugetlbfs: anonymous mappings, private and shared, memfds, System V shared memory (use transparent huge pages)
+// @refused Other sockets: memory that is mapped from a socket (rings of packets, TCP_ZEROCOPY_RECEIVE)
 // It ends with 77 where this machine does not allow the object.
 #include "check.h"
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
+#include <sys/socket.h>
 
 static int make(const char *object) {
     if (strcmp(object, "fanotify") == 0) return (int)syscall(SYS_fanotify_init, FAN_REPORT_FID, O_RDONLY);
@@ -44,6 +46,11 @@ static int make(const char *object) {
         void *at = id < 0 ? (void *)-1 : shmat(id, NULL, 0);
         if (id >= 0) shmctl(id, IPC_RMID, NULL);
         return at == (void *)-1 ? -1 : 0;
+    }
+    if (strcmp(object, "socket_memory") == 0) {
+        // What TCP_ZEROCOPY_RECEIVE needs.
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        return fd >= 0 && mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED ? fd : -1;
     }
     if (strcmp(object, "mq_notify") == 0) {
         struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};

@@ -16,7 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 
-// Asks the launcher for one checkpoint, while a debugger holds a process for longer than that waits. When it is let go, it does not wait for a
+// Asks the launcher for one checkpoint, while a debugger, which is frozen, holds a process. When it is let go, it does not wait for a
 // coordinator that does not listen any more, and the call that it was blocked in does not fail.
 static int hold_a_child(void) {
     int ends[2];

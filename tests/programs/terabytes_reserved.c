@@ -1,14 +1,32 @@
 // Tests that reservations of terabytes without access cost nothing, stay reserved, and can be opened up page by page.
 // @restored Memory: reservations of terabytes, at no cost
+// @restored Memory: mappings that have grown beyond the machine's memory, where that is allowed (vm.overcommit_memory)
 #include "check.h"
 
 enum { PAGE = 4096 };
-static const size_t TERABYTE = 1ul << 40;
+static const size_t TERABYTE = 1ul << 40, GIGABYTE = 1ul << 30;
+
+// One mapping of twice the machine's memory, which it does not give out at once. Gives how much it is.
+static size_t grow(char **start) {
+    size_t whole = 2 * (size_t)sysconf(_SC_PHYS_PAGES) * PAGE / GIGABYTE * GIGABYTE + GIGABYTE, len = 0;
+    char *at = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(at != MAP_FAILED && munmap(at, whole) == 0);
+    for (; len < whole; len += GIGABYTE) {
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+        // Fails where the machine keeps account (vm.overcommit_memory 2).
+        if (mmap(at + len, GIGABYTE, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) break;
+    }
+    *start = at;
+    return len;
+}
 
 int main(int argc, char **argv) {
     int rounds = rounds_of(argc, argv);
     char *reserved = mmap(NULL, 4 * TERABYTE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(reserved != MAP_FAILED);
+    char *grown;
+    size_t len = grow(&grown);
+    for (size_t at = 0; at < len; at += GIGABYTE) fill(grown + at, PAGE, (unsigned)(at / GIGABYTE));
     const size_t stride = 4 * TERABYTE / 4096;
     for (int round = 0; round < rounds; round++) {
         char *page = reserved + (size_t)round * stride;
@@ -21,5 +39,6 @@ int main(int argc, char **argv) {
         CHECK(mmap(page + PAGE, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED);
         CHECK(errno == EEXIST);
     }
+    for (size_t at = 0; at < len; at += GIGABYTE) CHECK(holds(grown + at, PAGE, (unsigned)(at / GIGABYTE)));
     puts("the reservation stood");
 }

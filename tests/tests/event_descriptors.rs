@@ -20,6 +20,7 @@ refused! { "refused_objects", 0:
     hugetlb_memfd: "huge pages of hugetlbfs"
     hugetlb_open: "huge pages of hugetlbfs"
     hugetlb_segment: "huge pages of hugetlbfs"
+    socket_memory: "maps socket:["
     pidfd: "a pidfd of a process outside of the job"
     inotify: "an inotify watch of a file that cannot be found"
 }

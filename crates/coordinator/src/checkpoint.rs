@@ -18,7 +18,7 @@ use ckpt_objects::observe::ObserveError;
 use ckpt_objects::older::Switch;
 use ckpt_objects::saved_file::SaveError;
 use ckpt_objects::{FilePath, HostPid};
-use ckpt_wire::{Feature, Order, Report, ReportKind};
+use ckpt_wire::{Feature, Order, Report, ReportKind, Step};
 use nix::sys::signal::Signal as NixSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -327,7 +327,9 @@ impl Checkpointer {
         let in_place = Switch::Twin.is_off();
         for (process, plan) in frozen.processes.iter().zip(&survey.plans) {
             if !process.memory.set_plan(plan) {
-                return Err(process.failure(&Report { kind: ReportKind::Failed as u32, errno: libc::E2BIG, value: 3 }).into());
+                return Err(process
+                    .failure(&Report { kind: ReportKind::Failed as u32, errno: 0, value: Step::Plan as i64 })
+                    .into());
             }
             give_order(process, if in_place { Order::DumpInPlace } else { Order::Twin })?;
         }

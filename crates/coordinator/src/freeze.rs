@@ -76,6 +76,16 @@ pub enum FreezeError {
         /// In what state it is.
         reason: String,
     },
+    /// A process is held by one that debugs it and is frozen.
+    #[error(
+        "process {pid} ({name}) is held by another of the job; end the debugger that holds it, or wait for the next checkpoint"
+    )]
+    Held {
+        /// Its pid as the job sees it.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+    },
     /// An agent reported a failure.
     #[error("process {pid} ({name}): {what}")]
     Agent {
@@ -302,6 +312,9 @@ fn try_to_freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> R
         let borrowing = |member: &&Member| matches!(freezer.stages.get(&member.pid), Some(Stage::Borrowing { since }) if since.elapsed() > EXEC_GRACE);
         if let Some(member) = members.iter().find(borrowing) {
             return Err(FreezeError::Borrowing(member.status.ns_pid()));
+        }
+        if let Some(error) = freezer.held_by_one_of_the_job(&members) {
+            return Err(error);
         }
         let without_agent =
             freezer.stages.values().any(|stage| matches!(stage, Stage::Seen { since } if since.elapsed() > EXEC_GRACE));
@@ -667,6 +680,16 @@ impl Freezer<'_> {
         Ok(Frozen { door: self.door.take(), processes, zombies, since: self.since })
     }
 
+    /// Who stands still because the process that debugs it does so too: it will not answer, and everybody else need not wait for it.
+    fn held_by_one_of_the_job(&self, members: &[Member]) -> Option<FreezeError> {
+        let is_frozen = |pid: HostPid| matches!(self.stages.get(&pid), Some(Stage::Frozen(_)));
+        let tracer = |member: &Member| i32::try_from(member.status.number("TracerPid")).map(HostPid);
+        members
+            .iter()
+            .find(|member| member.status.state() == 't' && !is_frozen(member.pid) && tracer(member).is_ok_and(is_frozen))
+            .map(|member| FreezeError::Held { pid: member.status.ns_pid(), name: member.status.name() })
+    }
+
     /// Who has not answered, and why.
     fn blame(&self, members: &[Member]) -> FreezeError {
         for member in members.iter().filter(|member| !member.is_zombie()) {
@@ -715,6 +738,7 @@ fn agent_failure(pid: NsPid, name: FilePath, report: &Report) -> FreezeError {
     let what = match ReportKind::of(report) {
         Some(ReportKind::ThreadSilent) => format!("thread {} does not take the checkpoint signal", report.value),
         Some(ReportKind::TooManyThreads) => format!("it starts threads faster than they can be counted ({})", report.value),
+        Some(ReportKind::Failed) if report.errno == 0 => format!("{} failed: there are too many", Step::describe(report.value)),
         Some(ReportKind::Failed) => {
             format!("{} failed: {}", Step::describe(report.value), io::Error::from_raw_os_error(report.errno))
         }

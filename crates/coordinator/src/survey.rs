@@ -505,7 +505,8 @@ impl<'a> Surveyor<'a> {
         if mapping.flags.contains(VmaFlags::HUGETLB) {
             return Err(refuse(process, "has huge pages of hugetlbfs".into(), "use transparent huge pages instead"));
         }
-        if name.starts_with(b"anon_inode:") {
+        // What has no path: events, rings, packet sockets, io_uring, …
+        if name.starts_with(b"anon_inode:") || name.starts_with(b"socket:") {
             return Err(refuse(process, format!("maps {}", mapping.name), "end that use before a checkpoint"));
         }
         if !mapping.shared {

@@ -533,7 +533,26 @@ impl Source {
         if self.flags & nr::MAP_HUGETLB != 0 && matches!(result, Err(Errno(libc::ENOMEM | libc::EINVAL))) {
             return mmap(at, len, self.protection, self.flags & !nr::MAP_HUGETLB, self.fd);
         }
+        if result == Err(Errno(libc::ENOMEM)) && self.fd.is_none() && len > PIECE && self.flags & nr::MAP_GROWSDOWN == 0 {
+            return self.map_in_pieces(at, len);
+        }
         result
+    }
+
+    /// What has grown little by little may be larger than what the kernel gives out at once, which is no more than all of the machine's memory
+    /// (`vm.overcommit_memory`). Neighbours that are alike become one mapping.
+    fn map_in_pieces(&self, at: u64, len: u64) -> Result<(), Errno> {
+        let mut done = 0;
+        while done < len {
+            let piece = PIECE.min(len - done);
+            if let Err(error) = mmap(at + done, piece, self.protection, self.flags, None) {
+                // SAFETY: the pieces before were mapped just now.
+                let _ = unsafe { syscall!(nr::__NR_munmap, at, done) };
+                return Err(error);
+            }
+            done += piece;
+        }
+        Ok(())
     }
 
     fn placed(&self, vma: &Vma, at: u64) -> Placed {
@@ -552,6 +571,9 @@ impl Source {
         }
     }
 }
+
+/// Bytes that are mapped at once where the whole is too much.
+const PIECE: u64 = 1 << 30;
 
 /// Maps at exactly `at`, or fails with `EEXIST` where something is mapped.
 fn mmap(at: u64, len: u64, protection: u32, flags: u32, fd: Option<(RawFd, u64)>) -> Result<(), Errno> {

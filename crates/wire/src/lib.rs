@@ -254,6 +254,8 @@ pub enum Step {
     Pagemap = 5,
     /// More signals are pending than there are records.
     Pending = 6,
+    /// More ranges of memory are to be dumped than there are records.
+    Plan = 7,
 }
 
 impl Step {
@@ -267,6 +269,7 @@ impl Step {
             4 => "forking",
             5 => "reading the page map",
             6 => "reading the pending signals",
+            7 => "listing the ranges of memory",
             _ => "an unknown step",
         }
     }
