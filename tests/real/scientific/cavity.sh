@@ -6,13 +6,12 @@ header() { printf 'FoamFile { version 2.0; format ascii; class %s; object %s; }\
     header dictionary blockMeshDict
     cat <<'END'
 scale 0.1;
-vertices ((0 0 0) (1 0 0) (1 1 0) (0 1 0) (0 0 0.1) (1 0 0.1) (1 1 0.1) (0 1 0.1));
-blocks (hex (0 1 2 3 4 5 6 7) (60 60 1) simpleGrading (1 1 1));
+vertices ((0 0 0) (1 0 0) (1 1 0) (0 1 0) (0 0 0.4) (1 0 0.4) (1 1 0.4) (0 1 0.4));
+blocks (hex (0 1 2 3 4 5 6 7) (50 50 20) simpleGrading (1 1 1));
 boundary
 (
     lid { type wall; faces ((3 7 6 2)); }
-    walls { type wall; faces ((0 4 7 3) (2 6 5 1) (1 5 4 0)); }
-    sides { type empty; faces ((0 3 2 1) (4 5 6 7)); }
+    walls { type wall; faces ((0 4 7 3) (2 6 5 1) (1 5 4 0) (0 3 2 1) (4 5 6 7)); }
 );
 END
 } >system/blockMeshDict
@@ -23,10 +22,10 @@ application icoFoam;
 startFrom startTime;
 startTime 0;
 stopAt endTime;
-endTime $1e-4;
-deltaT 1e-4;
+endTime $1e-3;
+deltaT 1e-3;
 writeControl timeStep;
-writeInterval 50;
+writeInterval $1;
 writeFormat ascii;
 writePrecision 10;
 timePrecision 8;
@@ -69,7 +68,7 @@ END
     cat <<'END'
 dimensions [0 1 -1 0 0 0 0];
 internalField uniform (0 0 0);
-boundaryField { lid { type fixedValue; value uniform (1 0 0); } walls { type noSlip; } sides { type empty; } }
+boundaryField { lid { type fixedValue; value uniform (1 0 0); } walls { type noSlip; } }
 END
 } >0/U
 {
@@ -77,6 +76,6 @@ END
     cat <<'END'
 dimensions [0 2 -2 0 0 0 0];
 internalField uniform 0;
-boundaryField { lid { type zeroGradient; } walls { type zeroGradient; } sides { type empty; } }
+boundaryField { lid { type zeroGradient; } walls { type zeroGradient; } }
 END
 } >0/p

@@ -108,7 +108,7 @@ pub struct Program {
     pub full: u64,
     /// The amount of work of a job of 5 to 10 s. Only programs that have it are in the sample.
     pub short: Option<u64>,
-    /// Whether it is run as root as well, at full length.
+    /// Whether it is run as root as well.
     #[serde(default)]
     pub root: bool,
     /// Whether it wants a user that has a name: then it is run as whoever runs the tests.
