@@ -352,6 +352,7 @@ unsafe fn park_with(shared: &Shared, frame: *mut UContext) -> bool {
     }
     // SAFETY: the frame is this thread's own.
     unsafe {
+        observe::claim_pending(shared, tid, frame);
         interrupted::end_if_signalled(frame);
         (*record).status.store(ThreadStatus::GONE, Release);
     }
@@ -404,8 +405,17 @@ pub fn capture_pending_of_threads(shared: &Shared) {
     }
 }
 
-/// Lets every parked thread go, and waits until none uses the shared memory any more.
+/// Lets every parked thread go, the process's first one before the others, and waits until none uses the shared memory any more.
 pub fn release(shared: &Shared) {
+    let pid = call::getpid() as u32;
+    // SAFETY: the records exist; a thread that has ended is not waited for.
+    let first = (1..shared.threads_len()).map(|i| shared.thread(i)).find(|&record| unsafe {
+        (*record).tid.load(Relaxed) == pid && (*record).exited == 0 && (*record).status.load(Acquire) == ThreadStatus::PARKED
+    });
+    if let Some(record) = first {
+        order(record, ThreadOrder::GO);
+        wait_for_status(record, ThreadStatus::GONE);
+    }
     for i in 1..shared.threads_len() {
         order(shared.thread(i), ThreadOrder::GO);
     }

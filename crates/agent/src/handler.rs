@@ -124,6 +124,8 @@ unsafe fn converse(connection: &Connection, start: &Start, memory: call::Fd, fra
         unsafe { obey(connection, &shared, start, frame) };
     }
     observe::restore_subreaper(&shared);
+    // SAFETY: the frame is the leader's own.
+    unsafe { observe::claim_pending(&shared, call::gettid(), frame) };
     freeze::release(&shared);
     // SAFETY: all threads have marked their records as left, and this one uses it no more.
     unsafe { call::munmap(base, len) };

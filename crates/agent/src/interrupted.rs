@@ -386,16 +386,28 @@ pub unsafe fn end_if_signalled(frame: *mut UContext) {
 
 /// Whether a signal (its bit) ends a call: one that every handler ends, or one that only a handler without `SA_RESTART` does.
 fn ends_a_call(bit: u32, by_any_handler: bool) -> bool {
+    match handler_of(bit) {
+        (0, _) => by_any_handler && ignored::BY_DEFAULT & 1 << bit == 0,
+        (handler, flags) => is_the_programs(handler) && (by_any_handler || flags & shield::SA_RESTART == 0),
+    }
+}
+
+/// Whether a signal (its bit) has a handler of the program's.
+pub fn has_handler(bit: u32) -> bool {
+    is_the_programs(handler_of(bit).0)
+}
+
+fn is_the_programs(handler: u64) -> bool {
+    // The shield drops the signal, or ends the process.
+    !matches!(handler, 0 | 1) && !shield::is_shield(handler)
+}
+
+/// The handler of a signal (its bit), as the kernel knows it, and its flags.
+fn handler_of(bit: u32) -> (u64, u64) {
     let mut action = [0u64; 4];
     // SAFETY: with no new action, the old one is written to `action`, a kernel sigaction.
     let _ = unsafe { syscall!(nr::__NR_rt_sigaction, bit + 1, 0, action.as_mut_ptr(), 8) };
-    match action[0] {
-        0 => by_any_handler && ignored::BY_DEFAULT & 1 << bit == 0,
-        1 => false,
-        // It is dropped, or ends the process.
-        handler if shield::is_shield(handler) => false,
-        _ => by_any_handler || action[1] & shield::SA_RESTART == 0,
-    }
+    (action[0], action[1])
 }
 
 /// Whether the registers are those of a thread that is about to make a call of those that the kernel makes again for a handler with `SA_RESTART` (`ERESTARTSYS`).

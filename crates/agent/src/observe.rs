@@ -207,6 +207,35 @@ pub fn has_pending(tid: i32) -> bool {
     pending_sets(tid).iter().any(|(key, _)| signal_set(tid, key) != 0)
 }
 
+/// Makes signals to the process that the first thread would have got its own. The kernel gives it them when it does not block them (`complete_signal` in
+/// kernel/signal.c); those that come while all threads are in the handler would go to whoever leaves it first, and a first thread that waits for them would not be woken.
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+pub unsafe fn claim_pending(shared: &Shared, tid: i32, frame: *const UContext) {
+    if tid != call::getpid() || shared.threads_len() == 1 {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    let mask = unsafe { (*frame).sigmask };
+    let mut claimed = signal_set(tid, b"ShdPnd:") & !mask & !(1 << (CONFIG.get().signal - 1));
+    while claimed != 0 {
+        let bit = claimed.trailing_zeros();
+        claimed &= claimed - 1;
+        if !interrupted::has_handler(bit) {
+            continue;
+        }
+        let mut signal = PendingSignal { tid, reserved: 0, info: [0; 16] };
+        let (set, no_wait) = (1u64 << bit, nr::__kernel_timespec { tv_sec: 0, tv_nsec: 0 });
+        // SAFETY: as in `capture_pending`.
+        let taken =
+            unsafe { syscall!(nr::__NR_rt_sigtimedwait, &raw const set, signal.info.as_mut_ptr(), &raw const no_wait, 8) };
+        if taken.is_ok() {
+            requeue(&signal, tid);
+        }
+    }
+}
+
 /// Whether a signal is pending for this thread or the process.
 pub fn is_pending(tid: i32, signal: i32) -> bool {
     let both = signal_set(tid, b"SigPnd:") | signal_set(tid, b"ShdPnd:");
@@ -239,9 +268,12 @@ fn signal_set(tid: i32, key: &[u8]) -> u64 {
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
 pub unsafe fn capture_pending(shared: &Shared, tid: i32, frame: *mut UContext) {
-    // Before, for those that a timer sends again a moment later.
     // SAFETY: the caller's promise.
-    unsafe { interrupted::end_if_signalled(frame) };
+    unsafe {
+        claim_pending(shared, tid, frame);
+        // Before, for those that a timer sends again a moment later.
+        interrupted::end_if_signalled(frame);
+    }
     let first = shared.control().pending.load(Relaxed);
     for &(key, own) in pending_sets(tid) {
         let owner = if own { tid } else { 0 };
