@@ -5,6 +5,7 @@
 // @refused Process: memory, descriptors or directories that processes share by clone (processes are restarted one by one)
 // @refused Process: descriptors or directories that a thread has for itself (threads are restarted with those of their process)
 // @refused Process: one that a debugger holds (the next checkpoint tries again)
+// @refused Process: one that another process of the job traces: strace, gdb, proot (what traces from outside of the job is no hindrance)
 // @refused Process: a child of vfork that neither calls exec nor ends (it runs in its parent's memory)
 // @refused Memory: memory of memfd_secret (nobody but the program can read it), shadow stacks, linear address masking
 #include "check.h"
@@ -16,35 +17,66 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 
-// Asks the launcher for one checkpoint, while a debugger, which is frozen, holds a process. When it is let go, it does not wait for a
-// coordinator that does not listen any more, and the call that it was blocked in does not fail.
-static int hold_a_child(void) {
-    int ends[2];
+static void rest_long(void) {
+    for (int round = 0; round < 100; round++) rest();
+}
+
+// A child that waits for a byte, and ends with it.
+static pid_t waiting_child(int ends[2]) {
     char byte;
     CHECK(pipe(ends) == 0);
     pid_t child = fork();
     CHECK(child >= 0);
-    if (child == 0) {
-        struct pollfd wait = {.fd = ends[0], .events = POLLIN};
-        CHECK(close(ends[1]) == 0 && poll(&wait, 1, -1) == 1 && read(ends[0], &byte, 1) == 1);
-        _exit(byte);
-    }
-    if (ptrace(PTRACE_SEIZE, child, 0, 0) != 0) return 0;
-    rest();
-    CHECK(ptrace(PTRACE_INTERRUPT, child, 0, 0) == 0 && waitpid(child, NULL, __WALL) == child);
-    CHECK(kill(getppid(), SIGUSR1) == 0);
-    // Of which nothing passes while this process is frozen.
-    struct timespec moment = {1, 0};
-    CHECK(nanosleep(&moment, NULL) == 0);
-    CHECK(ptrace(PTRACE_DETACH, child, 0, 0) == 0);
-    rest();
+    if (child > 0) return child;
+    struct pollfd wait = {.fd = ends[0], .events = POLLIN};
+    CHECK(close(ends[1]) == 0 && poll(&wait, 1, -1) == 1 && read(ends[0], &byte, 1) == 1);
+    _exit(byte);
+}
+
+static void is_let_go(pid_t child, int ends[2]) {
     int status;
     CHECK(write(ends[1], "*", 1) == 1 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == '*');
+}
+
+// Traces a child, which must not be seen to stop for a signal of the checkpoint.
+static int trace_a_child(void) {
+    int ends[2];
+    pid_t child = waiting_child(ends);
+    if (ptrace(PTRACE_SEIZE, child, 0, 0) != 0) return 0;
+    rest_long();
+    CHECK(waitpid(child, NULL, WNOHANG | __WALL) == 0);
+    CHECK(ptrace(PTRACE_INTERRUPT, child, 0, 0) == 0 && waitpid(child, NULL, __WALL) == child);
+    CHECK(ptrace(PTRACE_DETACH, child, 0, 0) == 0);
+    is_let_go(child, ends);
     return 1;
 }
 
-static void rest_long(void) {
-    for (int round = 0; round < 100; round++) rest();
+// Is held from outside while there is a file "held". When it is let go, it does not wait for a coordinator that does not listen any more, and
+// the call that it was blocked in does not fail.
+static int be_held(void) {
+    int ends[2];
+    pid_t child = waiting_child(ends);
+    FILE *file = fopen("pids.new", "w");
+    CHECK(file && fprintf(file, "%d %d\n", getppid(), child) > 0 && fclose(file) == 0 && rename("pids.new", "pids") == 0);
+    while (access("pids", F_OK) == 0) rest();
+    is_let_go(child, ends);
+    return 1;
+}
+
+// Run outside of the job: asks for one checkpoint while it holds a process of the job for longer than that waits.
+static int hold(void) {
+    int launcher, child;
+    FILE *file = fopen("pids", "r");
+    CHECK(file && fscanf(file, "%d %d", &launcher, &child) == 2 && fclose(file) == 0);
+    int holds = ptrace(PTRACE_SEIZE, child, 0, 0) == 0;
+    if (holds) {
+        CHECK(ptrace(PTRACE_INTERRUPT, child, 0, 0) == 0 && waitpid(child, NULL, __WALL) == child);
+        CHECK(kill(launcher, SIGUSR1) == 0);
+        sleep(12);
+        CHECK(ptrace(PTRACE_DETACH, child, 0, 0) == 0);
+    }
+    CHECK(unlink("pids") == 0);
+    return holds;
 }
 
 static int child(void *unused) {
@@ -141,7 +173,9 @@ static int take_on(const char *what) {
         CHECK(waitpid(pid, NULL, 0) == pid);
         return 1;
     }
-    if (strcmp(what, "traced") == 0) return hold_a_child();
+    if (strcmp(what, "traced") == 0) return trace_a_child();
+    if (strcmp(what, "held") == 0) return be_held();
+    if (strcmp(what, "hold") == 0) return hold();
     CHECK(!"such a property is known");
     return 0;
 }

@@ -74,6 +74,13 @@ fn runs_on(job: &Job, identity: Identity, out: &str, code: i32, pieces: &[&str])
 fn static_program(identity: Identity) {
     let program = artifacts::compile("static_program", &["-static"]);
     runs_on(&Job::new([&program]), identity, "untouched\n", 7, &["no checkpoint", "static"]);
+    runs_on(
+        &Job::new([program.as_os_str(), "catches all".as_ref()]),
+        identity,
+        "untouched\n",
+        7,
+        &["no checkpoint", "statically linked"],
+    );
     // One static program among others spoils the checkpoint of all, and is the one that is named.
     let script = format!("sleep 0.5 & {}; wait", program.display());
     runs_on(

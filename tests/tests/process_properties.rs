@@ -1,5 +1,6 @@
 //! What processes and threads have told the kernel of themselves; and what is refused by name.
 
+use ckpt_tests::sandbox::BOUND;
 use ckpt_tests::{Identity, Job, not_run, program_survives, refused};
 
 program_survives!(schedulers);
@@ -34,11 +35,24 @@ refused! { "refused_properties", 2:
     own_directories: "has a thread with a working directory, root and umask of its own"
     secret_memory: "has secret memory of memfd_secret(2)"
     vfork: "as a child of vfork does until it calls exec"
+    traced: "is traced by process"
 }
 
 /// One checkpoint, and none after it, for which somebody would listen.
 #[test]
 fn a_process_that_answers_too_late_goes_on() {
-    let job = Job::new([ckpt_tests::program("refused_properties").as_os_str(), "traced".as_ref()]).interval("1000");
-    job.is_refused("end the debugger that holds it", 0);
+    let program = ckpt_tests::program("refused_properties");
+    let job = Job::new([program.as_os_str(), "held".as_ref()]).interval("1000");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    running.until("the pids", BOUND, |_| sandbox.join("pids").exists().then_some(()));
+    let mut debugger = sandbox.own_command(&program);
+    debugger.arg("hold");
+    let (code, _, said) = sandbox.finish(debugger);
+    if code == 77 {
+        return not_run("this machine does not allow what would be refused: a debugger");
+    }
+    assert_eq!(code, 0, "{said}");
+    assert_eq!((running.wait(BOUND), sandbox.read_text("out").as_str()), (0, "untouched\n"), "{}", running.stderr());
+    assert!(running.stderr().contains("end the debugger that holds it"), "{}", running.stderr());
 }

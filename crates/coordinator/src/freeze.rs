@@ -16,7 +16,7 @@ use ckpt_wire::{BlockedCall, Feature, Hello, Order, PROTOCOL, Report, ReportKind
 use linux_numbers::{EXECVE, EXECVEAT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::diagnosis::why_no_agent;
+use crate::diagnosis::{is_static, why_no_agent};
 use crate::hand_over::HandOver;
 use crate::rendezvous::{Connection, Listener, Received};
 use crate::second_door::{AgentCode, Door, DoorError};
@@ -66,6 +66,20 @@ pub enum FreezeError {
         /// What the user can do.
         remedy: &'static str,
     },
+    /// A process is traced by another one of the job: that would be frozen too, and nothing could reach the first, which would wait for it.
+    #[error(
+        "process {pid} ({name}) is traced by process {tracer} ({tracer_name}) of the same job; run it without, or trace it from outside of the job"
+    )]
+    Traced {
+        /// Its pid as the job sees it.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+        /// The pid of what traces it, as the job sees it.
+        tracer: NsPid,
+        /// The name of that.
+        tracer_name: FilePath,
+    },
     /// A process was signalled and did not answer.
     #[error("process {pid} ({name}) did not answer within {} s: {reason}", GRACE.as_secs())]
     Silent {
@@ -75,16 +89,6 @@ pub enum FreezeError {
         name: FilePath,
         /// In what state it is.
         reason: String,
-    },
-    /// A process is held by one that debugs it and is frozen.
-    #[error(
-        "process {pid} ({name}) is held by another of the job; end the debugger that holds it, or wait for the next checkpoint"
-    )]
-    Held {
-        /// Its pid as the job sees it.
-        pid: NsPid,
-        /// Its name.
-        name: FilePath,
     },
     /// An agent reported a failure.
     #[error("process {pid} ({name}): {what}")]
@@ -281,11 +285,12 @@ struct Freezer<'a> {
 pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
     let begun = Instant::now();
     loop {
+        wait_for_tracers(anchor, begun)?;
         wait_for_agents(anchor, settings.signal)?;
         wait_for_vfork(anchor, begun)?;
         refuse_sandboxes(anchor)?;
         match try_to_freeze(anchor, listener, settings) {
-            Err(FreezeError::Borrowing(_)) if begun.elapsed() < GRACE => (),
+            Err(FreezeError::Borrowing(_) | FreezeError::Traced { .. }) if begun.elapsed() < GRACE => (),
             outcome => return outcome,
         }
     }
@@ -305,6 +310,7 @@ fn try_to_freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> R
     };
     loop {
         let members = anchor.scan();
+        refuse_traced(&members)?;
         let fresh = freezer.visit(&members)?;
         if freezer.all_frozen() && !fresh {
             return freezer.finish(members);
@@ -312,9 +318,6 @@ fn try_to_freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> R
         let borrowing = |member: &&Member| matches!(freezer.stages.get(&member.pid), Some(Stage::Borrowing { since }) if since.elapsed() > EXEC_GRACE);
         if let Some(member) = members.iter().find(borrowing) {
             return Err(FreezeError::Borrowing(member.status.ns_pid()));
-        }
-        if let Some(error) = freezer.held_by_one_of_the_job(&members) {
-            return Err(error);
         }
         let without_agent =
             freezer.stages.values().any(|stage| matches!(stage, Stage::Seen { since } if since.elapsed() > EXEC_GRACE));
@@ -334,11 +337,14 @@ fn wait_for_agents(anchor: &Anchor, signal: i32) -> Result<(), FreezeError> {
     let begun = Instant::now();
     loop {
         let members = anchor.scan();
-        let without = members.iter().find(|member| !member.is_zombie() && member.status.set("SigCgt") & bit == 0);
+        let lacks = |member: &&Member| !member.is_zombie() && (member.status.set("SigCgt") & bit == 0 || is_static(member));
+        let without = members.iter().find(lacks);
         match without {
             None => return Ok(()),
             // Its handler was taken away: the freeze puts it back.
-            Some(member) if begun.elapsed() > EXEC_GRACE && AgentCode::find(member.pid).is_some() => return Ok(()),
+            Some(member) if begun.elapsed() > EXEC_GRACE && !is_static(member) && AgentCode::find(member.pid).is_some() => {
+                return Ok(());
+            }
             Some(member) if begun.elapsed() > EXEC_GRACE => {
                 let reason = why_no_agent(member, signal);
                 return Err(FreezeError::NoAgent { pid: member.status.ns_pid(), name: member.status.name(), reason });
@@ -361,6 +367,30 @@ fn wait_for_vfork(anchor: &Anchor, begun: Instant) -> Result<(), FreezeError> {
             Some(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
+}
+
+/// Waits for a moment until no process traces another one of the job, before anybody is disturbed: a debugger would see the checkpoint signal.
+fn wait_for_tracers(anchor: &Anchor, begun: Instant) -> Result<(), FreezeError> {
+    loop {
+        match refuse_traced(&anchor.scan()) {
+            Err(_) if begun.elapsed() < EXEC_GRACE => std::thread::sleep(Duration::from_millis(5)),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Looks for processes that others of the job trace (strace, gdb, proot).
+fn refuse_traced(members: &[Member]) -> Result<(), FreezeError> {
+    for member in members.iter().filter(|member| !member.is_zombie()) {
+        // A thread; 0: nobody.
+        let Ok(thread @ 1..) = i32::try_from(member.status.number("TracerPid")) else { continue };
+        let Ok(status) = Status::of(HostPid(thread)) else { continue };
+        if let Some(tracer) = members.iter().find(|tracer| tracer.status.number("Tgid") == status.number("Tgid")) {
+            let (pid, name) = (member.status.ns_pid(), member.status.name());
+            return Err(FreezeError::Traced { pid, name, tracer: tracer.status.ns_pid(), tracer_name: tracer.status.name() });
+        }
+    }
+    Ok(())
 }
 
 /// Looks for threads that may not make the calls that an agent makes: what they get for them is worse than no checkpoint.
@@ -462,7 +492,7 @@ impl Freezer<'_> {
         for tid in candidates {
             // Read anew: the process may have called exec since the scan.
             let Ok(status) = Status::of_thread(member.pid, tid) else { continue };
-            let catches = status.set("SigCgt") & bit != 0;
+            let catches = status.set("SigCgt") & bit != 0 && !is_static(member);
             if !catches && closed_for < CLOSED_FOR {
                 return None;
             }
@@ -678,16 +708,6 @@ impl Freezer<'_> {
         processes.sort_by_key(|process| process.ns_pid);
         let zombies = members.into_iter().filter(Member::is_zombie).collect();
         Ok(Frozen { door: self.door.take(), processes, zombies, since: self.since })
-    }
-
-    /// Who stands still because the process that debugs it does so too: it will not answer, and everybody else need not wait for it.
-    fn held_by_one_of_the_job(&self, members: &[Member]) -> Option<FreezeError> {
-        let is_frozen = |pid: HostPid| matches!(self.stages.get(&pid), Some(Stage::Frozen(_)));
-        let tracer = |member: &Member| i32::try_from(member.status.number("TracerPid")).map(HostPid);
-        members
-            .iter()
-            .find(|member| member.status.state() == 't' && !is_frozen(member.pid) && tracer(member).is_ok_and(is_frozen))
-            .map(|member| FreezeError::Held { pid: member.status.ns_pid(), name: member.status.name() })
     }
 
     /// Who has not answered, and why.
