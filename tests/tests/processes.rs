@@ -10,4 +10,5 @@ program_survives!(spawning);
 program_survives!(zombies);
 program_survives!(sessions_and_groups);
 program_survives!(process_settings);
+program_survives!(no_more_processes);
 program_survives!(environment_kept);

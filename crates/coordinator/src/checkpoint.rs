@@ -38,8 +38,9 @@ const TWIN_GRACE: Duration = Duration::from_secs(60);
 /// After which pauses, in milliseconds, a checkpoint that met a passing state is tried again. They grow, and are no fractions of each other, lest they keep step with
 /// the job.
 const TRIES_MS: [u64; 3] = [20, 50, 110];
-/// `ENOMEM`, with which a fork fails where memory or the overcommit rule forbids a twin.
-const ENOMEM: i32 = libc::ENOMEM;
+/// What a fork fails with where a twin is forbidden: by memory or the overcommit rule, or by a limit of processes (`RLIMIT_NPROC`, which some
+/// programs set to 0 once they have begun; pids.max of a cgroup).
+const NO_TWIN: [i32; 2] = [libc::ENOMEM, libc::EAGAIN];
 
 /// Why a checkpoint could not be taken. The job goes on untouched.
 #[derive(Debug, thiserror::Error)]
@@ -353,7 +354,7 @@ impl Checkpointer {
                     Some(ReportKind::Frozen) => leader = true,
                     // A small process may be done before its leader has spoken.
                     Some(ReportKind::Dumped) => (),
-                    Some(ReportKind::Failed) if report.errno == ENOMEM => {
+                    Some(ReportKind::Failed) if NO_TWIN.contains(&report.errno) => {
                         all_have_twins = false;
                         give_order(process, Order::DumpInPlace)?;
                         break;

@@ -23,7 +23,8 @@ pub fn why_no_agent(member: &Member, signal: i32) -> String {
             return "is a 32-bit program, which cannot be checkpointed; use a 64-bit build of it".to_owned();
         }
         Kind::Static if is_static(member) && AgentCode::find(member.pid).is_some() => {
-            return "interprets another program, as valgrind does, and no agent can be in it; run that program without it".to_owned();
+            return "interprets another program, as valgrind does, and no agent can be in it; run that program without it"
+                .to_owned();
         }
         Kind::Static if is_static(member) => {
             return "is statically linked, so the agent cannot be loaded into it; use a dynamically linked build of it"

@@ -484,6 +484,9 @@ impl Freezer<'_> {
     /// Sends the checkpoint signal to one thread of a process that can take it: never to a process that does not catch it, since it would end.
     /// One that has let none be signalled for a while is gone to through the second door, and one that has `replaced` the handler.
     fn signal(&mut self, member: &Member, closed_for: Duration, replaced: bool) -> Option<Signalled> {
+        if is_static(member) {
+            return None;
+        }
         let number = self.settings.signal;
         let bit = 1u64 << (number - 1);
         let mut candidates = vec![member.pid];
@@ -492,7 +495,7 @@ impl Freezer<'_> {
         for tid in candidates {
             // Read anew: the process may have called exec since the scan.
             let Ok(status) = Status::of_thread(member.pid, tid) else { continue };
-            let catches = status.set("SigCgt") & bit != 0 && !is_static(member);
+            let catches = status.set("SigCgt") & bit != 0;
             if !catches && closed_for < CLOSED_FOR {
                 return None;
             }

@@ -505,8 +505,12 @@ impl<'a> Surveyor<'a> {
         if mapping.flags.contains(VmaFlags::HUGETLB) {
             return Err(refuse(process, "has huge pages of hugetlbfs".into(), "use transparent huge pages instead"));
         }
-        // What has no path: events, rings, packet sockets, io_uring, …
-        if name.starts_with(b"anon_inode:") || name.starts_with(b"socket:") {
+        if let Some(kind) = event::kind(&mapping.name) {
+            let what = format!("maps memory of {}", event::describe(kind));
+            return Err(refuse(process, what, "end that use before a checkpoint, or have it do without"));
+        }
+        // Rings of packet sockets.
+        if name.starts_with(b"socket:") {
             return Err(refuse(process, format!("maps {}", mapping.name), "end that use before a checkpoint"));
         }
         if !mapping.shared {
