@@ -35,6 +35,12 @@ int main(int argc, char **argv) {
     CHECK(msgctl(full, IPC_STAT, &now) == 0);
     now.msg_qbytes = 700;
     CHECK(msgctl(full, IPC_SET, &now) == 0);
+    // As many as it takes: their types are not counted.
+    int small = msgget(IPC_PRIVATE, 0600), in_small = 0;
+    struct message tiny = {.type = 1};
+    CHECK(small >= 0);
+    while (msgsnd(small, &tiny, 128, IPC_NOWAIT) == 0) in_small++;
+    CHECK(errno == EAGAIN);
     send(queue, 5, 50, 0);
     send(queue, 3, 51, 600);
     send(queue, 5, 52, 17);
@@ -71,6 +77,7 @@ int main(int argc, char **argv) {
     take(queue, -4, 3, 51, 600);
     take(queue, 0, 5, 52, 17);
     take(queue, 0, 9, 53, 1);
+    CHECK(msgctl(small, IPC_STAT, &now) == 0 && now.msg_qnum == (msgqnum_t)in_small && msgctl(small, IPC_RMID, NULL) == 0);
     for (int i = 0; i < 5; i++) take(full, 0, i + 1, (unsigned)i, 200);
     take(full, 0, 99, 99, 300);
     CHECK(waitpid(blocked, &status, 0) == blocked && status == 0);

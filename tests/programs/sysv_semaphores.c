@@ -1,6 +1,7 @@
 // Tests that System V semaphores keep ids, keys, values, permissions, who used them last, and what is undone at the end of a process.
 // @restored System V semaphores: id, key, values, owner, permissions, waiting processes, what SEM_UNDO adds at the end of each process, whether semop was ever called (sem_otime), who used one last (sempid) where that process lives
 // @refused System V semaphores: sets that the job did not make and has used; SEM_UNDO of a process with a seccomp filter (nothing may be asked of it)
+// @not-kept System V semaphores: another owner than the maker, where a restart has a user namespace (the maker owns them then)
 // @not-kept System V semaphores: times, and sempid of a process that has ended (it becomes the launcher's): the kernel writes them itself
 #include "check.h"
 #include <sys/ipc.h>
@@ -24,6 +25,12 @@ int main(int argc, char **argv) {
     for (int i = 0; i < 3; i++) CHECK(semctl(semget(IPC_PRIVATE, 1, 0600), 0, IPC_RMID) == 0);
     int set = semget(key, 9, IPC_CREAT | IPC_EXCL | 0640), fresh = semget(IPC_PRIVATE, 2, 0600);
     CHECK(set >= 0 && fresh >= 0);
+    // Given to another user, whom a restart in a user namespace does not know.
+    int given = semget(IPC_PRIVATE, 1, 0600);
+    struct semid_ds owner;
+    CHECK(given >= 0 && semctl(given, 0, IPC_STAT, &owner) == 0);
+    owner.sem_perm.uid = 31111;
+    (void)semctl(given, 0, IPC_SET, &owner);
     unsigned short values[9] = {1, 0, 32767, 10, 0, 0, 0, 0, 3};
     CHECK(semctl(set, 0, SETALL, values) == 0);
     // A lock that is freed when its holder dies, one of both directions, and a thread that waits for as long as it takes.
@@ -65,5 +72,6 @@ int main(int argc, char **argv) {
     CHECK(value(set, 3) == 6 && value(set, 4) == 0 && value(set, 8) == 3);
     CHECK(change(set, 5, 7, 0) == 0 && pthread_join(waiter, NULL) == 0 && value(set, 5) == 0);
     CHECK(semctl(set, 0, IPC_RMID) == 0 && semctl(fresh, 0, IPC_RMID) == 0);
+    CHECK(semctl(given, 0, GETVAL) == 0 && semctl(given, 0, IPC_RMID) == 0);
     puts("all counted");
 }

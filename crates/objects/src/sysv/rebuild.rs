@@ -48,8 +48,14 @@ pub fn rebuild_memory(identity: &Identity, size: u64, locked: bool) -> Result<()
 }
 
 fn set_owner(kind: Kind, identity: &Identity, queue_bytes: u64) -> Result<(), RebuildError> {
-    let Identity { id, uid, gid, mode, .. } = *identity;
-    sysv::set_owner(kind, id, uid, gid, mode, queue_bytes).map_err(failed(kind, id))
+    let Identity { id, uid, gid, mode, cuid, cgid, .. } = *identity;
+    let give_to = |uid, gid| sysv::set_owner(kind, id, uid, gid, mode, queue_bytes);
+    let mut given = give_to(uid, gid);
+    // A user namespace has no other users. Whoever made it may do all that the owner may.
+    if given == Err(Errno(libc::EINVAL)) {
+        given = give_to(cuid, cgid);
+    }
+    given.map_err(failed(kind, id))
 }
 
 /// Makes a set of semaphores with their values.
@@ -72,15 +78,19 @@ fn nothing(id: i32, number: u16, value: u16) -> Result<(), Errno> {
     sysv::operate(id, &[step(change), step(-change)])
 }
 
+/// Bytes of a message's type.
+const TYPE_LEN: u64 = 8;
+
 /// Makes a message queue with its messages.
 pub fn rebuild_messages(queue: &MessageQueue) -> Result<(), RebuildError> {
     let MessageQueue { identity, capacity, messages } = queue;
     create(Kind::Messages, identity, if identity.key == 0 { IPC_PRIVATE } else { identity.key }, 0)?;
-    // Its owner may have lowered the capacity below what was in it.
-    let bytes: u64 = messages.iter().map(|message| message.len() as u64).sum();
+    // Its owner may have lowered the capacity below what was in it. The types of the messages are not counted, but no more messages than bytes are let in.
+    let bytes: u64 = messages.iter().map(|message| (message.len() as u64).saturating_sub(TYPE_LEN)).sum();
+    let bytes = bytes.max(messages.len() as u64);
     let failed = || failed(Kind::Messages, identity.id);
     let room = bytes.max(*capacity).max(1);
-    if let Err(error) = sysv::set_owner(Kind::Messages, identity.id, identity.uid, identity.gid, 0o600, room)
+    if let Err(error) = sysv::set_owner(Kind::Messages, identity.id, identity.cuid, identity.cgid, 0o600, room)
         && bytes > *capacity
     {
         return Err(failed()(error));
