@@ -1,6 +1,5 @@
 //! Trees of processes: who descends from whom, and how to end a whole tree as a power cut would.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -48,9 +47,10 @@ fn dead(stat: &Stat) -> bool {
     matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1
 }
 
-/// Ends a process and all its descendants at one instant: they are stopped first, so that none sees another's death.
+/// Ends a process and all its descendants at one instant: they are stopped first, so that none sees another's death, and the children die
+/// first: the kernel lets a stopped process group go on (`SIGCONT`) when it is orphaned, and a shell would take the terminal.
 pub fn kill_tree(root: i32) {
-    let mut stopped = BTreeSet::new();
+    let mut stopped = Vec::new();
     loop {
         let new: Vec<i32> = family(root).into_iter().filter(|pid| !stopped.contains(pid)).collect();
         if new.is_empty() {
@@ -59,10 +59,11 @@ pub fn kill_tree(root: i32) {
         for pid in new {
             // A process that is gone by now needs no signal.
             let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
-            stopped.insert(pid);
+            stopped.push(pid);
         }
     }
-    kill_all(&stopped.into_iter().collect::<Vec<_>>());
+    stopped.reverse();
+    kill_all(&stopped);
 }
 
 /// Ends these processes and waits until they are gone; those that have become this process's children are reaped.
