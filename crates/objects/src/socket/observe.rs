@@ -8,7 +8,9 @@
 //! Nothing of this can be seen by the job, which stands still.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -129,7 +131,35 @@ struct Found {
     family: i32,
     form: i32,
     protocol: i32,
+    /// Its own address; empty: it has none.
+    name: Address,
+    /// The address that it is connected to.
+    peer: Option<Address>,
     messages: Vec<Message>,
+}
+
+/// What kind a socket is of: family, form, protocol.
+type Kind = (i32, i32, i32);
+
+/// What new sockets are like, by their kind.
+#[derive(Default)]
+struct NewSockets(HashMap<Kind, NewSocket>);
+
+struct NewSocket {
+    cookie: Option<[u8; 8]>,
+    options: options::Defaults,
+}
+
+impl NewSockets {
+    fn of(&mut self, kind: Kind) -> io::Result<&NewSocket> {
+        match self.0.entry(kind) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => {
+                let fresh = fresh(kind.0, kind.1, kind.2)?;
+                Ok(unknown.insert(NewSocket { cookie: cookie(&fresh), options: options::Defaults::of(&fresh) }))
+            }
+        }
+    }
 }
 
 /// Observes all sockets among `descriptions`, and adds those that are only in flight. `number` gives the job's number of a process by its
@@ -142,13 +172,13 @@ pub fn observe(
     bases: &[PathBuf],
 ) -> Result<Sockets, Refused> {
     let mut sockets = Sockets::default();
-    let mut found = Vec::new();
+    let (mut found, mut new) = (Vec::new(), NewSockets::default());
     let mut at = 0;
     while at < descriptions.all().len() {
         let descriptor = &descriptions.all()[at];
         if is_socket(descriptor) {
             let descriptor = descriptor.clone();
-            let one = find(at, descriptor.clone(), descriptions, &mut sockets.held, number);
+            let one = find(at, descriptor.clone(), descriptions, &mut sockets.held, &mut new, number);
             found.push(one.map_err(|error| (Box::new(descriptor), error))?);
         }
         at += 1;
@@ -157,7 +187,7 @@ pub fn observe(
         return Ok(sockets);
     }
     sockets.index = found.iter().enumerate().map(|(socket, found)| (found.file, socket as u32)).collect();
-    let join = Join::new(&found, bases).map_err(|error| (Box::new(found[0].descriptor.clone()), error))?;
+    let join = Join::new(&found, new, bases).map_err(|error| (Box::new(found[0].descriptor.clone()), error))?;
     for (socket, one) in found.iter().enumerate() {
         let state = join.state(socket, one, number).and_then(|state| {
             let outside = state.leads_outside() && strict;
@@ -180,6 +210,7 @@ fn find(
     descriptor: SeenDescriptor,
     descriptions: &mut Descriptions,
     held: &mut Vec<OwnedFd>,
+    new: &mut NewSockets,
     pid: &dyn Fn(i32) -> i32,
 ) -> Result<Found, SocketError> {
     let fd = event::duplicate(&descriptor)?;
@@ -196,7 +227,7 @@ fn find(
     if !(unix || udp || tcp || family == libc::AF_NETLINK) {
         return Err(SocketError::Kind(kind_name(family, form, protocol)));
     }
-    if cookie(&fd) != cookie(&fresh(family, form, protocol)?) {
+    if cookie(&fd) != new.of((family, form, protocol))?.cookie {
         return Err(SocketError::Namespace);
     }
     let queued = match form {
@@ -205,7 +236,8 @@ fn find(
         _ => Vec::new(),
     };
     let messages = queued.into_iter().map(|queued| message(queued, descriptions, held, pid)).collect::<io::Result<_>>()?;
-    Ok(Found { file, descriptor, fd, family, form, protocol, messages })
+    let (name, peer) = (Address::of(&fd, false).unwrap_or_default(), Address::of(&fd, true));
+    Ok(Found { file, descriptor, fd, family, form, protocol, name, peer, messages })
 }
 
 fn kind_name(family: i32, form: i32, protocol: i32) -> String {
@@ -304,61 +336,91 @@ fn message(
 /// What the kernel's tables tell of the sockets that were found.
 struct Join<'a> {
     found: &'a [Found],
+    new: NewSockets,
     bases: &'a [PathBuf],
     by_inode: HashMap<u64, u32>,
     unix: Vec<UnixEntry>,
     unix_by_inode: HashMap<u64, UnixEntry>,
     tcp: Vec<InetEntry>,
+    /// TCP connections: indices into `found`, and into `tcp`, by their ends.
+    found_by_ends: HashMap<Ends, Vec<usize>>,
+    tcp_by_ends: HashMap<Ends, Vec<usize>>,
+}
+
+/// The addresses of a connection's two ends, the own one first.
+type Ends = ((IpAddr, u16), (IpAddr, u16));
+
+/// Indices of connections by their ends.
+fn by_ends<T>(all: &[T], ends: impl Fn(&T) -> Option<Ends>) -> HashMap<Ends, Vec<usize>> {
+    let mut index: HashMap<Ends, Vec<usize>> = HashMap::new();
+    for (at, ends) in all.iter().enumerate().filter_map(|(at, one)| Some((at, ends(one)?))) {
+        index.entry(ends).or_default().push(at);
+    }
+    index
 }
 
 impl<'a> Join<'a> {
-    fn new(found: &'a [Found], bases: &'a [PathBuf]) -> Result<Self, SocketError> {
+    fn new(found: &'a [Found], new: NewSockets, bases: &'a [PathBuf]) -> Result<Self, SocketError> {
         let by_inode: HashMap<u64, u32> = (0u32..).zip(found).map(|(socket, found)| (found.descriptor.inode, socket)).collect();
         let unix = if found.iter().any(|one| one.family == libc::AF_UNIX) { diag::unix()? } else { Vec::new() };
-        let mut join =
-            Self { found, bases, by_inode, unix_by_inode: diag::by_inode(&unix, |entry| entry.inode), unix, tcp: Vec::new() };
+        let mut join = Self {
+            found,
+            new,
+            bases,
+            by_inode,
+            unix_by_inode: diag::by_inode(&unix, |entry| entry.inode),
+            unix,
+            tcp: Vec::new(),
+            found_by_ends: by_ends(found, |one| one.is_tcp().then(|| one.ends()).flatten()),
+            tcp_by_ends: HashMap::new(),
+        };
         if found.iter().any(Found::is_tcp) {
-            join.tcp = diag::tcp()?;
+            join.look_at_tcp()?;
             if join.settle()? {
-                join.tcp = diag::tcp()?;
+                join.look_at_tcp()?;
             }
         }
         Ok(join)
+    }
+
+    fn look_at_tcp(&mut self) -> Result<(), SocketError> {
+        self.tcp = diag::tcp()?;
+        self.tcp_by_ends = by_ends(&self.tcp, |entry| entry.local.endpoint().zip(entry.remote.endpoint()));
+        Ok(())
+    }
+
+    /// The job's sockets at the other end of a connection.
+    fn found_beyond(&self, (local, remote): Ends) -> impl Iterator<Item = usize> {
+        self.found_by_ends.get(&(remote, local)).into_iter().flatten().copied()
+    }
+
+    /// What the kernel lists at the other end of a connection.
+    fn listed_beyond(&self, (local, remote): Ends) -> impl Iterator<Item = &InetEntry> {
+        self.tcp_by_ends.get(&(remote, local)).into_iter().flatten().map(|&at| &self.tcp[at])
     }
 
     /// Makes all TCP data that is under way within the job arrive. Whether there was any.
     fn settle(&self) -> Result<bool, SocketError> {
         let mut any = false;
         for one in self.found.iter().filter(|one| one.is_tcp()) {
-            let (Some(local), Some(remote)) = (one.name().endpoint(), one.peer_name().and_then(|name| name.endpoint())) else {
-                continue;
-            };
-            let reversed = |other: &&Found| {
-                other.is_tcp()
-                    && other.name().endpoint() == Some(remote)
-                    && other.peer_name().and_then(|n| n.endpoint()) == Some(local)
-            };
-            let from = self.found.iter().find(reversed).map(|other| &other.fd);
+            let Some(ends) = one.ends() else { continue };
+            let from = self.found_beyond(ends).next().map(|other| &self.found[other].fd);
             // One that has been closed, and still sends.
-            let closing = self.tcp.iter().any(|entry| {
-                entry.inode == 0
-                    && matches!(entry.state, 4 | 9 | 11)
-                    && entry.local.endpoint() == Some(remote)
-                    && entry.remote.endpoint() == Some(local)
-            });
+            let closing = self.listed_beyond(ends).any(|entry| entry.inode == 0 && matches!(entry.state, 4 | 9 | 11));
             if from.is_none() && !closing {
                 continue;
             }
             any = true;
             if !drain::flow(from, &one.fd)? {
-                return Err(SocketError::Flow(one.name()));
+                return Err(SocketError::Flow(one.name.clone()));
             }
         }
         Ok(any)
     }
 
     fn state(&self, socket: usize, one: &Found, pid: &dyn Fn(i32) -> i32) -> Result<SocketState, SocketError> {
-        let fresh = fresh(one.family, one.form, one.protocol)?;
+        let new =
+            self.new.0.get(&(one.family, one.form, one.protocol)).ok_or_else(|| io::Error::other("a kind that was not seen"))?;
         let kind = match one.family {
             libc::AF_UNIX => SocketKind::Unix(self.unix(one, pid)?),
             libc::AF_NETLINK => SocketKind::Netlink(netlink(one)?),
@@ -369,8 +431,8 @@ impl<'a> Join<'a> {
             family: one.family,
             form: one.form,
             protocol: one.protocol,
-            name: one.name(),
-            options: options::observe(&one.fd, &fresh, one.is_tcp()),
+            name: one.name.clone(),
+            options: options::observe(&one.fd, &new.options, one.is_tcp()),
             filter: options::filter(&one.fd),
             kind,
         })
@@ -379,7 +441,7 @@ impl<'a> Join<'a> {
     fn unix(&self, one: &Found, pid: &dyn Fn(i32) -> i32) -> Result<UnixState, SocketError> {
         let inode = one.descriptor.inode;
         let entry = self.unix_by_inode.get(&inode).ok_or_else(|| io::Error::other("the kernel does not list it"))?;
-        let peer_name = || one.peer_name().unwrap_or_default();
+        let peer_name = || one.peer.clone().unwrap_or_default();
         let link = if number(&one.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) {
             self.check_waiting(one, entry)?;
             // One that is outside of the job will see that its connection is lost.
@@ -415,12 +477,12 @@ impl<'a> Join<'a> {
     /// What is in a connection that nobody has accepted cannot be read. That there is something is seen by what its client has sent.
     fn check_waiting(&self, one: &Found, listener: &UnixEntry) -> Result<(), SocketError> {
         if listener.waiting.contains(&0) {
-            return Err(SocketError::Abandoned(one.name()));
+            return Err(SocketError::Abandoned(one.name.clone()));
         }
         for client in listener.waiting.iter().filter_map(|client| self.by_inode.get(client)) {
             let client = &self.found[*client as usize].fd;
             if ckpt_sys::socket::get_number(client.as_raw_fd(), libc::TIOCOUTQ as u32).map_err(io_error)? > 0 {
-                return Err(SocketError::NotAccepted(one.name()));
+                return Err(SocketError::NotAccepted(one.name.clone()));
             }
         }
         Ok(())
@@ -465,20 +527,14 @@ impl<'a> Join<'a> {
     }
 
     fn tcp_peer(&self, socket: usize, one: &Found, shutdown: u8) -> TcpLink {
-        let name = one.peer_name().unwrap_or_default();
-        let (local, remote) = (one.name().endpoint(), name.endpoint());
-        let found = self.found.iter().enumerate().find(|(at, other)| {
-            // A socket may be connected to itself.
-            other.is_tcp()
-                && other.name().endpoint() == remote
-                && other.peer_name().and_then(|name| name.endpoint()) == local
-                && (*at != socket || local == remote)
-        });
-        if let Some((peer, _)) = found {
+        let name = one.peer.clone().unwrap_or_default();
+        let ends = one.ends();
+        // A socket may be connected to itself.
+        let is_other = |at: &usize| *at != socket || ends.is_some_and(|(local, remote)| local == remote);
+        if let Some(peer) = ends.and_then(|ends| self.found_beyond(ends).find(is_other)) {
             return TcpLink::Peer { socket: peer as u32, name };
         }
-        let reversed = self.tcp.iter().find(|entry| entry.local.endpoint() == remote && entry.remote.endpoint() == local);
-        match reversed {
+        match ends.and_then(|ends| self.listed_beyond(ends).next()) {
             Some(entry) if entry.inode == 0 && is_waiting(entry) && self.listener_at(&entry.local).is_some() => TcpLink::Waiting,
             _ if shutdown & 1 != 0 => TcpLink::Gone(name),
             _ => TcpLink::Outside(name),
@@ -488,26 +544,23 @@ impl<'a> Join<'a> {
     /// The job's listening socket that connections to an address come to.
     fn listener_at(&self, address: &Address) -> Option<&Found> {
         self.found.iter().find(|one| {
-            one.is_tcp() && number(&one.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) && serves(&one.name(), address)
+            one.is_tcp() && number(&one.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Some(1) && serves(&one.name, address)
         })
     }
 
     fn tcp_listener(&self, one: &Found, backlog: u32) -> Result<TcpLink, SocketError> {
         let mut waiting = Vec::new();
-        for entry in self.tcp.iter().filter(|entry| entry.inode == 0 && is_waiting(entry) && serves(&one.name(), &entry.local)) {
-            let reversed =
-                |local: Option<_>, remote: Option<_>| local == entry.remote.endpoint() && remote == entry.local.endpoint();
-            let client = self.found.iter().position(|other| {
-                other.is_tcp() && reversed(other.name().endpoint(), other.peer_name().and_then(|name| name.endpoint()))
-            });
-            let other = self.tcp.iter().find(|other| reversed(other.local.endpoint(), other.remote.endpoint()));
+        for entry in self.tcp.iter().filter(|entry| entry.inode == 0 && is_waiting(entry) && serves(&one.name, &entry.local)) {
+            let ends = entry.local.endpoint().zip(entry.remote.endpoint());
+            let client = ends.and_then(|ends| self.found_beyond(ends).next());
+            let other = ends.and_then(|ends| self.listed_beyond(ends).next());
             // A client outside of the job will see that its connection is lost.
             let is_local = other.is_some_and(|other| other.inode == 0);
             if client.is_none() && !(is_local || entry.state == 8) {
                 continue;
             }
             if entry.received > u32::from(entry.state == 8) {
-                return Err(SocketError::NotAccepted(one.name()));
+                return Err(SocketError::NotAccepted(one.name.clone()));
             }
             let client = client.map(|client| client as u32);
             waiting.push(WaitingConnection { client, local: entry.local.clone(), remote: entry.remote.clone() });
@@ -518,8 +571,8 @@ impl<'a> Join<'a> {
     }
 
     fn udp(&self, one: &Found) -> Result<UdpState, SocketError> {
-        let peer = one.peer_name();
-        let is_peer = |other: &Found| other.is_udp() && peer.as_ref().is_some_and(|peer| serves(&other.name(), peer));
+        let peer = one.peer.clone();
+        let is_peer = |other: &Found| other.is_udp() && peer.as_ref().is_some_and(|peer| serves(&other.name, peer));
         Ok(UdpState {
             outside: peer.is_some() && !self.found.iter().any(is_peer),
             peer,
@@ -538,12 +591,8 @@ impl Found {
         matches!(self.family, libc::AF_INET | libc::AF_INET6) && self.form == libc::SOCK_DGRAM
     }
 
-    fn name(&self) -> Address {
-        Address::of(&self.fd, false).unwrap_or_default()
-    }
-
-    fn peer_name(&self) -> Option<Address> {
-        Address::of(&self.fd, true)
+    fn ends(&self) -> Option<Ends> {
+        self.name.endpoint().zip(self.peer.as_ref()?.endpoint())
     }
 }
 
@@ -581,7 +630,7 @@ fn serves(name: &Address, address: &Address) -> bool {
 
 /// The file that a socket's name made, if it is still where that name says.
 fn socket_file(one: &Found, inode: u32, bases: &[PathBuf]) -> Option<SocketFile> {
-    let name = one.name().unix_path()?;
+    let name = one.name.unix_path()?;
     bases.iter().map(PathBuf::as_path).chain([Path::new("/")]).find_map(|base| {
         let path: PathBuf = base.join(name.as_path()).components().collect();
         let metadata = std::fs::symlink_metadata(&path).ok()?;
@@ -591,7 +640,7 @@ fn socket_file(one: &Found, inode: u32, bases: &[PathBuf]) -> Option<SocketFile>
 }
 
 fn netlink(one: &Found) -> Result<NetlinkState, SocketError> {
-    let name = one.name().0;
+    let name = &one.name.0;
     let port = name.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes);
     // NETLINK_LIST_MEMBERSHIPS.
     let mut bits = [0; 128];

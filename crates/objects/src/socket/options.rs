@@ -198,26 +198,34 @@ pub fn set_number(fd: &OwnedFd, level: i32, name: i32, value: i32) -> Result<(),
     set_option(fd.as_raw_fd(), level, name, &value.to_ne_bytes())
 }
 
-/// The options of a socket that are other than those of `fresh`, a new one like it.
-pub(crate) fn observe(fd: &OwnedFd, fresh: &OwnedFd, is_tcp: bool) -> Vec<SocketOption> {
+/// The options that a socket of a kind can have, each with its value in a new one.
+pub(crate) struct Defaults(Vec<SocketOption>);
+
+impl Defaults {
+    /// Those of `fresh`, a new socket.
+    pub(crate) fn of(fresh: &OwnedFd) -> Self {
+        let all = KEPT.iter().flat_map(|&(level, names)| names.iter().map(move |&name| (level, name)));
+        Self(all.filter_map(|(level, name)| Some(SocketOption { level, name, value: get(fresh, level, name)? })).collect())
+    }
+}
+
+/// The options of a socket that are other than those of a new one like it.
+pub(crate) fn observe(fd: &OwnedFd, defaults: &Defaults, is_tcp: bool) -> Vec<SocketOption> {
     let mut options = Vec::new();
     // A buffer that the kernel sizes is none of the program's doing. Before Linux 5.15 it does not tell.
     let locked =
         if is_tcp { number(fd, libc::SOL_SOCKET, SO_BUF_LOCK).unwrap_or(0) } else { SOCK_SNDBUF_LOCK | SOCK_RCVBUF_LOCK };
-    for (level, names) in KEPT {
-        for &name in names {
-            let lock = match (level, name) {
-                (libc::SOL_SOCKET, libc::SO_SNDBUF) => SOCK_SNDBUF_LOCK,
-                (libc::SOL_SOCKET, libc::SO_RCVBUF) => SOCK_RCVBUF_LOCK,
-                _ => locked,
-            };
-            if locked & lock != lock {
-                continue;
-            }
-            let (value, default) = (get(fd, level, name), get(fresh, level, name));
-            if let (Some(value), true) = (&value, value != default) {
-                options.push(SocketOption { level, name, value: value.clone() });
-            }
+    for SocketOption { level, name, value: default } in &defaults.0 {
+        let lock = match (*level, *name) {
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => SOCK_SNDBUF_LOCK,
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => SOCK_RCVBUF_LOCK,
+            _ => locked,
+        };
+        if locked & lock != lock {
+            continue;
+        }
+        if let Some(value) = get(fd, *level, *name).filter(|value| value != default) {
+            options.push(SocketOption { level: *level, name: *name, value });
         }
     }
     options
@@ -225,9 +233,9 @@ pub(crate) fn observe(fd: &OwnedFd, fresh: &OwnedFd, is_tcp: bool) -> Vec<Socket
 
 /// The filter of a socket.
 pub(crate) fn filter(fd: &OwnedFd) -> Vec<u64> {
-    // BPF_MAXINSNS.
-    let mut program = vec![0; 4096];
-    let len = get_filter(fd.as_raw_fd(), &mut program).unwrap_or(0);
+    // Without room for any, it tells how many instructions there are.
+    let mut program = vec![0; get_filter(fd.as_raw_fd(), &mut []).unwrap_or(0)];
+    let len = if program.is_empty() { 0 } else { get_filter(fd.as_raw_fd(), &mut program).unwrap_or(0) };
     program.truncate(len);
     program
 }
