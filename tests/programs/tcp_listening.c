@@ -1,5 +1,6 @@
 // Tests that listening TCP sockets keep their addresses, options and those who wait to be accepted.
 // @restored TCP sockets: listening sockets, the backlog and who waits in it
+// @restored TCP sockets: connections that a listening socket is not told of before they have sent something (`TCP_DEFER_ACCEPT`)
 // @restored TCP sockets: unconnected and bound sockets
 // @refused TCP sockets: connections that hold data and are not accepted yet (they cannot be read; the next checkpoint tries again)
 #include "socket.h"
@@ -42,6 +43,10 @@ int main(int argc, char **argv) {
     int epoll = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = 7};
     CHECK(epoll >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, one, &event) == 0);
+    int deferring = bound("127.0.0.1", 1);
+    set_option(deferring, IPPROTO_TCP, TCP_DEFER_ACCEPT, 1000);
+    CHECK(listen(deferring, 3) == 0 && fcntl(deferring, F_SETFL, O_NONBLOCK) == 0);
+    struct sockaddr_in deferring_name = name_of(deferring, 0);
     // An accepted connection that lasts.
     int client = connected(to_all), server = accept(all, NULL, NULL);
     CHECK(server >= 0);
@@ -64,7 +69,12 @@ int main(int argc, char **argv) {
         int first = connected(one_name), second = connected(one_name), left = connected(to_all);
         struct sockaddr_in first_name = name_of(first, 0);
         CHECK(close(left) == 0);
+        int silent = connected(deferring_name);
+        struct sockaddr_in silent_name = name_of(silent, 0);
         rest();
+        CHECK(accept(deferring, NULL, NULL) == -1 && errno == EAGAIN);
+        CHECK(send(silent, "3", 1, 0) == 1);
+        int heard = accept(deferring, NULL, NULL);
         CHECK(epoll_wait(epoll, &event, 1, 0) == 1 && event.data.u64 == 7);
         int accepted = accept(one, NULL, NULL), other = accept(one, NULL, NULL);
         CHECK(accepted >= 0 && other >= 0 && accept(one, NULL, NULL) == -1 && errno == EAGAIN);
@@ -72,12 +82,13 @@ int main(int argc, char **argv) {
         char byte = 0;
         CHECK(send(first, "1", 1, 0) == 1 && recv(accepted, &byte, 1, 0) == 1 && byte == '1');
         CHECK(send(other, "2", 1, 0) == 1 && recv(second, &byte, 1, 0) == 1 && byte == '2');
+        CHECK(heard >= 0 && same(name_of(heard, 1), silent_name) && recv(heard, &byte, 1, 0) == 1 && byte == '3');
         int gone = accept(all, NULL, NULL);
         CHECK(gone >= 0 && recv(gone, &byte, 1, 0) == 0);
         // In an order that leaves no connections behind in TIME_WAIT.
         struct linger reset = {1, 0};
-        int ends[5] = {first, second, accepted, other, gone};
-        for (int i = 0; i < 5; i++) CHECK(setsockopt(ends[i], SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0 && close(ends[i]) == 0);
+        int ends[7] = {first, second, accepted, other, gone, silent, heard};
+        for (int i = 0; i < 7; i++) CHECK(setsockopt(ends[i], SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0 && close(ends[i]) == 0);
         CHECK(send(client, "3", 1, 0) == 1 && recv(server, &byte, 1, 0) == 1 && byte == '3');
         CHECK(same(name_of(client, 0), client_name) && same(name_of(server, 1), client_name) && same(name_of(server, 0), to_all));
         CHECK(same(name_of(all, 0), all_name) && same(name_of(one, 0), one_name) && same(name_of(unused, 0), unused_name));

@@ -347,18 +347,24 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
     /// # Panics
     /// When it ended before that: too little was proved then.
     #[must_use]
-    pub fn interrupted_within(&self, mut span: Duration, identity: Identity, kills: usize) -> Output {
+    pub fn interrupted_within(&self, span: Duration, identity: Identity, kills: usize) -> Output {
         let mut moments = fastrand::Rng::with_seed(seed());
         let sandbox = self.sandbox(identity);
-        let (mut runs, mut killed) = (1, 0);
+        let (mut runs, mut killed, mut begun) = (1, 0, true);
         let mut running = self.launch(&sandbox);
         await_image(&sandbox, &mut running, None);
-        while killed < kills && !running.ends_within(span.mul_f64(moments.f64())) {
+        while killed < kills {
+            if !begun {
+                let has_begun = |running: &mut Running| running.ended().is_some() || restarted(&running.stderr());
+                running.until("a restart", BOUND, |running| has_begun(running).then_some(()));
+            }
+            if running.ends_within(span.mul_f64(moments.f64())) {
+                break;
+            }
             running.kill();
-            // A restart that was hit while it was still at work does no harm, and does not count. Where that takes longer, so may the next.
-            let begun = runs == 1 || restarted(&running.stderr());
+            // A restart that was hit while it was still at work does no harm, and does not count. The next is given its time.
+            begun = runs == 1 || restarted(&running.stderr());
             killed += usize::from(begun);
-            span = if begun { span } else { span.mul_f64(1.25) };
             running = self.restart(&sandbox, &sandbox.images(IMAGES), runs);
             runs += 1;
         }

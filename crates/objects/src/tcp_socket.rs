@@ -92,4 +92,6 @@ pub struct WaitingConnection {
     pub local: Address,
     /// The client's address.
     pub remote: Address,
+    /// The listening socket is not told of it before the client has sent something (`TCP_DEFER_ACCEPT`).
+    pub deferred: bool,
 }

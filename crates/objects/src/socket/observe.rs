@@ -30,6 +30,12 @@ use crate::tcp_socket::{TcpLink, TcpState, WaitingConnection};
 use crate::udp_socket::UdpState;
 use crate::unix_socket::{SocketFile, UnixLink, UnixState};
 
+// States of TCP connections (include/net/tcp_states.h).
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+const SYN_RECV: u8 = 3;
+const CLOSE_WAIT: u8 = 8;
+
 /// Why a socket cannot be kept; each says what it is.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -535,7 +541,7 @@ impl<'a> Join<'a> {
             return TcpLink::Peer { socket: peer as u32, name };
         }
         match ends.and_then(|ends| self.listed_beyond(ends).next()) {
-            Some(entry) if entry.inode == 0 && is_waiting(entry) && self.listener_at(&entry.local).is_some() => TcpLink::Waiting,
+            Some(entry) if self.listener_at(&entry.local).is_some_and(|listener| listener.makes_wait(entry)) => TcpLink::Waiting,
             _ if shutdown & 1 != 0 => TcpLink::Gone(name),
             _ => TcpLink::Outside(name),
         }
@@ -550,23 +556,28 @@ impl<'a> Join<'a> {
 
     fn tcp_listener(&self, one: &Found, backlog: u32) -> Result<TcpLink, SocketError> {
         let mut waiting = Vec::new();
-        for entry in self.tcp.iter().filter(|entry| entry.inode == 0 && is_waiting(entry) && serves(&one.name, &entry.local)) {
+        for entry in self.tcp.iter().filter(|entry| serves(&one.name, &entry.local) && one.makes_wait(entry)) {
             let ends = entry.local.endpoint().zip(entry.remote.endpoint());
             let client = ends.and_then(|ends| self.found_beyond(ends).next());
             let other = ends.and_then(|ends| self.listed_beyond(ends).next());
             // A client outside of the job will see that its connection is lost.
             let is_local = other.is_some_and(|other| other.inode == 0);
-            if client.is_none() && !(is_local || entry.state == 8) {
+            let deferred = entry.state == SYN_RECV;
+            if client.is_none() && !(is_local || entry.state == CLOSE_WAIT) {
                 continue;
             }
-            if entry.received > u32::from(entry.state == 8) {
+            // It still connects, and is to do so again.
+            if deferred && other.is_some_and(|other| other.state == SYN_SENT) {
+                continue;
+            }
+            if entry.received > u32::from(entry.state == CLOSE_WAIT) {
                 return Err(SocketError::NotAccepted(one.name.clone()));
             }
             let client = client.map(|client| client as u32);
-            waiting.push(WaitingConnection { client, local: entry.local.clone(), remote: entry.remote.clone() });
+            waiting.push(WaitingConnection { client, local: entry.local.clone(), remote: entry.remote.clone(), deferred });
         }
         // Sockets are found in the order of their descriptors, in most cases that in which they were made.
-        waiting.sort_by_key(|waiting| waiting.client);
+        waiting.sort_by_key(|waiting| (waiting.deferred, waiting.client));
         Ok(TcpLink::Listening { backlog, waiting })
     }
 
@@ -591,6 +602,12 @@ impl Found {
         matches!(self.family, libc::AF_INET | libc::AF_INET6) && self.form == libc::SOCK_DGRAM
     }
 
+    /// Whether a TCP connection waits for this listening socket: established, and not accepted; closed by the client since; or not shown to it yet.
+    fn makes_wait(&self, entry: &InetEntry) -> bool {
+        let defers = || number(&self.fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).is_some_and(|seconds| seconds > 0);
+        entry.inode == 0 && (matches!(entry.state, ESTABLISHED | CLOSE_WAIT) || entry.state == SYN_RECV && defers())
+    }
+
     fn ends(&self) -> Option<Ends> {
         self.name.endpoint().zip(self.peer.as_ref()?.endpoint())
     }
@@ -613,11 +630,6 @@ impl SocketState {
             SocketKind::Netlink(_) => false,
         }
     }
-}
-
-/// Established, and not accepted; or closed by the client since.
-fn is_waiting(entry: &InetEntry) -> bool {
-    matches!(entry.state, 1 | 8)
 }
 
 /// Whether what is sent to `address` comes to a socket with this name.

@@ -329,12 +329,19 @@ impl Built<'_> {
             }
             self.keep(index, fd)?;
         }
-        let lists = job.sockets.iter().filter_map(|socket| match &tcp(socket)?.link {
-            TcpLink::Listening { waiting, .. } => Some((socket, waiting)),
+        let lists = (0u32..).zip(&job.sockets).filter_map(|(index, socket)| match &tcp(socket)?.link {
+            TcpLink::Listening { waiting, .. } => Some((index, socket, waiting)),
             _ => None,
         });
-        for (listener, waiting) in lists {
+        for (index, listener, waiting) in lists {
             for connection in waiting {
+                // These come last.
+                if connection.deferred {
+                    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+                    let seconds = listener.option(level, name).unwrap_or(0);
+                    let set = options::set_number(self.fd(index)?, level, name, seconds);
+                    set.map_err(errno).map_err(self.failed(index, "set an option of"))?;
+                }
                 let gone = SocketState { name: connection.remote.clone(), options: Vec::new(), ..listener.clone() };
                 let client = match connection.client {
                     Some(client) => self.state(client)?,
