@@ -15,7 +15,7 @@ const PROGRAMS_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 /// How long it may take to write the table, with the build of what does.
 const TABLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Installs and runs the programs whose `GROUP::NAME` contains the filter, at full length, one at a time, and writes
+/// Installs and runs the programs whose `GROUP::NAME` contains the filter, at full length, and writes
 /// `docs/programs.md` anew. Rows of programs that are not run stay as they are.
 pub fn programs(filter: Option<&str>) -> Result<ExitCode> {
     adopt_orphans()?;
