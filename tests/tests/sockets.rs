@@ -20,6 +20,7 @@ program_survives!(unix_credentials);
 program_survives!(unix_many_pairs, Job::program("unix_many_pairs", 60, &[]));
 program_survives!(tcp_loopback, Job::program("tcp_loopback", 100, &[]));
 program_survives!(tcp_listening);
+program_survives!(unix_removed_directory);
 program_survives!(tcp_urgent_half_closed);
 program_survives!(udp_loopback);
 program_survives!(netlink);

@@ -39,6 +39,8 @@ pub struct SocketFile {
     pub uid: u32,
     /// See `uid`.
     pub gid: u32,
+    /// As in [`crate::kept_file::KeptFile`]; the socket's observer leaves it 0.
+    pub own_directories: u32,
 }
 
 /// Whom a UNIX socket is connected to.

@@ -33,6 +33,7 @@ use crate::error::RestoreError;
 use crate::memory::write_back;
 use crate::paths::PathMap;
 use crate::saved::{self, Saved, listed};
+use crate::sockets::unix;
 
 /// The files of a job, while it is being brought back. Dropped before [`Kept::keep`], it leaves none that it has made.
 pub struct Kept<'a> {
@@ -104,6 +105,13 @@ impl<'a> Kept<'a> {
             }
             all.files.push(Found { kept, path, now });
         }
+        for file in job.sockets.iter().filter_map(unix::name_that_is_used) {
+            let path = paths.resolve(&file.path);
+            if places.may_be_made(file.own_directories, &path) {
+                // The check of sockets tells who needs it.
+                let _ = all.make_directories(&path);
+            }
+        }
         Ok(all)
     }
 
@@ -141,7 +149,7 @@ impl<'a> Kept<'a> {
                 None if kept.held => Now::Aside(self.make_beside(kept, path, names.get(&kept.identity))?),
                 None => Now::There,
             },
-            Standing::Gone if kept.held && places.may_be_made(kept, path) => {
+            Standing::Gone if kept.held && places.may_be_made(kept.own_directories, path) => {
                 let before = self.made.len();
                 match self.make(kept, path, names.get(&kept.identity)) {
                     Ok(()) => Now::Made,
@@ -186,11 +194,7 @@ impl<'a> Kept<'a> {
 
     /// Makes a file, or gives another name to one that has been made.
     fn make(&mut self, kept: &KeptFile, path: &Path, other: Option<&PathBuf>) -> io::Result<()> {
-        let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|parent| parent.symlink_metadata().is_err()).collect();
-        for parent in missing.into_iter().rev() {
-            saved_file::rebuild_directory(parent)?;
-            self.made.push(parent.to_owned());
-        }
+        self.make_directories(path)?;
         if other.is_some_and(|other| std::fs::hard_link(other, path).is_ok()) {
             self.made.push(path.to_owned());
             return Ok(());
@@ -200,6 +204,16 @@ impl<'a> Kept<'a> {
         if let (Some(file), SavedKind::Regular { size, space }) = (file, &kept.file.kind) {
             file.set_len(*size)?;
             write_back(self.reader, *space, &file, path, *size).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Makes those directories that a path leads through and that are gone.
+    fn make_directories(&mut self, path: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|parent| parent.symlink_metadata().is_err()).collect();
+        for parent in missing.into_iter().rev() {
+            saved_file::rebuild_directory(parent)?;
+            self.made.push(parent.to_owned());
         }
         Ok(())
     }
@@ -329,13 +343,13 @@ impl Places {
         Self(all.into_iter().map(|path| paths.resolve(path)).collect())
     }
 
-    /// Whether a file that is gone may be made again: of its directories only those may be gone that are the job's own, and that it used for nothing but
+    /// Whether a file that is gone, or a socket's name, may be made again: of its directories only those may be gone that are the job's own, and that it used for nothing but
     /// such files. Any other has moved, or belongs to another machine: that is for the user to say.
-    fn may_be_made(&self, kept: &KeptFile, path: &Path) -> bool {
+    fn may_be_made(&self, own_directories: u32, path: &Path) -> bool {
         let missing = path.ancestors().skip(1).take_while(|ancestor| ancestor.symlink_metadata().is_err());
         match missing.enumerate().last() {
             None => true,
-            Some((depth, place)) => depth < kept.own_directories as usize && !self.0.iter().any(|used| used.starts_with(place)),
+            Some((depth, place)) => depth < own_directories as usize && !self.0.iter().any(|used| used.starts_with(place)),
         }
     }
 }

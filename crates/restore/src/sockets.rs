@@ -29,7 +29,7 @@ use crate::paths::PathMap;
 mod inet;
 mod maker;
 mod past;
-mod unix;
+pub mod unix;
 
 /// A process that has a socket open; 0 for one that is only in flight.
 fn owner(job: &JobState, socket: u32) -> i32 {
@@ -58,7 +58,7 @@ pub fn check(job: &JobState, paths: &PathMap, strict: bool) -> Result<Option<Str
         let refused = |why: String| RestoreError::Socket { socket: socket.describe(), pid: owner(job, index), why };
         match &socket.kind {
             SocketKind::Unix(unix) => {
-                unix::check(socket, unix, paths).map_err(refused)?;
+                unix::check(socket, paths).map_err(refused)?;
                 if let UnixLink::Outside(name) = &unix.link {
                     let list = if socket.form == libc::SOCK_DGRAM { &mut again } else { &mut lost };
                     list.push(format!("to {name} (process {})", owner(job, index)));

@@ -647,7 +647,13 @@ fn socket_file(one: &Found, inode: u32, bases: &[PathBuf]) -> Option<SocketFile>
         let path: PathBuf = base.join(name.as_path()).components().collect();
         let metadata = std::fs::symlink_metadata(&path).ok()?;
         let is_it = metadata.file_type().is_socket() && metadata.ino() as u32 == inode;
-        is_it.then(|| SocketFile { path: path.into(), mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() })
+        is_it.then(|| SocketFile {
+            path: path.into(),
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            own_directories: 0,
+        })
     })
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::{Duration, Instant};
 
 use ckpt_objects::socket::{Address, Credentials, Message, SocketKind, SocketState, observe, options, rebuild};
-use ckpt_objects::unix_socket::{UnixLink, UnixState};
+use ckpt_objects::unix_socket::{SocketFile, UnixLink, UnixState};
 use rustix::net::Shutdown;
 
 use super::maker::{self, Place, Reach};
@@ -32,9 +32,15 @@ fn is_reached(socket: &SocketState, unix: &UnixState) -> bool {
     matches!(unix.link, UnixLink::Listening { .. }) || socket.form == libc::SOCK_DGRAM
 }
 
+/// The file by which others reach a socket.
+pub fn name_that_is_used(socket: &SocketState) -> Option<&SocketFile> {
+    let unix = unix(socket)?;
+    unix.file.as_ref().filter(|_| is_reached(socket, unix))
+}
+
 /// Whether the name of a socket can be had. Nothing is changed.
-pub fn check(socket: &SocketState, unix: &UnixState, paths: &PathMap) -> Result<(), String> {
-    let Some(file) = unix.file.as_ref().filter(|_| is_reached(socket, unix)) else { return Ok(()) };
+pub fn check(socket: &SocketState, paths: &PathMap) -> Result<(), String> {
+    let Some(file) = name_that_is_used(socket) else { return Ok(()) };
     let path = paths.resolve(&file.path);
     let begun = Instant::now();
     while let Ok(metadata) = path.symlink_metadata() {
