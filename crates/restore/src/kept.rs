@@ -343,8 +343,9 @@ impl Places {
         Self(all.into_iter().map(|path| paths.resolve(path)).collect())
     }
 
-    /// Whether a file that is gone, or a socket's name, may be made again: of its directories only those may be gone that are the job's own, and that it used for nothing but
-    /// such files. Any other has moved, or belongs to another machine: that is for the user to say.
+    /// Whether a file that is gone, or a socket's name, may be made again: of its directories only those may be gone that are the
+    /// job's own, and that it used for nothing but such files. Any other has moved, or belongs to another machine: that is for the
+    /// user to say.
     fn may_be_made(&self, own_directories: u32, path: &Path) -> bool {
         let missing = path.ancestors().skip(1).take_while(|ancestor| ancestor.symlink_metadata().is_err());
         match missing.enumerate().last() {
