@@ -38,13 +38,10 @@ fn main() -> ExitCode {
                 if length == Length::Short {
                     return sample(&program, identity).map_err(Failed::from);
                 }
-                let run = if program.alone {
-                    let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-                    program.run(identity, work)
-                } else {
-                    let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-                    program.run(identity, work)
-                };
+                let alone = program.alone.then(|| MACHINE.write().unwrap_or_else(PoisonError::into_inner));
+                let beside = alone.is_none().then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner));
+                let run = program.run(identity, work);
+                drop((alone, beside));
                 run.record(&program.group);
                 run.failure.map_or(Ok(()), |failure| Err(failure.into()))
             }));

@@ -29,7 +29,7 @@ use crate::paths::PathMap;
 mod inet;
 mod maker;
 mod past;
-pub mod unix;
+pub(crate) mod unix;
 
 /// A process that has a socket open; 0 for one that is only in flight.
 fn owner(job: &JobState, socket: u32) -> i32 {
