@@ -6,6 +6,7 @@ use ckpt_tests::{Identity, Job, program_survives};
 
 program_survives!(in_threads, Job::program("blocking_calls", 300, &["threads"]));
 program_survives!(in_processes, Job::program("blocking_calls", 300, &["processes"]));
+program_survives!(large_transfers);
 
 /// A call that waits for a second takes about that, with ten checkpoints in it, in a process that has only one thread.
 fn takes_its_time(call: &str) {

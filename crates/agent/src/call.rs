@@ -72,6 +72,16 @@ pub fn write(fd: &Fd, bytes: &[u8]) -> Result<usize, Errno> {
     Ok(n as usize)
 }
 
+/// What a descriptor is open on: the file type of its mode (`S_IFMT`).
+pub fn file_kind(fd: i32) -> Option<u32> {
+    // SAFETY: all fields of a `stat` are numbers, and the call writes one.
+    unsafe {
+        let mut stat: nr::stat = core::mem::zeroed();
+        syscall!(nr::__NR_fstat, fd, &raw mut stat).ok()?;
+        Some(stat.st_mode & nr::S_IFMT)
+    }
+}
+
 /// Waits while `word` is `expected`, at most `timeout_ms` (negative: without end). May return early.
 pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_ms: i64, shared: bool) {
     let timeout = nr::__kernel_timespec { tv_sec: timeout_ms / 1000, tv_nsec: timeout_ms % 1000 * 1_000_000 };

@@ -2,7 +2,8 @@
 //!
 //! Our handler has `SA_RESTART`, so the kernel itself repeats most calls. Those that it ends with `EINTR` all the same (signal(7): `poll`,
 //! `select`, `epoll_wait`, `nanosleep`, `sigtimedwait` and their like) are put back to the `syscall` instruction in the thread's
-//! frame. Which call it was is known from `/proc/PID/task/TID/syscall`, read before the signal was sent.
+//! frame. Which call it was is known from `/proc/PID/task/TID/syscall`, read before the signal was sent. Those that have transferred something end there, and are gone on with
+//! ([`transfer`]).
 //!
 //! A call with a relative time-out must then be given less: otherwise a job that is checkpointed every second would sleep for ever. How long
 //! the thread had slept is told by the scheduler's note of when it last ran (`se.exec_start` in `/proc/PID/task/TID/sched`).
@@ -13,18 +14,19 @@ use ckpt_sys::blocked;
 use ckpt_sys::sigframe::{SigContext, UContext};
 use ckpt_sys::syscall;
 use ckpt_wire::{BlockedCall, PAGE_SIZE};
-use linux_raw_sys::general as nr;
+use linux_raw_sys::{general as nr, net};
 
 use crate::call::{self, nr_errno};
 use crate::ignored;
 use crate::procfs;
 use crate::shield;
 use crate::state::{CONFIG, TIMEOUT_SLOTS, TIMEOUTS};
+use crate::transfer;
 
 /// `TIMER_ABSTIME`.
 const TIMER_ABSTIME: u64 = 1;
 /// The `syscall` instruction.
-const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
+pub const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
 
 /// Words of a processor mask: the kernel's limit is 8192 processors.
 const CPU_WORDS: usize = 128;
@@ -32,6 +34,10 @@ const CPU_WORDS: usize = 128;
 /// What `reserved[0]` of a frame holds whose call was put back; the registers that [`shorten`] may change follow, as they were. The kernel neither writes nor reads
 /// these words, and they are in the image with the frame: a thread that is restored may have to undo it too.
 const PUT_BACK: u64 = u64::from_be_bytes(*b"put back");
+/// What it holds where the kernel makes the call again, because our handler has `SA_RESTART`.
+const RESTARTED: u64 = u64::from_be_bytes(*b"restarts");
+/// What it holds where a transfer that was cut short is gone on with.
+const GONE_ON: u64 = u64::from_be_bytes(*b"goes on ");
 
 /// What a thread of this process is blocked in right now; `notes` says whether the scheduler's may be used.
 pub fn blocked_call(tid: i32, notes: bool) -> BlockedCall {
@@ -91,19 +97,36 @@ unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_l
     // SAFETY: the caller's promise.
     let context = unsafe { &mut (*frame).context };
     context.reserved[0] = 0;
-    if context.rax != -i64::from(nr_errno::EINTR) as u64 {
+    let is_blocked_at = |pc: u64| call.valid == 1 && call.pc == pc && call.sp == context.rsp;
+    // A system call leaves the address that it returns to in `rcx` (syscall in Intel's manual).
+    if context.rax.cast_signed() > 0 && context.rcx == context.rip {
+        let number =
+            if is_blocked_at(context.rip) { call.number } else { number_of_past_call(context, transfer::may_be_cut_short)? };
+        // SAFETY: a call has just returned, and the registers are those that the thread goes on with.
+        if unsafe { transfer::go_on(context, number) } {
+            context.reserved[0] = GONE_ON;
+        }
         return None;
     }
-    let (number, elapsed) = if call.valid == 1 && call.pc == context.rip && call.sp == context.rsp {
+    if context.rax != -i64::from(nr_errno::EINTR) as u64 {
+        // The registers are those of a thread that is about to make a call for the first time, too. That the signal came just before it is as good, where the call may wait.
+        let after = context.rip + SYSCALL_INSTRUCTION.len() as u64;
+        let is_it = || is_blocked_at(after) && context.rax == u64::from(call.number);
+        if may_be_restarted(context) && (is_it() || is_at_call(context) && may_wait(context)) {
+            context.reserved[0] = RESTARTED;
+        }
+        return None;
+    }
+    let (number, elapsed) = if is_blocked_at(context.rip) {
         let number = match call.number {
             // It was stopped, or held by a debugger, since it made the call: the registers hold the arguments, but not the number any more.
-            nr::__NR_restart_syscall => number_from_code(context, ends_for_any_signal)?,
+            nr::__NR_restart_syscall => number_of_past_call(context, ends_for_any_signal)?,
             number => number,
         };
         (number, elapsed_ns(call, tid))
     } else {
         // The thread entered the call between the look and the signal: the number is in the code before.
-        (number_from_code(context, is_looked_for)?, 0)
+        (number_of_past_call(context, is_looked_for)?, 0)
     };
     // The kernel leaves an interrupted close closed: to call again would be wrong. A connection being made is waited for by calling again: only
     // one that does not block would be told EALREADY, and that is never interrupted (inet_stream_connect, net/ipv4/af_inet.c).
@@ -151,6 +174,11 @@ const STACK_WORDS: usize = 48;
 const CALLERS: usize = 3;
 
 /// The number of the system call that has just returned, if it is one that is looked for.
+fn number_of_past_call(context: &SigContext, is_looked_for: fn(u32) -> bool) -> Option<u32> {
+    transfer::number(context).filter(|number| is_looked_for(*number)).or_else(|| number_from_code(context, is_looked_for))
+}
+
+/// The same, as the code tells it.
 ///
 /// The nearest `mov eax, NUMBER` before it loads the number; compilers put other moves between the two, so any place shortly before is looked
 /// at. A function that makes any call (`syscall`; what makes those that a thread can be cancelled in) takes it from what its caller gave it.
@@ -351,18 +379,13 @@ unsafe fn fewer(timeout: u64, elapsed_ns: u64, tid: i32) -> u64 {
 pub unsafe fn end_if_signalled(frame: *mut UContext) {
     // SAFETY: the caller's promise.
     let frame = unsafe { &mut *frame };
-    let by_us = frame.context.reserved[0] == PUT_BACK;
-    // The kernel makes it again, because our handler has SA_RESTART. A call that is about to be made for the first time looks the same; that the signal came just
-    // before is as good.
-    let by_kernel = || {
-        let mut code = [0u64];
-        is_restarted(&frame.context)
-            && copy_from(frame.context.rip, &mut code) > 0
-            && code[0].to_le_bytes().starts_with(&SYSCALL_INSTRUCTION)
+    let mark = frame.context.reserved[0];
+    let by_any_handler = match mark {
+        // Every handler cuts a transfer short.
+        PUT_BACK | GONE_ON => true,
+        RESTARTED => false,
+        _ => return,
     };
-    if !by_us && !by_kernel() {
-        return;
-    }
     let mut pending = 0u64;
     // SAFETY: `pending` is a signal set of 8 bytes.
     let _ = unsafe { syscall!(nr::__NR_rt_sigpending, &raw mut pending, 8) };
@@ -371,12 +394,12 @@ pub unsafe fn end_if_signalled(frame: *mut UContext) {
     while deliverable != 0 {
         let bit = deliverable.trailing_zeros();
         deliverable &= deliverable - 1;
-        if ends_a_call(bit, by_us) {
+        if ends_a_call(bit, by_any_handler) {
             let context = &mut frame.context;
-            if by_us {
+            if mark == PUT_BACK {
                 [_, context.rdi, context.rdx, context.r10, context.r8, ..] = context.reserved;
-                context.reserved[0] = 0;
             }
+            context.reserved[0] = 0;
             context.rip += SYSCALL_INSTRUCTION.len() as u64;
             context.rax = -i64::from(nr_errno::EINTR) as u64;
             return;
@@ -411,7 +434,7 @@ fn handler_of(bit: u32) -> (u64, u64) {
 }
 
 /// Whether the registers are those of a thread that is about to make a call of those that the kernel makes again for a handler with `SA_RESTART` (`ERESTARTSYS`).
-fn is_restarted(context: &SigContext) -> bool {
+fn may_be_restarted(context: &SigContext) -> bool {
     let Ok(number) = u32::try_from(context.rax) else { return false };
     match number {
         // The other commands are made again whatever the handler (`ERESTARTNOINTR`), or wait with a time-out.
@@ -423,6 +446,33 @@ fn is_restarted(context: &SigContext) -> bool {
         nr::__NR_accept | nr::__NR_accept4 | nr::__NR_connect | nr::__NR_ioctl | nr::__NR_vmsplice | nr::__NR_sendfile => true,
         _ => ends_without_restart(number) && !ends_for_any_signal(number),
     }
+}
+
+/// Whether the next instruction makes a system call.
+fn is_at_call(context: &SigContext) -> bool {
+    let mut code = [0u64];
+    copy_from(context.rip, &mut code) > 0 && code[0].to_le_bytes().starts_with(&SYSCALL_INSTRUCTION)
+}
+
+/// Whether a call that is about to be made may wait, so that a program with handlers is ready for its `EINTR`. Of those that hardly ever do, it is not.
+fn may_wait(context: &SigContext) -> bool {
+    let (fd, flags) = (context.rdi as i32, context.r10 as u32);
+    match context.rax as u32 {
+        nr::__NR_read | nr::__NR_readv | nr::__NR_write | nr::__NR_writev => !is_on_disk(fd),
+        nr::__NR_wait4 => context.rdx as u32 & nr::WNOHANG == 0,
+        nr::__NR_waitid => flags & nr::WNOHANG == 0,
+        nr::__NR_recvfrom | nr::__NR_sendto => flags & net::MSG_DONTWAIT == 0,
+        nr::__NR_recvmsg | nr::__NR_sendmsg => context.rdx as u32 & net::MSG_DONTWAIT == 0,
+        nr::__NR_flock => context.rsi as u32 & nr::LOCK_NB == 0,
+        nr::__NR_fcntl => matches!(context.rsi as u32, nr::F_SETLKW | nr::F_OFD_SETLKW),
+        nr::__NR_futex | nr::__NR_accept | nr::__NR_accept4 | nr::__NR_mq_timedsend | nr::__NR_mq_timedreceive => true,
+        _ => false,
+    }
+}
+
+/// Whether a descriptor is a file or device that is never waited for interruptibly.
+fn is_on_disk(fd: i32) -> bool {
+    matches!(call::file_kind(fd), Some(nr::S_IFREG | nr::S_IFDIR | nr::S_IFBLK))
 }
 
 /// What a thread that is restored does last, before it goes on with its frame: its image may hold a call that is to be made again, and a signal that ends it may have come

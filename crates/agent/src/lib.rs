@@ -22,6 +22,7 @@ mod snapshot;
 mod stack;
 mod state;
 mod timers;
+mod transfer;
 mod wrapped;
 
 pub use handler::on_checkpoint_signal;
