@@ -7,9 +7,13 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use nix::unistd::User;
+
 /// The ordinary user's uid and gid. It needs no entry in `/etc/passwd`, and is not the kernel's overflow uid (65534), which
 /// would hide mistakes in user namespaces.
 pub(crate) const ORDINARY: u32 = 54_321;
+/// An ordinary user that every Debian has an entry for.
+const NAMED: &str = "games";
 
 /// Who runs a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub enum Identity {
     Root,
     /// An ordinary user: another one where the test run is root's, the test run's own otherwise.
     User,
+    /// The same, of those that have a name, for programs that want one.
+    NamedUser,
 }
 
 impl Identity {
@@ -36,23 +42,31 @@ impl Identity {
         }
     }
 
-    /// The uid that the identity differs from the test run's by, if it does.
-    fn other_uid(self) -> Option<u32> {
-        (self == Self::User && Self::own() == Self::Root).then_some(ORDINARY)
+    /// The uid and gid of the identity, where it is not the test run's own.
+    fn other_ids(self) -> Option<(u32, u32)> {
+        match self {
+            Self::Root => None,
+            _ if Self::own() != Self::Root => None,
+            Self::User => Some((ORDINARY, ORDINARY)),
+            Self::NamedUser => {
+                let user = User::from_name(NAMED).ok().flatten().unwrap_or_else(|| panic!("there is no user {NAMED}"));
+                Some((user.uid.as_raw(), user.gid.as_raw()))
+            }
+        }
     }
 
     /// Lets a command run as this identity. The standard library drops the supplementary groups with the uid, and the
     /// kernel all capabilities.
     pub fn apply(self, command: &mut Command) {
-        if let Some(uid) = self.other_uid() {
-            command.uid(uid).gid(uid);
+        if let Some((uid, gid)) = self.other_ids() {
+            command.uid(uid).gid(gid);
         }
     }
 
     /// Hands a file or folder to this identity.
     pub fn own_path(self, path: &Path) {
-        if let Some(uid) = self.other_uid() {
-            chown(path, Some(uid), Some(uid)).unwrap_or_else(|error| panic!("cannot hand over {}: {error}", path.display()));
+        if let Some((uid, gid)) = self.other_ids() {
+            chown(path, Some(uid), Some(gid)).unwrap_or_else(|error| panic!("cannot hand over {}: {error}", path.display()));
         }
     }
 

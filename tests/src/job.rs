@@ -205,7 +205,7 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
             return sandbox.command(program);
         }
         let mut command = sandbox.command("unshare");
-        if sandbox.identity == Identity::User {
+        if sandbox.identity != Identity::Root {
             command.args(["--user", "--map-current-user"]);
         }
         command.args(["--ipc", "--"]).arg(program);

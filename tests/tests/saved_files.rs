@@ -198,7 +198,7 @@ fn images_are_not_saved_in_images(identity: Identity) {
 fn an_unreadable_file_is_named(identity: Identity) {
     let job = Job::new(["bash", "-c", "for i in {1..30}; do sleep 0.05; done; echo untouched"]);
     let (what, pattern) = match identity {
-        Identity::User => ("secret", "s*"),
+        Identity::User | Identity::NamedUser => ("secret", "s*"),
         // Root reads everything but this.
         Identity::Root => ("/dev/null", "/dev/null"),
     };

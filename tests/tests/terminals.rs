@@ -85,19 +85,23 @@ done
 screen -S main -X quit
 "#;
 
-/// Programs that make terminals for others, as the own user, since some want one that has a name: makes `programs::NAME`, and `programs::NAME_left_running`.
+/// Programs that make terminals for others, as a user that has a name, since some want one: makes `programs::NAME`, and `programs::NAME_left_running`.
 macro_rules! programs {
     ($($name:ident, $left:ident: $interpreter:literal, $script:ident)*) => {
         mod programs {
             use super::*;
+            // The shell that such a user has may be none.
+            fn job(interpreter: &str, script: &str) -> Job {
+                Job::script(interpreter, script).env("SHELL", "/bin/bash")
+            }
             $(
                 #[test] fn $name() {
-                    Job::script($interpreter, $script).survives(Identity::own(), 3);
+                    job($interpreter, $script).survives(Identity::NamedUser, 3);
                 }
                 #[test] fn $left() {
                     // Not every checkpoint is taken: a client may not have been accepted yet.
-                    let job = Job::script($interpreter, $script).interval("0.1");
-                    job.compare(&job.run_plain(Identity::own()), &job.run_checkpointed(Identity::own()));
+                    let job = job($interpreter, $script).interval("0.1");
+                    job.compare(&job.run_plain(Identity::NamedUser), &job.run_checkpointed(Identity::NamedUser));
                 }
             )*
         }

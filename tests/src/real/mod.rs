@@ -111,7 +111,7 @@ pub struct Program {
     /// Whether it is run as root as well.
     #[serde(default)]
     pub root: bool,
-    /// Whether it wants a user that has a name: then it is run as whoever runs the tests.
+    /// Whether it wants a user that has a name.
     #[serde(default)]
     pub named: bool,
     /// Whether it keeps more than one core busy: then no other is run beside it at full length, since its times are told.
@@ -162,13 +162,8 @@ impl Program {
     #[must_use]
     pub fn identities(&self, length: Length) -> Vec<Identity> {
         let as_root = self.root && length == Length::Full && Identity::own() == Identity::Root;
-        if self.named {
-            vec![Identity::own()]
-        } else if as_root {
-            vec![Identity::User, Identity::Root]
-        } else {
-            vec![Identity::User]
-        }
+        let user = if self.named { Identity::NamedUser } else { Identity::User };
+        if as_root { vec![user, Identity::Root] } else { vec![user] }
     }
 
     /// Its environment.
