@@ -14,7 +14,7 @@ use ckpt_objects::file::{
 };
 use ckpt_objects::file_lock::Locks;
 use ckpt_objects::job::{JobInfo, Machine};
-use ckpt_objects::kept_file::{Candidate, own_directories};
+use ckpt_objects::kept_file::Candidate;
 use ckpt_objects::memory::{self, AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
 use ckpt_objects::mqueue::{self, Mqueue};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
@@ -28,12 +28,12 @@ use ckpt_objects::process::{
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
 use ckpt_objects::signalling::{self, Signalling};
-use ckpt_objects::socket::{self, SocketKind, Sockets};
+use ckpt_objects::socket::observe::Surroundings;
+use ckpt_objects::socket::{self, Sockets};
 use ckpt_objects::sysv::Row;
 use ckpt_objects::terminal::{self, Group};
 use ckpt_objects::thread::{Rseq, ThreadSettings, ThreadState};
 use ckpt_objects::timer::IntervalTimer;
-use ckpt_objects::unix_socket::UnixState;
 use ckpt_objects::{FilePath, HostPid, JobState, NsPid, epoll, event, eventfd, inotify, pidfd, signalfd, timerfd};
 use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
 
@@ -847,26 +847,21 @@ impl<'a> Surveyor<'a> {
             None if same => pid,
             None => 0,
         };
-        let strict = self.context.info.settings.strict;
         let mut descriptions = std::mem::take(&mut self.descriptions);
         let cwds =
             self.frozen.processes.iter().filter_map(|process| std::fs::read_link(format!("/proc/{}/cwd", process.pid)).ok());
         let mut bases: Vec<_> = cwds.chain([self.context.info.launch_dir.as_path().to_owned()]).collect();
         bases.sort();
         bases.dedup();
-        let sockets = socket::observe::observe(&mut descriptions, &number, strict, &bases);
+        let info = &self.context.info;
+        let job = Surroundings { pid: &number, strict: info.settings.strict, bases: &bases, launched_at_ns: info.launched_at_ns };
+        let sockets = socket::observe::observe(&mut descriptions, &job);
         self.descriptions = descriptions;
         self.sockets = sockets.map_err(|(descriptor, error)| match self.refuse_descriptor(&descriptor, &error.to_string()) {
             ObserveError::Refused { pid, name, what, .. } if error.passes() => ObserveError::Passing { pid, name, what },
             ObserveError::Refused { pid, name, what, .. } => ObserveError::Refused { pid, name, what, remedy: error.remedy() },
             other => other,
         })?;
-        for socket in &mut self.sockets.states {
-            if let SocketKind::Unix(UnixState { file: Some(file), .. }) = &mut socket.kind {
-                let directory = file.path.as_path().parent();
-                file.own_directories = directory.map_or(0, |dir| own_directories(dir, self.context.info.launched_at_ns));
-            }
-        }
         Ok(())
     }
 

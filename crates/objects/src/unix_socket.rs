@@ -39,7 +39,7 @@ pub struct SocketFile {
     pub uid: u32,
     /// See `uid`.
     pub gid: u32,
-    /// As in [`crate::kept_file::KeptFile`]; the socket's observer leaves it 0.
+    /// As in [`crate::kept_file::KeptFile`].
     pub own_directories: u32,
 }
 

@@ -24,6 +24,7 @@ use super::{Address, Credentials, Message, SocketKind, SocketState, io_error};
 use crate::HostPid;
 use crate::descriptor::{Descriptions, SeenDescriptor, is_own, see};
 use crate::event;
+use crate::kept_file::own_directories;
 use crate::netlink_socket::NetlinkState;
 use crate::tcp_socket::drain::{self, TcpInfo};
 use crate::tcp_socket::{TcpLink, TcpState, WaitingConnection};
@@ -168,15 +169,20 @@ impl NewSockets {
     }
 }
 
-/// Observes all sockets among `descriptions`, and adds those that are only in flight. `number` gives the job's number of a process by its
-/// number here. `strict`: sockets that lead outside of the job are refused. `bases`: directories that relative names may begin in, since nobody knows
-/// whose working directory it was when a socket was bound.
-pub fn observe(
-    descriptions: &mut Descriptions,
-    number: &dyn Fn(i32) -> i32,
-    strict: bool,
-    bases: &[PathBuf],
-) -> Result<Sockets, Refused> {
+/// What must be known of a job whose sockets are observed.
+pub struct Surroundings<'a> {
+    /// Gives the job's number of a process by its number here.
+    pub pid: &'a dyn Fn(i32) -> i32,
+    /// Sockets that lead outside of the job are refused.
+    pub strict: bool,
+    /// Directories that relative names may begin in, since nobody knows whose working directory it was when a socket was bound.
+    pub bases: &'a [PathBuf],
+    /// When the job was launched, in nanoseconds since the epoch: it has made the directories that are younger.
+    pub launched_at_ns: u64,
+}
+
+/// Observes all sockets among `descriptions`, and adds those that are only in flight.
+pub fn observe(descriptions: &mut Descriptions, job: &Surroundings<'_>) -> Result<Sockets, Refused> {
     let mut sockets = Sockets::default();
     let (mut found, mut new) = (Vec::new(), NewSockets::default());
     let mut at = 0;
@@ -184,7 +190,7 @@ pub fn observe(
         let descriptor = &descriptions.all()[at];
         if is_socket(descriptor) {
             let descriptor = descriptor.clone();
-            let one = find(at, descriptor.clone(), descriptions, &mut sockets.held, &mut new, number);
+            let one = find(at, descriptor.clone(), descriptions, &mut sockets.held, &mut new, job.pid);
             found.push(one.map_err(|error| (Box::new(descriptor), error))?);
         }
         at += 1;
@@ -193,10 +199,10 @@ pub fn observe(
         return Ok(sockets);
     }
     sockets.index = found.iter().enumerate().map(|(socket, found)| (found.file, socket as u32)).collect();
-    let join = Join::new(&found, new, bases).map_err(|error| (Box::new(found[0].descriptor.clone()), error))?;
+    let join = Join::new(&found, new, job).map_err(|error| (Box::new(found[0].descriptor.clone()), error))?;
     for (socket, one) in found.iter().enumerate() {
-        let state = join.state(socket, one, number).and_then(|state| {
-            let outside = state.leads_outside() && strict;
+        let state = join.state(socket, one).and_then(|state| {
+            let outside = state.leads_outside() && job.strict;
             if outside { Err(SocketError::Outside(state.describe())) } else { Ok(state) }
         });
         sockets.states.push(state.map_err(|error| (Box::new(one.descriptor.clone()), error))?);
@@ -343,7 +349,7 @@ fn message(
 struct Join<'a> {
     found: &'a [Found],
     new: NewSockets,
-    bases: &'a [PathBuf],
+    job: &'a Surroundings<'a>,
     by_inode: HashMap<u64, u32>,
     unix: Vec<UnixEntry>,
     unix_by_inode: HashMap<u64, UnixEntry>,
@@ -366,13 +372,13 @@ fn by_ends<T>(all: &[T], ends: impl Fn(&T) -> Option<Ends>) -> HashMap<Ends, Vec
 }
 
 impl<'a> Join<'a> {
-    fn new(found: &'a [Found], new: NewSockets, bases: &'a [PathBuf]) -> Result<Self, SocketError> {
+    fn new(found: &'a [Found], new: NewSockets, job: &'a Surroundings<'a>) -> Result<Self, SocketError> {
         let by_inode: HashMap<u64, u32> = (0u32..).zip(found).map(|(socket, found)| (found.descriptor.inode, socket)).collect();
         let unix = if found.iter().any(|one| one.family == libc::AF_UNIX) { diag::unix()? } else { Vec::new() };
         let mut join = Self {
             found,
             new,
-            bases,
+            job,
             by_inode,
             unix_by_inode: diag::by_inode(&unix, |entry| entry.inode),
             unix,
@@ -424,11 +430,11 @@ impl<'a> Join<'a> {
         Ok(any)
     }
 
-    fn state(&self, socket: usize, one: &Found, pid: &dyn Fn(i32) -> i32) -> Result<SocketState, SocketError> {
+    fn state(&self, socket: usize, one: &Found) -> Result<SocketState, SocketError> {
         let new =
             self.new.0.get(&(one.family, one.form, one.protocol)).ok_or_else(|| io::Error::other("a kind that was not seen"))?;
         let kind = match one.family {
-            libc::AF_UNIX => SocketKind::Unix(self.unix(one, pid)?),
+            libc::AF_UNIX => SocketKind::Unix(self.unix(one)?),
             libc::AF_NETLINK => SocketKind::Netlink(netlink(one)?),
             _ if one.is_tcp() => SocketKind::Tcp(self.tcp(socket, one)?),
             _ => SocketKind::Udp(self.udp(one)?),
@@ -444,7 +450,7 @@ impl<'a> Join<'a> {
         })
     }
 
-    fn unix(&self, one: &Found, pid: &dyn Fn(i32) -> i32) -> Result<UnixState, SocketError> {
+    fn unix(&self, one: &Found) -> Result<UnixState, SocketError> {
         let inode = one.descriptor.inode;
         let entry = self.unix_by_inode.get(&inode).ok_or_else(|| io::Error::other("the kernel does not list it"))?;
         let peer_name = || one.peer.clone().unwrap_or_default();
@@ -471,9 +477,9 @@ impl<'a> Join<'a> {
         let told = ckpt_sys::socket::get_option(one.fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut credentials);
         let peer_credentials = told.ok().and_then(|_| Credentials::parse(&credentials));
         Ok(UnixState {
-            file: entry.file.and_then(|(_, inode)| socket_file(one, inode, self.bases)),
+            file: entry.file.and_then(|(_, inode)| socket_file(one, inode, self.job)),
             link,
-            peer_credentials: peer_credentials.map(|one| Credentials { pid: pid(one.pid), ..one }),
+            peer_credentials: peer_credentials.map(|one| Credentials { pid: (self.job.pid)(one.pid), ..one }),
             shutdown: entry.shutdown,
             reset: drain::events(&one.fd)?.contains(PollFlags::ERR),
             messages: one.messages.clone(),
@@ -641,18 +647,18 @@ fn serves(name: &Address, address: &Address) -> bool {
 }
 
 /// The file that a socket's name made, if it is still where that name says.
-fn socket_file(one: &Found, inode: u32, bases: &[PathBuf]) -> Option<SocketFile> {
+fn socket_file(one: &Found, inode: u32, job: &Surroundings<'_>) -> Option<SocketFile> {
     let name = one.name.unix_path()?;
-    bases.iter().map(PathBuf::as_path).chain([Path::new("/")]).find_map(|base| {
+    job.bases.iter().map(PathBuf::as_path).chain([Path::new("/")]).find_map(|base| {
         let path: PathBuf = base.join(name.as_path()).components().collect();
         let metadata = std::fs::symlink_metadata(&path).ok()?;
         let is_it = metadata.file_type().is_socket() && metadata.ino() as u32 == inode;
         is_it.then(|| SocketFile {
-            path: path.into(),
             mode: metadata.mode() & 0o7777,
             uid: metadata.uid(),
             gid: metadata.gid(),
-            own_directories: 0,
+            own_directories: path.parent().map_or(0, |dir| own_directories(dir, job.launched_at_ns)),
+            path: path.into(),
         })
     })
 }
