@@ -14,7 +14,8 @@ program_survives!(pipes);
 
 as_either! {
     what_took_the_name_is_not_lost what_is_only_read_is_not_touched a_directory_that_moved_is_not_made_again
-    a_restart_that_fails_takes_back_what_it_made
+    a_restart_that_fails_takes_back_what_it_made a_directory_that_the_job_worked_in_is_made_again
+    a_large_directory_that_the_job_worked_in_is_not
 }
 
 /// A job that reads one small file and writes another, killed after its first image.
@@ -86,7 +87,7 @@ fn a_directory_that_moved_is_not_made_again(identity: Identity) {
 
 /// Where nobody knows whether a directory was there before the job, it is not made again.
 fn tells_times_of_birth(sandbox: &Sandbox) -> bool {
-    sandbox.join("data").metadata().is_ok_and(|meta| meta.created().is_ok())
+    sandbox.path().metadata().is_ok_and(|meta| meta.created().is_ok())
 }
 
 fn a_restart_that_fails_takes_back_what_it_made(identity: Identity) {
@@ -102,4 +103,39 @@ fn a_restart_that_fails_takes_back_what_it_made(identity: Identity) {
     let (code, _, err) = sandbox.finish(restart);
     assert!(code == 122 && err.contains("large, which process") && err.contains("is gone"), "{code}: {err}");
     assert!(!sandbox.join("small").exists(), "what the restart made is still there");
+}
+
+/// A job that is killed while it works in a directory that it has made, with so many bytes in it.
+fn killed_at_work(identity: Identity, bytes: usize) -> (Job, Sandbox, Vec<PathBuf>) {
+    let script = "mkdir -p work/sub && cd work && head -c $0 /dev/zero > sub/closed && ln -sf sub/closed link && exec 4> open
+        for i in {1..60}; do sleep 0.02; echo $i >&4; done; wc -c < link; cat open; ls -lR --time-style=+ | grep -v total";
+    let job = Job::new(["bash", "-c", script, &bytes.to_string()]).interval("0.8");
+    let sandbox = job.sandbox(identity);
+    let images = job.killed(&sandbox);
+    assert!(sandbox.join("work/link").exists(), "the job had not begun");
+    (job, sandbox, images)
+}
+
+fn a_directory_that_the_job_worked_in_is_made_again(identity: Identity) {
+    let (job, sandbox, images) = killed_at_work(identity, 70_000);
+    if !tells_times_of_birth(&sandbox) {
+        return;
+    }
+    fs::remove_file(sandbox.join("work/link")).expect("removed");
+    let said = goes_on(identity, &job, &sandbox, &images);
+    assert!(said.contains(&format!("is gone: {}\n", sandbox.join("work/link").display())), "{said}");
+    let (job, sandbox, images) = killed_at_work(identity, 70_000);
+    fs::remove_dir_all(sandbox.join("work")).expect("removed");
+    let said = goes_on(identity, &job, &sandbox, &images);
+    assert!(said.contains(&format!("is gone: {}, ", sandbox.join("work").display())), "{said}");
+}
+
+fn a_large_directory_that_the_job_worked_in_is_not(identity: Identity) {
+    let (_, sandbox, images) = killed_at_work(identity, 17 << 20);
+    fs::remove_dir_all(sandbox.join("work")).expect("removed");
+    let mut restart = sandbox.command(tool("ckpt-restart"));
+    restart.args(&images);
+    let (code, _, err) = sandbox.finish(restart);
+    assert!(code == 122 && err.contains("work is gone, and in it: ") && err.contains("--map"), "{code}: {err}");
+    assert!(!sandbox.join("work").exists());
 }

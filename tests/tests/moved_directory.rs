@@ -223,7 +223,7 @@ fn another_directory_has_the_path(identity: Identity) {
 /// Everything that is missing is told at once, with what to type; with that, the job goes on.
 fn missing_files_are_listed(identity: Identity) {
     let script = r#"
-mkdir "$SCRATCH"; cd "$SCRATCH"; exec 3> one 4> two 5< ../numbers
+cd "$SCRATCH"; exec 3> one 4> two 5< ../numbers
 for i in {1..60}; do echo $i >&3; echo $i >&4; sleep 0.05; done; [[ $(<one) == $(<two) ]] && read -r line <&5 && echo "$line""#;
     // Too large to be kept.
     let numbers = format!("all was well\n{}", "x".repeat(17 << 20));
@@ -231,6 +231,7 @@ for i in {1..60}; do echo $i >&3; echo $i >&4; sleep 0.05; done; [[ $(<one) == $
     let sandbox = job.sandbox(identity);
     let scratch = sandbox.join("scratch 17");
     let job = job.env("SCRATCH", &scratch);
+    sandbox.make_dir("scratch 17");
     let images = job.killed(&sandbox);
     fs::rename(&scratch, sandbox.join("scratch 18")).expect("moved");
     sandbox.make_dir("elsewhere");

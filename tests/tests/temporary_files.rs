@@ -52,3 +52,14 @@ for round in 1 2 3; do rm -f *.o program; make -s -j2; ./program; done
 "#;
 
 survives!(make_and_gcc, Job::script("bash", MADE).option("--save-files").option("src"));
+
+/// In each round the job works in a directory that it has made, and that it removes.
+const WORKED_IN: &str = r#"
+for i in {1..8}; do
+    dir=$(mktemp -d -p "$PWD"); cd "$dir"; mkdir sub; seq $i 900 > sub/numbers; ln -s sub/numbers link; mkfifo pipe
+    for j in {1..10}; do sleep 0.02; sort -n link | head -n 1; done
+    ls; cd ..; rm -r "$dir"
+done
+"#;
+
+survives!(directories_that_are_worked_in, Job::script("bash", WORKED_IN));

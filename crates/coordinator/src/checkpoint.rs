@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -230,6 +230,13 @@ impl Checkpointer {
         }
         let mut saved = saved::capture(&survey.state.info, survey.next_space)?;
         survey.state.saved_files = std::mem::take(&mut saved.files);
+        let is_kept = |path: &Path| {
+            survey.candidates.iter().any(|candidate| candidate.path.as_path() == path)
+                || survey.state.saved_files.iter().any(|saved| saved.path.as_path() == path)
+        };
+        let mut own = saved::capture_own(&survey.state, &is_kept, saved.next_space);
+        survey.state.own_files = std::mem::take(&mut own.files);
+        saved.append(own);
         let mut held = self.hold(&mut survey, saved.next_space);
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };
         let all_have_twins = self.snapshot(&frozen, &survey, &mut twins)?;

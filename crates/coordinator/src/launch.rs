@@ -187,6 +187,8 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     if let Some(complaint) = environment::offer(&info) {
         launch.reporter.error(complaint);
     }
+    // What is younger has been made by the job.
+    machine::wait_for_time_after(info.launched_at_ns);
     let child = command.spawn().map_err(|source| {
         environment::withdraw(&info);
         library::take_back(&info.id);

@@ -212,6 +212,7 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
             mapped_files: surveyor.mapped_files,
             kept_files: Vec::new(),
             saved_files: Vec::new(),
+            own_files: Vec::new(),
         },
         plans,
         contents: surveyor.contents,

@@ -53,6 +53,8 @@ pub struct JobState {
     pub kept_files: Vec<KeptFile>,
     /// Files that the user wants in the image, each after its directory.
     pub saved_files: Vec<SavedFile>,
+    /// Directories that the job has made since its launch and works in, with what is in them, each after its directory: where that is little.
+    pub own_files: Vec<SavedFile>,
 }
 
 /// Which job an image belongs to, and how it was launched.

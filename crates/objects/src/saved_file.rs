@@ -2,6 +2,8 @@
 //!
 //! Contents are those of the freeze: they are cloned or copied while the job stands still, and go into the image when it runs again. A restart
 //! makes what is missing, and brings back in place what has changed.
+//!
+//! The same is kept, without being asked for, of small directories that the job has made and works in; of those a restart only makes what is missing.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +12,7 @@ use crate::FilePath;
 mod observe;
 mod rebuild;
 
-pub use observe::{Captured, Kept, LIMIT, MOST_FILES, SaveError, capture, find, full_pattern};
+pub use observe::{Captured, Kept, LIMIT, MOST_FILES, SaveError, capture, find, find_in, full_pattern};
 pub use rebuild::{rebuild_directory, rebuild_file, rebuild_owner_mode_and_time, rebuild_time, set_aside, was_set_aside};
 
 /// Something that has a name in a file system, and is kept in the image.

@@ -1,5 +1,5 @@
 //! Files that the image holds (`--save-files`): what is missing is made before anything looks for it, and goes again when the restart fails; what
-//! has changed is brought back in place by the last step, [`crate::commit`].
+//! has changed is brought back in place by the last step, [`crate::commit`]. Of directories that the job has made and works in, what is missing is made.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -33,6 +33,8 @@ pub struct Saved<'a> {
     paths: HashSet<&'a FilePath>,
     /// What has been made, directories before what is in them.
     made: Vec<PathBuf>,
+    /// What has been made of the job's own directories.
+    own: Vec<String>,
 }
 
 impl<'a> Saved<'a> {
@@ -43,8 +45,8 @@ impl<'a> Saved<'a> {
     /// When one cannot be made, or something else has its path. What had been made is gone then.
     pub fn make_missing(job: &'a JobState, reader: &'a ImageReader, paths: &PathMap) -> Result<Self, RestoreError> {
         let files: Vec<_> = job.saved_files.iter().map(|saved| (saved, paths.resolve(&saved.path))).collect();
-        let mut all =
-            Self { job, reader, files, paths: job.saved_files.iter().map(|saved| &saved.path).collect(), made: Vec::new() };
+        let names = job.saved_files.iter().map(|saved| &saved.path).collect();
+        let mut all = Self { job, reader, files, paths: names, made: Vec::new(), own: Vec::new() };
         let mut made = Vec::new();
         for (saved, path) in all.files.clone() {
             match path.symlink_metadata() {
@@ -60,6 +62,12 @@ impl<'a> Saved<'a> {
                     made.push((saved, path));
                 }
                 Err(source) => return Err(RestoreError::Commit { what: "examine", path, source }),
+            }
+        }
+        for saved in &job.own_files {
+            let path = paths.resolve(&saved.path);
+            if is_gone(&path) && all.make_own(saved, &path) {
+                made.push((saved, path));
             }
         }
         // Directories last: what is made in one changes its time, and its permissions may forbid it.
@@ -84,6 +92,18 @@ impl<'a> Saved<'a> {
         Ok(())
     }
 
+    /// Makes what is missing in a directory of the job's own, or that itself. Whether it could be made: the checks tell who needs it.
+    fn make_own(&mut self, saved: &SavedFile, path: &Path) -> bool {
+        let before = self.made.len();
+        let is_made = self.make(saved, path).is_ok();
+        if is_made {
+            self.own.push(path.display().to_string());
+        } else {
+            remove_made(&self.made.split_off(before));
+        }
+        is_made
+    }
+
     /// Whether the image holds the file that had this path, so that it need not be what it was.
     #[must_use]
     pub fn holds(&self, path: &FilePath) -> bool {
@@ -101,7 +121,11 @@ impl<'a> Saved<'a> {
         for (saved, path) in self.files.iter().rev().filter(|(_, path)| !made.contains(path.as_path())) {
             self.roll_back_one(saved, path)?;
         }
-        self.set_aside_newer(info)
+        let mut notes = self.set_aside_newer(info)?;
+        if !self.own.is_empty() {
+            notes.push(format!("made again from the image what the job had made, and is gone: {}", listed(&self.own)));
+        }
+        Ok(notes)
     }
 
     fn roll_back_one(&self, saved: &SavedFile, path: &Path) -> Result<(), RestoreError> {
@@ -169,6 +193,12 @@ pub fn remove_made(made: &[PathBuf]) {
             _ => std::fs::remove_file(path),
         };
     }
+}
+
+/// Whether nothing is at a path, in a directory that is there.
+fn is_gone(path: &Path) -> bool {
+    let is_missing = matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    is_missing && path.parent().is_some_and(Path::is_dir)
 }
 
 /// The first few of these, and how many more there are.

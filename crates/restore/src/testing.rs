@@ -55,6 +55,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         mapped_files: Vec::new(),
         kept_files: Vec::new(),
         saved_files: Vec::new(),
+        own_files: Vec::new(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytesize::ByteSize;
 use ckpt_objects::file::{OpenFile, OpenFileKind};
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
-use ckpt_objects::saved_file::SavedKind;
+use ckpt_objects::saved_file::{SavedFile, SavedKind};
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_objects::{FilePath, JobState};
 
@@ -26,7 +26,8 @@ impl fmt::Display for Summary<'_> {
         open_files(f, state)?;
         mapped_files(f, state)?;
         kept_files(f, state)?;
-        saved_files(f, state)
+        saved_files(f, state)?;
+        own_files(f, state)
     }
 }
 
@@ -125,7 +126,20 @@ fn saved_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
         return Ok(());
     }
     writeln!(f, "  saved files  {} (--save-files {})", state.saved_files.len(), patterns.join(" "))?;
-    for file in &state.saved_files {
+    files(f, &state.saved_files)
+}
+
+/// Directories of the job's own.
+fn own_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
+    if state.own_files.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "  own directories {}", state.own_files.len())?;
+    files(f, &state.own_files)
+}
+
+fn files(f: &mut fmt::Formatter<'_>, files: &[SavedFile]) -> fmt::Result {
+    for file in files {
         let (size, target) = match &file.kind {
             SavedKind::Regular { size, .. } => (bytes(*size), String::new()),
             SavedKind::Link { target } => ("link".to_owned(), format!(" -> {}", printable(target))),

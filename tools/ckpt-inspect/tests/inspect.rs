@@ -175,6 +175,14 @@ fn state(generation: u64) -> JobState {
             mtime_ns: 0,
             kind: SavedKind::Regular { size: 5000, space: 9 },
         }],
+        own_files: vec![SavedFile {
+            path: path("/scratch/made"),
+            mode: 0o700,
+            uid: 1000,
+            gid: 1000,
+            mtime_ns: 0,
+            kind: SavedKind::Directory,
+        }],
     }
 }
 

@@ -18,6 +18,10 @@ use crate::file::data_ranges;
 pub const LIMIT: u64 = 1 << 30;
 /// Most files that may be saved.
 pub const MOST_FILES: usize = 100_000;
+/// Most bytes that a directory may hold that is kept without being asked for.
+const LITTLE: u64 = 16 << 20;
+/// Most files that may be in it.
+const FEW_FILES: usize = 1024;
 /// Files that hold as much are cloned by themselves, where their file system can; smaller ones are copied as fast.
 const CLONE_FROM: u64 = 4 << 20;
 /// Contents of an image begin where pages do.
@@ -133,7 +137,7 @@ pub fn find(
         // What cannot even be listed on the way is not the job's, which runs as the same user.
         for path in matches.flatten() {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-                add_tree(&path, is_left_out, &mut found)?;
+                add_tree(&path, is_left_out, MOST_FILES, &mut found)?;
                 continue;
             };
             let real = match parents.get(parent) {
@@ -144,15 +148,25 @@ pub fn find(
                     real
                 }
             };
-            add_tree(&real.join(name), is_left_out, &mut found)?;
+            add_tree(&real.join(name), is_left_out, MOST_FILES, &mut found)?;
         }
     }
     Ok(found)
 }
 
+/// A directory and all that is in it, as [`find`] would find it; nothing where that is much, or cannot be examined.
+#[must_use]
+pub fn find_in(root: &Path, is_left_out: &dyn Fn(&Path, &Metadata) -> bool) -> Option<BTreeMap<PathBuf, Metadata>> {
+    let mut found = BTreeMap::new();
+    add_tree(root, is_left_out, FEW_FILES, &mut found).ok()?;
+    let bytes: u64 = found.values().filter(|metadata| metadata.is_file()).map(|metadata| metadata.blocks() * 512).sum();
+    (bytes <= LITTLE).then_some(found)
+}
+
 fn add_tree(
     root: &Path,
     is_left_out: &dyn Fn(&Path, &Metadata) -> bool,
+    most: usize,
     found: &mut BTreeMap<PathBuf, Metadata>,
 ) -> Result<(), SaveError> {
     if found.contains_key(root) {
@@ -178,7 +192,7 @@ fn add_tree(
             }
             continue;
         }
-        if found.len() >= MOST_FILES {
+        if found.len() >= most {
             return Err(SaveError::TooMany { path });
         }
         found.insert(path, metadata);
@@ -219,6 +233,15 @@ impl Captured {
     #[must_use]
     pub fn none(space: u32) -> Self {
         Self { files: Vec::new(), contents: Vec::new(), next_space: space, sources: Vec::new() }
+    }
+
+    /// Takes over what another has, whose spaces are others.
+    pub fn append(&mut self, other: Self) {
+        let first = self.sources.len();
+        self.files.extend(other.files);
+        self.contents.extend(other.contents.into_iter().map(|kept| Kept { source: first + kept.source, ..kept }));
+        self.next_space = other.next_space;
+        self.sources.extend(other.sources);
     }
 
     /// Reads contents, from byte `skip` of them on.
