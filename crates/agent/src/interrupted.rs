@@ -99,7 +99,8 @@ unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_l
     context.reserved[0] = 0;
     let is_blocked_at = |pc: u64| call.valid == 1 && call.pc == pc && call.sp == context.rsp;
     // A system call leaves the address that it returns to in `rcx` (syscall in Intel's manual).
-    if context.rax.cast_signed() > 0 && context.rcx == context.rip {
+    let has_returned = context.rcx == context.rip && is_call_at(context.rip.wrapping_sub(SYSCALL_INSTRUCTION.len() as u64));
+    if context.rax.cast_signed() > 0 && has_returned {
         let number =
             if is_blocked_at(context.rip) { call.number } else { number_of_past_call(context, transfer::may_be_cut_short)? };
         // SAFETY: a call has just returned, and the registers are those that the thread goes on with.
@@ -112,7 +113,7 @@ unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_l
         // The registers are those of a thread that is about to make a call for the first time, too. That the signal came just before it is as good, where the call may wait.
         let after = context.rip + SYSCALL_INSTRUCTION.len() as u64;
         let is_it = || is_blocked_at(after) && context.rax == u64::from(call.number);
-        if may_be_restarted(context) && (is_it() || is_at_call(context) && may_wait(context)) {
+        if may_be_restarted(context) && (is_it() || is_call_at(context.rip) && may_wait(context)) {
             context.reserved[0] = RESTARTED;
         }
         return None;
@@ -448,10 +449,10 @@ fn may_be_restarted(context: &SigContext) -> bool {
     }
 }
 
-/// Whether the next instruction makes a system call.
-fn is_at_call(context: &SigContext) -> bool {
+/// Whether there is an instruction at an address that makes a system call.
+fn is_call_at(address: u64) -> bool {
     let mut code = [0u64];
-    copy_from(context.rip, &mut code) > 0 && code[0].to_le_bytes().starts_with(&SYSCALL_INSTRUCTION)
+    copy_from(address, &mut code) > 0 && code[0].to_le_bytes().starts_with(&SYSCALL_INSTRUCTION)
 }
 
 /// Whether a call that is about to be made may wait, so that a program with handlers is ready for its `EINTR`. Of those that hardly ever do, it is not.

@@ -62,6 +62,13 @@ static TRANSFERS: [Transfer; SLOTS] = [const { Transfer::new() }; SLOTS];
 #[unsafe(naked)]
 unsafe extern "C" fn finish() -> ! {
     core::arch::naked_asm!(
+        // For those who unwind the stack: the frame is the program's, and where it goes on and what it had in rdx (1), rsi (4) and r9 is in the transfer (DW_OP_breg9).
+        ".cfi_startproc",
+        ".cfi_def_cfa rsp, 0",
+        ".cfi_escape 0x10, 16, 2, 0x79, {pc}",
+        ".cfi_escape 0x10, 1, 2, 0x79, {rdx}",
+        ".cfi_escape 0x10, 4, 2, 0x79, {rsi}",
+        ".cfi_escape 0x10, 9, 2, 0x79, {r9}",
         "syscall",
         "xor ecx, ecx",
         "test rax, rax",
@@ -74,6 +81,7 @@ unsafe extern "C" fn finish() -> ! {
         "mov dword ptr [r9 + {used}], 0",
         "mov r9, r11",
         "jmp rcx",
+        ".cfi_endproc",
         done = const offset_of!(Transfer, done),
         rsi = const offset_of!(Transfer, rsi),
         rdx = const offset_of!(Transfer, rdx),
