@@ -18,10 +18,10 @@ use crate::file::data_ranges;
 pub const LIMIT: u64 = 1 << 30;
 /// Most files that may be saved.
 pub const MOST_FILES: usize = 100_000;
-/// Most bytes that a directory may hold that is kept without being asked for.
-const LITTLE: u64 = 16 << 20;
+/// Most bytes that a directory may hold that is kept without being asked for: in every checkpoint, while the job stands still.
+const LITTLE: u64 = 8 << 20;
 /// Most files that may be in it.
-const FEW_FILES: usize = 1024;
+const FEW_FILES: usize = 256;
 /// Files that hold as much are cloned by themselves, where their file system can; smaller ones are copied as fast.
 const CLONE_FROM: u64 = 4 << 20;
 /// Contents of an image begin where pages do.
