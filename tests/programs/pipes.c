@@ -1,8 +1,12 @@
 // Tests that bytes in flight in pipes and named pipes are neither lost nor doubled, and that flags and sizes stay.
 // @restored Pipes: bytes in flight, packets, sizes, flags, named pipes
+// @restored Pipes: a named pipe whose name was removed, before the checkpoint or after it
+// @not-kept Pipes: the name (`/proc/PID/fd`) and mode of a named pipe whose name was removed before the checkpoint
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>
+
+enum { NAMES = 10 };
 
 static int rounds;
 
@@ -27,6 +31,14 @@ int main(int argc, char **argv) {
     CHECK(mkfifo("fifo", 0600) == 0);
     int fifo = open("fifo", O_RDWR);
     CHECK(fifo >= 0);
+    CHECK(mkfifo("removed", 0600) == 0);
+    int removed = open("removed", O_RDWR);
+    CHECK(removed >= 0 && unlink("removed") == 0 && write(removed, "unnamed", 7) == 7);
+    char names[NAMES + 1][16];
+    for (int i = 0; i < NAMES; i++) {
+        snprintf(names[i], sizeof names[i], "named %d", i);
+        CHECK(mkfifo(names[i], 0600) == 0 && open(names[i], O_RDWR) >= 0);
+    }
     // Two that nobody touches meanwhile: one with some bytes, one full to the brim.
     CHECK(write(still[1], "left alone", 10) == 10);
     CHECK(pipe2(full, O_NONBLOCK) == 0);
@@ -55,6 +67,14 @@ int main(int argc, char **argv) {
         CHECK(fcntl(small[0], F_GETPIPE_SZ) == 4096 && fcntl(small[0], F_GETFD) == FD_CLOEXEC && fcntl(plain[0], F_GETFD) == 0);
         CHECK((fcntl(full[0], F_GETFL) & O_NONBLOCK) && !(fcntl(plain[0], F_GETFL) & O_NONBLOCK));
         CHECK(write(full[1], block, 1) == -1 && errno == EAGAIN);
+        char unnamed[8];
+        CHECK(read(removed, unnamed, sizeof unnamed) == 7 && memcmp(unnamed, "unnamed", 7) == 0);
+        CHECK((fcntl(removed, F_GETFL) & O_ACCMODE) == O_RDWR && write(removed, unnamed, 7) == 7);
+        // Those with names lose them one by one.
+        struct stat meta;
+        char *name = names[round * NAMES / rounds];
+        CHECK(stat(name, &meta) == 0 && meta.st_mode == (S_IFIFO | 0600));
+        if (names[(round + 1) * NAMES / rounds] != name) CHECK(unlink(name) == 0);
     }
     // The writers are done: end of file, but not for the named one, which we can write to ourselves.
     int number;

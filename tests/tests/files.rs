@@ -15,7 +15,7 @@ program_survives!(pipes);
 as_either! {
     what_took_the_name_is_not_lost what_is_only_read_is_not_touched a_directory_that_moved_is_not_made_again
     a_restart_that_fails_takes_back_what_it_made a_directory_that_the_job_worked_in_is_made_again
-    a_large_directory_that_the_job_worked_in_is_not
+    a_large_directory_that_the_job_worked_in_is_not a_named_pipe_is_made_again
 }
 
 /// A job that reads one small file and writes another, killed after its first image.
@@ -138,4 +138,18 @@ fn a_large_directory_that_the_job_worked_in_is_not(identity: Identity) {
     let (code, _, err) = sandbox.finish(restart);
     assert!(code == 122 && err.contains("work is gone, and in it: ") && err.contains("--map"), "{code}: {err}");
     assert!(!sandbox.join("work").exists());
+}
+
+fn a_named_pipe_is_made_again(identity: Identity) {
+    let script = "mkdir dir; mkfifo -m 620 dir/pipe; exec 4<> dir/pipe; echo all >&4; mkfifo unnamed; exec 5<> unnamed; rm unnamed; echo was well >&5
+        for i in {1..60}; do sleep 0.02; done; read -r -u 4 one; read -r -u 5 other; echo $one $other; stat -c '%F %a' dir/pipe";
+    let job = Job::new(["bash", "-c", script]).interval("0.8");
+    let sandbox = job.sandbox(identity);
+    let images = job.killed(&sandbox);
+    if !tells_times_of_birth(&sandbox) {
+        return;
+    }
+    fs::remove_dir_all(sandbox.join("dir")).expect("removed");
+    let said = goes_on(identity, &job, &sandbox, &images);
+    assert!(said.contains(&format!("is gone: {}\n", sandbox.join("dir/pipe").display())), "{said}");
 }

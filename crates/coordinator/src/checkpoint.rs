@@ -284,13 +284,16 @@ impl Checkpointer {
         })
     }
 
-    /// Takes the regular files that the job has open, but those that the user named already; gives the contents of small ones. Spaces are numbered from
+    /// Takes the regular files and named pipes that the job has open, but those that the user named already; gives the contents of small ones. Spaces are numbered from
     /// `space` on.
     fn hold(&self, survey: &mut Survey, space: u32) -> Vec<(u32, Vec<Piece>)> {
         let mut candidates = std::mem::take(&mut survey.candidates);
         let named: HashSet<&FilePath> = survey.state.saved_files.iter().map(|saved| &saved.path).collect();
         candidates.retain(|candidate| !named.contains(&candidate.path));
-        let (kept, contents) = kept_file::capture(candidates, survey.state.info.launched_at_ns, space);
+        let launched_at_ns = survey.state.info.launched_at_ns;
+        let (mut kept, contents) = kept_file::capture(candidates, launched_at_ns, space);
+        let pipes = survey.state.pipes.iter().filter_map(|pipe| pipe.path.as_ref()).filter(|path| !named.contains(path));
+        kept.extend(pipes.filter_map(|path| kept_file::named_pipe(path, launched_at_ns)));
         survey.state.kept_files = kept;
         contents
     }

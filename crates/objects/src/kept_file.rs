@@ -1,4 +1,4 @@
-//! Regular files that a job has open, or mapped shared, when it is frozen: which ones they are, and the contents of those that are small.
+//! Regular files that a job has open, or mapped shared, when it is frozen: which ones they are, and the contents of those that are small. And named pipes.
 //!
 //! A restart opens files by their paths. The job itself, or somebody else, may have deleted, replaced or rewritten them since; with what is kept
 //! here it has them again. What is done when is drawn in `docs/restart.md`. Files without a name are [`crate::file::DeletedFile`]s.
@@ -10,10 +10,10 @@ use crate::saved_file::SavedFile;
 mod observe;
 mod rebuild;
 
-pub use observe::{Candidate, Held, are_watched, capture, own_directories};
+pub use observe::{Candidate, Held, are_watched, capture, named_pipe, own_directories};
 pub use rebuild::{Standing, named_in, place_beside};
 
-/// A regular file of the job's.
+/// A regular file of the job's, or a named pipe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptFile {
     /// Its path, what is to be made again of it, and the number of its contents' space, where they are held.
@@ -24,7 +24,7 @@ pub struct KeptFile {
     pub written: bool,
     /// So many of the directories that it is in have been made since the launch, the innermost first.
     pub own_directories: u32,
-    /// The image holds its contents; not those of large ones.
+    /// The image holds its contents; not those of large ones. A named pipe has none.
     pub held: bool,
 }
 

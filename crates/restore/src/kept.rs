@@ -1,4 +1,5 @@
-//! Regular files that the job had open, or mapped shared: where they are by now, and what is done about those that are not there any more.
+//! Regular files that the job had open, or mapped shared: where they are by now, and what is done about those that are not there any more. A named pipe
+//! is made again where nothing is at its path.
 //!
 //! ```text
 //! at its path is      the job only reads it          the job writes to it
@@ -127,6 +128,10 @@ impl<'a> Kept<'a> {
             // The check of open files tells who needs it.
             Err(_) => return Ok(Now::There),
         };
+        // One named pipe is as good as another; the check of open files tells what is none.
+        if kept.file.kind == SavedKind::Fifo && standing != Standing::Gone {
+            return Ok(Now::There);
+        }
         let directory = path.parent().unwrap_or(Path::new("/"));
         Ok(match standing {
             Standing::Same { size } if !kept.written => match kept.held && size < size_of(kept) {

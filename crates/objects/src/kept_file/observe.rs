@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, StatxTimestamp, statx};
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, StatxTimestamp, statx};
 
 use super::{FileNumber, KeptFile};
 use crate::FilePath;
@@ -99,16 +99,28 @@ fn look(candidate: Candidate, own_directories: impl FnOnce(&Path) -> u32) -> Opt
         None => statx(CWD, &through, AtFlags::empty(), wanted),
     };
     let stat = stat.ok().filter(|stat| stat.stx_ino == inode && u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG)?;
-    let saved = SavedFile {
-        mode: u32::from(stat.stx_mode) & 0o7777,
-        uid: stat.stx_uid,
-        gid: stat.stx_gid,
-        mtime_ns: nanoseconds(stat.stx_mtime),
-        kind: SavedKind::Regular { size: stat.stx_size, space: u32::MAX },
-        path,
-    };
+    let saved = saved(path, &stat, SavedKind::Regular { size: stat.stx_size, space: u32::MAX });
     let own_directories = saved.path.as_path().parent().map_or(0, own_directories);
     Some((KeptFile { file: saved, identity: FileNumber::from_statx(&stat), written, own_directories, held: false }, file))
+}
+
+/// The named pipe at a path, if it is there.
+#[must_use]
+pub fn named_pipe(path: &FilePath, launched_at_ns: u64) -> Option<KeptFile> {
+    let at = path.as_path();
+    let stat = statx(CWD, at, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS | StatxFlags::BTIME).ok()?;
+    (u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFIFO).then(|| KeptFile {
+        file: saved(path.clone(), &stat, SavedKind::Fifo),
+        identity: FileNumber::from_statx(&stat),
+        written: true,
+        own_directories: at.parent().map_or(0, |dir| own_directories(dir, launched_at_ns)),
+        held: true,
+    })
+}
+
+fn saved(path: FilePath, stat: &Statx, kind: SavedKind) -> SavedFile {
+    let mode = u32::from(stat.stx_mode) & 0o7777;
+    SavedFile { path, mode, uid: stat.stx_uid, gid: stat.stx_gid, mtime_ns: nanoseconds(stat.stx_mtime), kind }
 }
 
 /// How many of a directory and its ancestors, from itself on, have been made since the launch.

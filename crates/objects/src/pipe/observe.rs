@@ -14,7 +14,7 @@ use crate::observe::proc_path;
 
 /// The pipe that a descriptor of a frozen process is an end of, with all that is in it. `by_packets`: it is in packet mode (`O_DIRECT`).
 pub fn observe(descriptor: &SeenDescriptor, by_packets: bool) -> io::Result<PipeState> {
-    let named = descriptor.link.0.first() == Some(&b'/');
+    let named = descriptor.link.0.first() == Some(&b'/') && descriptor.links > 0;
     let path = named.then(|| descriptor.link.clone());
     let Some(pipe) = read_end(descriptor)? else {
         return Ok(PipeState { path, capacity: 0, packets: Vec::new() });
