@@ -16,6 +16,7 @@ as_either! {
     what_took_the_name_is_not_lost what_is_only_read_is_not_touched a_directory_that_moved_is_not_made_again
     a_restart_that_fails_takes_back_what_it_made a_directory_that_the_job_worked_in_is_made_again
     a_large_directory_that_the_job_worked_in_is_not a_named_pipe_is_made_again
+    what_is_read_while_it_is_rewritten_is_read_as_it_was
 }
 
 /// A job that reads one small file and writes another, killed after its first image.
@@ -63,6 +64,15 @@ fn what_is_only_read_is_not_touched(identity: Identity) {
     let left = fs::read_dir(sandbox.join("own").parent().expect("the sandbox")).expect("listed").flatten();
     let hidden: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().starts_with('.')).collect();
     assert!(hidden.is_empty(), "{hidden:?} were left");
+}
+
+fn what_is_read_while_it_is_rewritten_is_read_as_it_was(identity: Identity) {
+    let (job, sandbox, images) = killed(identity);
+    let newer = "a newer version\n".repeat(100);
+    fs::write(sandbox.join("data"), &newer).expect("rewritten");
+    let said = goes_on(identity, &job, &sandbox, &images);
+    assert_eq!(sandbox.read_text("data"), newer);
+    assert!(said.contains(&format!("what has been replaced since: {}", sandbox.join("data").display())), "{said}");
 }
 
 fn a_directory_that_moved_is_not_made_again(identity: Identity) {

@@ -5,7 +5,7 @@
 //! at its path is      the job only reads it          the job writes to it
 //! ------------------  -----------------------------  --------------------------------------------------------------
 //! the same file       as it is; the old contents,    the contents of the checkpoint, in place; where they are not
-//!                     unnamed, where it is shorter   held: cut to its size
+//!                     unnamed, where it has others   held: cut to its size
 //! nothing             made again from the contents that are held, with directories of the job's own; where
 //!                     they are not held: found under another name in its directory
 //! another file        the old contents, unnamed      its own again, which is found under another name or made from
@@ -20,6 +20,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ckpt_image::ImageReader;
@@ -134,7 +135,7 @@ impl<'a> Kept<'a> {
         }
         let directory = path.parent().unwrap_or(Path::new("/"));
         Ok(match standing {
-            Standing::Same { size } if !kept.written => match kept.held && size < size_of(kept) {
+            Standing::Same { size } if !kept.written => match kept.held && self.is_rewritten(kept, path, size)? {
                 true => Now::Unnamed(self.make_beside(kept, path, None)?),
                 false => Now::There,
             },
@@ -172,6 +173,17 @@ impl<'a> Kept<'a> {
                 None => Now::There,
             },
         })
+    }
+
+    /// Whether a file that is held has other contents now, not only more.
+    fn is_rewritten(&self, kept: &KeptFile, path: &Path, size: u64) -> Result<bool, RestoreError> {
+        let held = size_of(kept);
+        if size < held {
+            return Ok(true);
+        }
+        let meta = path.metadata().map_err(failed("examine", path))?;
+        let is_touched = meta.mtime() * 1_000_000_000 + meta.mtime_nsec() != kept.file.mtime_ns;
+        Ok(held > 0 && is_touched && !self.begins_alike(kept, path, size)?)
     }
 
     /// Whether a file begins with the contents that the image holds.
