@@ -176,8 +176,8 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
         self
     }
 
-    /// A shell's line that is run in the sandbox once the job has ended, and fails when what it left is wrong. It takes the place of
-    /// comparing standard output, for jobs that print times or draw random numbers.
+    /// A shell's line that is run in the sandbox once the job has ended, and fails when what it left is wrong. It takes the place
+    /// of comparing standard output, for jobs that print times or draw random numbers.
     #[must_use]
     pub fn checked_by(mut self, line: &str) -> Self {
         self.checked_by = Some(line.to_owned());
@@ -341,8 +341,8 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
         output
     }
 
-    /// As [`Job::interrupted`], for jobs that take longer: each kill comes within `span`, and the job is killed until so many runs
-    /// were ended that had really begun, the first with an image, the others with a restart.
+    /// As [`Job::interrupted`], for jobs that take longer: each kill comes within `span`, and the job is killed until so many
+    /// runs were ended that had really begun, the first with an image, the others with a restart.
     ///
     /// # Panics
     /// When it ended before that: too little was proved then.
@@ -438,8 +438,8 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
         assert!(messages.iter().filter(|line| good(line)).count() > 2, "too few checkpoints\n{}", checkpointed.told());
     }
 
-    /// The job runs to its end, having printed `untouched`, and its checkpoints fail with a line that says `what`; at most so many images were
-    /// made, before it was so. An exit code of 77 says that this machine does not allow what the job does.
+    /// The job runs to its end, having printed `untouched`, and its checkpoints fail with a line that says `what`; at most so
+    /// many images were made, before it was so. An exit code of 77 says that this machine does not allow what the job does.
     ///
     /// # Panics
     /// When it is otherwise.

@@ -1,5 +1,5 @@
-//! Jobs that go on in a directory of another path each time, as under HTCondor: it copies the files of `dir_1` into a fresh `dir_2` on
-//! the next machine, and says nothing of it to the job.
+//! Jobs that go on in a directory of another path each time, as under HTCondor: it copies the files of `dir_1` into a fresh
+//! `dir_2` on the next machine, and says nothing of it to the job.
 
 use std::fs;
 use std::path::{Path, PathBuf};

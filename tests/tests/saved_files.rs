@@ -1,4 +1,5 @@
-//! `--save-files`: scratch files that the image holds, for a machine that does not have them, or that has them as they were later.
+//! `--save-files`: scratch files that the image holds, for a machine that does not have them, or that has them as they were
+//! later.
 
 use std::fs;
 use std::path::PathBuf;

@@ -48,8 +48,8 @@ echo "ended with $?"
 cat text
 "#;
 
-/// A server with two terminals, and clients that come and go. What is typed wakes a client that waits at the server: files would be there from
-/// before the restart.
+/// A server with two terminals, and clients that come and go. What is typed wakes a client that waits at the server: files would
+/// be there from before the restart.
 const TMUX: &str = r#"
 export TMUX_TMPDIR=$PWD TERM=xterm
 t() { tmux -f /dev/null "$@"; }
@@ -85,7 +85,8 @@ done
 screen -S main -X quit
 "#;
 
-/// Programs that make terminals for others, as a user that has a name, since some want one: makes `programs::NAME`, and `programs::NAME_left_running`.
+/// Programs that make terminals for others, as a user that has a name, since some want one: makes `programs::NAME`, and
+/// `programs::NAME_left_running`.
 macro_rules! programs {
     ($($name:ident, $left:ident: $interpreter:literal, $script:ident)*) => {
         mod programs {

@@ -1,12 +1,13 @@
 //! System calls that the checkpoint signal interrupted: they are made again, with the time that is left.
 //!
-//! Our handler has `SA_RESTART`, so the kernel itself repeats most calls. Those that it ends with `EINTR` all the same (signal(7): `poll`,
-//! `select`, `epoll_wait`, `nanosleep`, `sigtimedwait` and their like) are put back to the `syscall` instruction in the thread's
-//! frame. Which call it was is known from `/proc/PID/task/TID/syscall`, read before the signal was sent. Those that have transferred something end there, and are gone on with
-//! ([`transfer`]).
+//! Our handler has `SA_RESTART`, so the kernel itself repeats most calls. Those that it ends with `EINTR` all the same
+//! (signal(7): `poll`, `select`, `epoll_wait`, `nanosleep`, `sigtimedwait` and their like) are put back to the `syscall`
+//! instruction in the thread's frame. Which call it was is known from `/proc/PID/task/TID/syscall`, read before the signal was
+//! sent. Those that have transferred something end there, and are gone on with ([`transfer`]).
 //!
-//! A call with a relative time-out must then be given less: otherwise a job that is checkpointed every second would sleep for ever. How long
-//! the thread had slept is told by the scheduler's note of when it last ran (`se.exec_start` in `/proc/PID/task/TID/sched`).
+//! A call with a relative time-out must then be given less: otherwise a job that is checkpointed every second would sleep for
+//! ever. How long the thread had slept is told by the scheduler's note of when it last ran (`se.exec_start` in
+//! `/proc/PID/task/TID/sched`).
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
@@ -31,8 +32,9 @@ pub const SYSCALL_INSTRUCTION: [u8; 2] = [0x0f, 0x05];
 /// Words of a processor mask: the kernel's limit is 8192 processors.
 const CPU_WORDS: usize = 128;
 
-/// What `reserved[0]` of a frame holds whose call was put back; the registers that [`shorten`] may change follow, as they were. The kernel neither writes nor reads
-/// these words, and they are in the image with the frame: a thread that is restored may have to undo it too.
+/// What `reserved[0]` of a frame holds whose call was put back; the registers that [`shorten`] may change follow, as they were.
+/// The kernel neither writes nor reads these words, and they are in the image with the frame: a thread that is restored may have
+/// to undo it too.
 const PUT_BACK: u64 = u64::from_be_bytes(*b"put back");
 /// What it holds where the kernel makes the call again, because our handler has `SA_RESTART`.
 const RESTARTED: u64 = u64::from_be_bytes(*b"restarts");
@@ -56,8 +58,8 @@ pub fn blocked_call(tid: i32, notes: bool) -> BlockedCall {
 
 /// For how long a thread was blocked, in nanoseconds; 0 where the kernel does not tell.
 ///
-/// The scheduler's clock is read where the thread began to wait: the caller goes to that processor for a moment. Its note of when it last ran
-/// is as old as its last tick; giving the processor away renews it.
+/// The scheduler's clock is read where the thread began to wait: the caller goes to that processor for a moment. Its note of when
+/// it last ran is as old as its last tick; giving the processor away renews it.
 fn elapsed_ns(call: &BlockedCall, tid: i32) -> u64 {
     let Ok(cpu) = usize::try_from(call.cpu) else { return 0 };
     let mut there = [0u64; CPU_WORDS];
@@ -110,7 +112,8 @@ unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_l
         return None;
     }
     if context.rax != -i64::from(nr_errno::EINTR) as u64 {
-        // The registers are those of a thread that is about to make a call for the first time, too. That the signal came just before it is as good, where the call may wait.
+        // The registers are those of a thread that is about to make a call for the first time, too. That the signal came just
+        // before it is as good, where the call may wait.
         let after = context.rip + SYSCALL_INSTRUCTION.len() as u64;
         let is_it = || is_blocked_at(after) && context.rax == u64::from(call.number);
         if may_be_restarted(context) && (is_it() || is_call_at(context.rip) && may_wait(context)) {
@@ -120,7 +123,8 @@ unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_l
     }
     let (number, elapsed) = if is_blocked_at(context.rip) {
         let number = match call.number {
-            // It was stopped, or held by a debugger, since it made the call: the registers hold the arguments, but not the number any more.
+            // It was stopped, or held by a debugger, since it made the call: the registers hold the arguments, but not the number
+            // any more.
             nr::__NR_restart_syscall => number_of_past_call(context, ends_for_any_signal)?,
             number => number,
         };
@@ -129,8 +133,9 @@ unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_l
         // The thread entered the call between the look and the signal: the number is in the code before.
         (number_of_past_call(context, is_looked_for)?, 0)
     };
-    // The kernel leaves an interrupted close closed: to call again would be wrong. A connection being made is waited for by calling again: only
-    // one that does not block would be told EALREADY, and that is never interrupted (inet_stream_connect, net/ipv4/af_inet.c).
+    // The kernel leaves an interrupted close closed: to call again would be wrong. A connection being made is waited for by
+    // calling again: only one that does not block would be told EALREADY, and that is never interrupted (inet_stream_connect,
+    // net/ipv4/af_inet.c).
     if number == nr::__NR_close {
         return None;
     }
@@ -138,12 +143,14 @@ unsafe fn make_again_if(frame: *mut UContext, call: &BlockedCall, tid: i32, is_l
     context.reserved[..5].copy_from_slice(&[PUT_BACK, rdi, rdx, r10, r8]);
     context.rip -= SYSCALL_INSTRUCTION.len() as u64;
     context.rax = u64::from(number);
-    // SAFETY: the arguments are those of an interrupted call of this thread: their pointers are valid or the call would have failed.
+    // SAFETY: the arguments are those of an interrupted call of this thread: their pointers are valid or the call would have
+    // failed.
     unsafe { shorten(context, number, elapsed, tid) };
     Some(())
 }
 
-/// For a thread that leaves the handler without having been frozen: a call that ended with `EINTR` is made again, if the code tells which it was.
+/// For a thread that leaves the handler without having been frozen: a call that ended with `EINTR` is made again, if the code
+/// tells which it was.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
@@ -181,12 +188,14 @@ fn number_of_past_call(context: &SigContext, is_looked_for: fn(u32) -> bool) -> 
 
 /// The same, as the code tells it.
 ///
-/// The nearest `mov eax, NUMBER` before it loads the number; compilers put other moves between the two, so any place shortly before is looked
-/// at. A function that makes any call (`syscall`; what makes those that a thread can be cancelled in) takes it from what its caller gave it.
+/// The nearest `mov eax, NUMBER` before it loads the number; compilers put other moves between the two, so any place shortly
+/// before is looked at. A function that makes any call (`syscall`; what makes those that a thread can be cancelled in) takes it
+/// from what its caller gave it.
 fn number_from_code(context: &SigContext, is_looked_for: fn(u32) -> bool) -> Option<u32> {
     let mut code = [0u8; CODE_BEFORE];
     let first = context.rip.wrapping_sub(CODE_BEFORE as u64);
-    // A system call has just returned to `rip`, so the code before it is there; what lies before the start of its page need not be.
+    // A system call has just returned to `rip`, so the code before it is there; what lies before the start of its page need not
+    // be.
     let page = (context.rip - 2) & !(PAGE_SIZE as u64 - 1);
     let skip = usize::try_from(page.saturating_sub(first)).unwrap_or(0).min(CODE_BEFORE - 2);
     // SAFETY: from the start of the page that holds the system call instruction the code is mapped.
@@ -210,8 +219,8 @@ fn number_from_code(context: &SigContext, is_looked_for: fn(u32) -> bool) -> Opt
     number.filter(|number| is_looked_for(*number))
 }
 
-/// The number that a function which makes any call was given: its seventh argument, which is pushed, or its first. Only numbers that are looked for
-/// are believed.
+/// The number that a function which makes any call was given: its seventh argument, which is pushed, or its first. Only numbers
+/// that are looked for are believed.
 fn number_from_callers(sp: u64, is_looked_for: fn(u32) -> bool) -> Option<u32> {
     let mut stack = [0u64; STACK_WORDS];
     let words = copy_from(sp, &mut stack) / size_of::<u64>();
@@ -246,7 +255,8 @@ fn number_from_callers(sp: u64, is_looked_for: fn(u32) -> bool) -> Option<u32> {
     })
 }
 
-/// The number that the last `mov REGISTER, NUMBER` in some code loads (each register has its own instruction), and where the code goes on.
+/// The number that the last `mov REGISTER, NUMBER` in some code loads (each register has its own instruction), and where the code
+/// goes on.
 fn last_load(code: &[u8], instruction: u8) -> Option<(u32, usize)> {
     let at = code.windows(5).rposition(|window| window.first() == Some(&instruction))?;
     let number = code.get(at + 1..at + 5)?.try_into().ok()?;
@@ -372,8 +382,9 @@ unsafe fn fewer(timeout: u64, elapsed_ns: u64, tid: i32) -> u64 {
     slot.seconds.as_ptr() as u64
 }
 
-/// Has a call that is about to be made again fail with `EINTR` when a signal of the job's own waits that would have ended it: a program that waits for that signal in
-/// `pause`, or in `read` with a handler that was installed without `SA_RESTART`, would wait for ever otherwise. To be asked again whenever a signal may have come.
+/// Has a call that is about to be made again fail with `EINTR` when a signal of the job's own waits that would have ended it: a
+/// program that waits for that signal in `pause`, or in `read` with a handler that was installed without `SA_RESTART`, would wait
+/// for ever otherwise. To be asked again whenever a signal may have come.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
@@ -434,7 +445,8 @@ fn handler_of(bit: u32) -> (u64, u64) {
     (action[0], action[1])
 }
 
-/// Whether the registers are those of a thread that is about to make a call of those that the kernel makes again for a handler with `SA_RESTART` (`ERESTARTSYS`).
+/// Whether the registers are those of a thread that is about to make a call of those that the kernel makes again for a handler
+/// with `SA_RESTART` (`ERESTARTSYS`).
 fn may_be_restarted(context: &SigContext) -> bool {
     let Ok(number) = u32::try_from(context.rax) else { return false };
     match number {
@@ -455,7 +467,8 @@ fn is_call_at(address: u64) -> bool {
     copy_from(address, &mut code) > 0 && code[0].to_le_bytes().starts_with(&SYSCALL_INSTRUCTION)
 }
 
-/// Whether a call that is about to be made may wait, so that a program with handlers is ready for its `EINTR`. Of those that hardly ever do, it is not.
+/// Whether a call that is about to be made may wait, so that a program with handlers is ready for its `EINTR`. Of those that
+/// hardly ever do, it is not.
 fn may_wait(context: &SigContext) -> bool {
     let (fd, flags) = (context.rdi as i32, context.r10 as u32);
     match context.rax as u32 {
@@ -476,8 +489,8 @@ fn is_on_disk(fd: i32) -> bool {
     matches!(call::file_kind(fd), Some(nr::S_IFREG | nr::S_IFDIR | nr::S_IFBLK))
 }
 
-/// What a thread that is restored does last, before it goes on with its frame: its image may hold a call that is to be made again, and a signal that ends it may have come
-/// in the meantime, such as a timer's.
+/// What a thread that is restored does last, before it goes on with its frame: its image may hold a call that is to be made
+/// again, and a signal that ends it may have come in the meantime, such as a timer's.
 ///
 /// # Safety
 /// As for [`end_if_signalled`].

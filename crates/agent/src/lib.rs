@@ -1,7 +1,7 @@
 //! The engine's part inside the job: it runs in the checkpoint signal's handler, and only there.
 //!
-//! It freezes the threads of its process, observes what can only be seen from inside, hands the pages over, and lets the threads go on.
-//! Compression, files and policy are the coordinator's; there is nothing here about a restart but [`leave`].
+//! It freezes the threads of its process, observes what can only be seen from inside, hands the pages over, and lets the threads
+//! go on. Compression, files and policy are the coordinator's; there is nothing here about a restart but [`leave`].
 //!
 //! The interrupted thread may hold any lock of any library, so nothing here calls libc, allocates, uses thread-local storage
 //! or panics. Between checkpoints nothing of it runs.

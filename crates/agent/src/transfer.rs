@@ -1,6 +1,7 @@
-//! Transfers that a signal cut short: a blocking `write` that waits for room in a pipe returns what it has written so far as soon as any handler
-//! runs (`pipe_write` in fs/pipe.c, `unix_stream_sendmsg`, `tcp_sendmsg_locked`, `n_tty_write`), and few programs expect that of a signal that they know
-//! nothing of. So the thread goes on in [`finish`], which transfers the rest and returns to the program with the sum.
+//! Transfers that a signal cut short: a blocking `write` that waits for room in a pipe returns what it has written so far as soon
+//! as any handler runs (`pipe_write` in fs/pipe.c, `unix_stream_sendmsg`, `tcp_sendmsg_locked`, `n_tty_write`), and few programs
+//! expect that of a signal that they know nothing of. So the thread goes on in [`finish`], which transfers the rest and returns
+//! to the program with the sum.
 
 use core::mem::offset_of;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -57,12 +58,14 @@ static TRANSFERS: [Transfer; SLOTS] = [const { Transfer::new() }; SLOTS];
 
 /// Where a thread goes on with a transfer.
 ///
-/// In: the registers of the system call that transfers the rest, and `r9`, which it does not look at, with the [`Transfer`]. The call may itself be cut short, by a signal of the
-/// program's own; then the program gets to know how far it came, and so it does when the call fails. `rcx` and `r11` are free: a system call changes them.
+/// In: the registers of the system call that transfers the rest, and `r9`, which it does not look at, with the [`Transfer`]. The
+/// call may itself be cut short, by a signal of the program's own; then the program gets to know how far it came, and so it does
+/// when the call fails. `rcx` and `r11` are free: a system call changes them.
 #[unsafe(naked)]
 unsafe extern "C" fn finish() -> ! {
     core::arch::naked_asm!(
-        // For those who unwind the stack: the frame is the program's, and where it goes on and what it had in rdx (1), rsi (4) and r9 is in the transfer (DW_OP_breg9).
+        // For those who unwind the stack: the frame is the program's, and where it goes on and what it had in rdx (1), rsi (4)
+        // and r9 is in the transfer (DW_OP_breg9).
         ".cfi_startproc",
         ".cfi_def_cfa rsp, 0",
         ".cfi_escape 0x10, 16, 2, 0x79, {pc}",
@@ -141,7 +144,8 @@ pub unsafe fn go_on(context: &mut SigContext, number: u32) -> bool {
     true
 }
 
-/// Whether what one call has left can be transferred by another: in a stream. A call on anything else is not cut short, or not by a signal.
+/// Whether what one call has left can be transferred by another: in a stream. A call on anything else is not cut short, or not by
+/// a signal.
 fn is_in_turn(context: &SigContext, number: u32) -> bool {
     let fd = context.rdi as i32;
     let flags = context.r10 as u32;

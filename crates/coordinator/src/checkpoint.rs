@@ -35,11 +35,11 @@ use crate::tree::Anchor;
 
 /// How long an agent may take to make its twin, beyond what forking its memory takes.
 const TWIN_GRACE: Duration = Duration::from_secs(60);
-/// After which pauses, in milliseconds, a checkpoint that met a passing state is tried again. They grow, and are no fractions of each other, lest they keep step with
-/// the job.
+/// After which pauses, in milliseconds, a checkpoint that met a passing state is tried again. They grow, and are no fractions of
+/// each other, lest they keep step with the job.
 const TRIES_MS: [u64; 3] = [20, 50, 110];
-/// What a fork fails with where a twin is forbidden: by memory or the overcommit rule, or by a limit of processes (`RLIMIT_NPROC`, which some
-/// programs set to 0 once they have begun; pids.max of a cgroup).
+/// What a fork fails with where a twin is forbidden: by memory or the overcommit rule, or by a limit of processes
+/// (`RLIMIT_NPROC`, which some programs set to 0 once they have begun; pids.max of a cgroup).
 const NO_TWIN: [i32; 2] = [libc::ENOMEM, libc::EAGAIN];
 
 /// Why a checkpoint could not be taken. The job goes on untouched.
@@ -192,7 +192,8 @@ pub struct Checkpointer {
     pub makers: Vec<(HostPid, ckpt_objects::NsPid)>,
     /// Set when a checkpoint that is being written is not wanted any more.
     pub cancelled: AtomicBool,
-    /// The set of the signals that the coordinator has got and acted on: where others were sent them too, and have not taken them yet, they are not the next run's.
+    /// The set of the signals that the coordinator has got and acted on: where others were sent them too, and have not taken them
+    /// yet, they are not the next run's.
     pub heard: AtomicU64,
     /// Set while agents are expected: at any other time one that connects is to be sent away, see [`Checkpointer::send_away`].
     pub freezing: AtomicBool,
@@ -203,11 +204,11 @@ pub struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Takes a checkpoint. When this returns, the image is durable, and the job goes on, unless `stop` says that it is to end with it: then
-    /// it is ended before it does anything more. What cannot be kept only for a moment is looked at again soon.
+    /// Takes a checkpoint. When this returns, the image is durable, and the job goes on, unless `stop` says that it is to end
+    /// with it: then it is ended before it does anything more. What cannot be kept only for a moment is looked at again soon.
     ///
-    /// `told` is a signal that ends jobs, and that a batch system may send to all their processes. A job that acts on it by itself, because its agents cannot hold
-    /// it back, would come back only to go on ending, so there is no checkpoint of that.
+    /// `told` is a signal that ends jobs, and that a batch system may send to all their processes. A job that acts on it by
+    /// itself, because its agents cannot hold it back, would come back only to go on ending, so there is no checkpoint of that.
     pub fn take(&self, mut info: JobInfo, stop: bool, told: Option<NixSignal>) -> Result<Taken, CheckpointError> {
         probe::kcmp().map_err(CheckpointError::Compare)?;
         let dir = info.settings.dir.as_path().to_owned();
@@ -284,8 +285,8 @@ impl Checkpointer {
         })
     }
 
-    /// Takes the regular files and named pipes that the job has open, but those that the user named already; gives the contents of small ones. Spaces are numbered from
-    /// `space` on.
+    /// Takes the regular files and named pipes that the job has open, but those that the user named already; gives the contents
+    /// of small ones. Spaces are numbered from `space` on.
     fn hold(&self, survey: &mut Survey, space: u32) -> Vec<(u32, Vec<Piece>)> {
         let mut candidates = std::mem::take(&mut survey.candidates);
         let named: HashSet<&FilePath> = survey.state.saved_files.iter().map(|saved| &saved.path).collect();

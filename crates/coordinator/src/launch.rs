@@ -1,4 +1,5 @@
-//! How a job begins to have a coordinator: by `ckpt-launch`, which starts its command, or by `ckpt-restart`, which has brought it back.
+//! How a job begins to have a coordinator: by `ckpt-launch`, which starts its command, or by `ckpt-restart`, which has brought it
+//! back.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;

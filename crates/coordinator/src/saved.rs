@@ -1,4 +1,5 @@
-//! Files of `--save-files`, and directories of the job's own, on their way into the image: found and kept while the job stands still, appended when it runs again.
+//! Files of `--save-files`, and directories of the job's own, on their way into the image: found and kept while the job stands
+//! still, appended when it runs again.
 
 use std::collections::BTreeSet;
 use std::fs::Metadata;
@@ -15,8 +16,8 @@ use ckpt_objects::{JobState, kept_file};
 use crate::dump::{DumpError, Packer};
 use crate::environment;
 
-/// Tells what patterns may name and is never saved: images, and what every restart replaces by its own: the input and output of this process, and the
-/// file of the batch job's variables.
+/// Tells what patterns may name and is never saved: images, and what every restart replaces by its own: the input and output of
+/// this process, and the file of the batch job's variables.
 pub fn left_out(info: &JobInfo) -> impl Fn(&Path, &Metadata) -> bool + use<> {
     let variables = environment::place(info);
     let own = (0..3).map(|fd| std::fs::metadata(format!("/proc/self/fd/{fd}")));
@@ -36,8 +37,8 @@ pub fn capture(info: &JobInfo, space: u32) -> Result<Captured, SaveError> {
     saved_file::capture(found, info.settings.dir.as_path(), space)
 }
 
-/// Takes the directories that the job has made since its launch and works in, each with all that is in it, where that is little: but for what
-/// `is_kept` otherwise. One that cannot be read is left out.
+/// Takes the directories that the job has made since its launch and works in, each with all that is in it, where that is little:
+/// but for what `is_kept` otherwise. One that cannot be read is left out.
 pub fn capture_own(state: &JobState, is_kept: &dyn Fn(&Path) -> bool, space: u32) -> Captured {
     let info = &state.info;
     let left_out = left_out(info);

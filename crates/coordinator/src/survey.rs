@@ -1,7 +1,8 @@
-//! The survey of a frozen job: everything about it but the contents of its pages, and the plan by which each process hands those over.
+//! The survey of a frozen job: everything about it but the contents of its pages, and the plan by which each process hands those
+//! over.
 //!
-//! What belongs to one process is observed by its module in `ckpt-objects`; here is joined what spans processes: which descriptors are one open
-//! file description, which mappings show one object, who is whose parent.
+//! What belongs to one process is observed by its module in `ckpt-objects`; here is joined what spans processes: which
+//! descriptors are one open file description, which mappings show one object, who is whose parent.
 
 use std::collections::HashMap;
 use std::io;
@@ -127,8 +128,8 @@ impl Survey {
 }
 
 impl Survey {
-    /// Makes the senders of pending signals that are not of the job what they will be after a restart: somebody outside of its pid namespace.
-    /// Whoever is there then may have their numbers.
+    /// Makes the senders of pending signals that are not of the job what they will be after a restart: somebody outside of its
+    /// pid namespace. Whoever is there then may have their numbers.
     pub fn forget_outside_senders(&mut self, anchor: &Anchor) {
         let is_outside = |pid: i32| anchor.is_outside(HostPid(pid));
         for live in self.state.processes.iter_mut().filter_map(live_mut) {
@@ -295,7 +296,8 @@ impl<'a> Surveyor<'a> {
         self.next_space - 1
     }
 
-    /// The ids of a process that its status tells. A group or session outside of the job's pid namespace reads 0: it is the launcher's.
+    /// The ids of a process that its status tells. A group or session outside of the job's pid namespace reads 0: it is the
+    /// launcher's.
     fn ids(&self, pid: NsPid, status: &Status, life: Life) -> ProcessState {
         let or = |id: NsPid, outside: NsPid| if id.0 == 0 { outside } else { id };
         ProcessState {
@@ -686,8 +688,8 @@ impl<'a> Surveyor<'a> {
             plan.push(PlanEntry { start, len, flags: PlanFlag::NOT_IN_TWIN, space: u32::MAX, ..PlanEntry::default() });
         }
         let keep_zero = if matches!(kind, SharedMemoryKind::Named { .. }) { PlanFlag::KEEP_ZERO } else { 0 };
-        // Of a file on disk, what is not in memory now may be changed before a restart too. What is swapped out does not show either. Both are
-        // read by a call, which fails where the file ends or its disk does.
+        // Of a file on disk, what is not in memory now may be changed before a restart too. What is swapped out does not show
+        // either. Both are read by a call, which fails where the file ends or its disk does.
         let on_disk = matches!(kind, SharedMemoryKind::Named { in_memory: false, .. });
         let every = if on_disk || mapping.swapped > 0 { PlanFlag::ALL | PlanFlag::UNREADABLE } else { 0 };
         let ranges = &mut self.object_ranges[object as usize];
@@ -957,7 +959,8 @@ impl<'a> Surveyor<'a> {
         self.refuse_descriptor(descriptor, &format!("{} (which cannot be read: {error})", descriptor.link))
     }
 
-    /// Reads the objects that a descriptor is open on as a whole, here: a mapping may show only a part. They need not be handed over then.
+    /// Reads the objects that a descriptor is open on as a whole, here: a mapping may show only a part. They need not be handed
+    /// over then.
     fn read_shared_memory(&mut self, plans: &mut [Vec<PlanEntry>]) -> Result<(), ObserveError> {
         // So are files in memory that have names, where no process maps them as a whole.
         for &object in self.object_index.values() {
@@ -991,7 +994,8 @@ fn working_directory(process: &FrozenProcess) -> Result<(FilePath, Option<Remove
     Ok((removed.as_ref().map_or(link, |removed| removed.path.clone()), removed))
 }
 
-/// Refuses what would need more memory than there is: every page of files that are mapped shared is copied while the job stands still.
+/// Refuses what would need more memory than there is: every page of files that are mapped shared is copied while the job stands
+/// still.
 fn check_room_for_copies(process: &FrozenProcess, plan: &[PlanEntry]) -> Result<(), ObserveError> {
     const EVERY: u32 = PlanFlag::ALL | PlanFlag::SHARED;
     let needed: u64 = plan.iter().filter(|entry| entry.flags & EVERY == EVERY).map(|entry| entry.len).sum();

@@ -53,7 +53,8 @@ pub struct JobState {
     pub kept_files: Vec<KeptFile>,
     /// Files that the user wants in the image, each after its directory.
     pub saved_files: Vec<SavedFile>,
-    /// Directories that the job has made since its launch and works in, with what is in them, each after its directory: where that is little.
+    /// Directories that the job has made since its launch and works in, with what is in them, each after its directory: where
+    /// that is little.
     pub own_files: Vec<SavedFile>,
 }
 
@@ -96,7 +97,8 @@ pub struct JobInfo {
     pub environment: Vec<Variable>,
     /// The path of the file in which the job is offered them, as the job knows it: relative ones begin in the launch directory.
     pub env_file: FilePath,
-    /// What tells this job from others of the same user and command in one directory: its name, array task and rank; empty where it has none.
+    /// What tells this job from others of the same user and command in one directory: its name, array task and rank; empty where
+    /// it has none.
     pub key: String,
     /// Nanoseconds that the last checkpoint before this one took, until it was durable.
     pub cost_ns: Option<u64>,
@@ -151,7 +153,8 @@ pub struct Settings {
     pub mtbf: f64,
     /// Seconds after which a run stops with a checkpoint.
     pub stop_after: Option<f64>,
-    /// Seconds before the end of the batch job's time at which a run takes its last checkpoint, and what it does then, as on the command line.
+    /// Seconds before the end of the batch job's time at which a run takes its last checkpoint, and what it does then, as on the
+    /// command line.
     pub before_end: Option<(f64, String)>,
     /// Seconds that a run may last, where no scheduler tells.
     pub time_limit: Option<f64>,

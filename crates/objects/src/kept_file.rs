@@ -1,7 +1,9 @@
-//! Regular files that a job has open, or mapped shared, when it is frozen: which ones they are, and the contents of those that are small. And named pipes.
+//! Regular files that a job has open, or mapped shared, when it is frozen: which ones they are, and the contents of those that
+//! are small. And named pipes.
 //!
-//! A restart opens files by their paths. The job itself, or somebody else, may have deleted, replaced or rewritten them since; with what is kept
-//! here it has them again. What is done when is drawn in `docs/restart.md`. Files without a name are [`crate::file::DeletedFile`]s.
+//! A restart opens files by their paths. The job itself, or somebody else, may have deleted, replaced or rewritten them since;
+//! with what is kept here it has them again. What is done when is drawn in `docs/restart.md`. Files without a name are
+//! [`crate::file::DeletedFile`]s.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +37,7 @@ pub struct FileNumber {
     pub device: u64,
     /// `st_ino`.
     pub inode: u64,
-    /// When it was made, nanoseconds since the epoch, since inode numbers are used again at once; 0 where the file system does not tell.
+    /// When it was made, nanoseconds since the epoch, since inode numbers are used again at once; 0 where the file system does
+    /// not tell.
     pub born_ns: i64,
 }

@@ -15,7 +15,8 @@ pub use observe::observe;
 /// A pipe, apart from the open file descriptions that are its ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipeState {
-    /// The path of a named pipe; nothing for one made with `pipe`, or whose name has been removed: that comes back as one without a name.
+    /// The path of a named pipe; nothing for one made with `pipe`, or whose name has been removed: that comes back as one without
+    /// a name.
     pub path: Option<FilePath>,
     /// `F_GETPIPE_SZ`, in bytes.
     pub capacity: u32,

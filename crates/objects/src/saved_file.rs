@@ -1,9 +1,10 @@
 //! Files that the user wants in the image (`--save-files PATTERN`): small scratch files that the next machine does not have.
 //!
-//! Contents are those of the freeze: they are cloned or copied while the job stands still, and go into the image when it runs again. A restart
-//! makes what is missing, and brings back in place what has changed.
+//! Contents are those of the freeze: they are cloned or copied while the job stands still, and go into the image when it runs
+//! again. A restart makes what is missing, and brings back in place what has changed.
 //!
-//! The same is kept, without being asked for, of small directories that the job has made and works in; of those a restart only makes what is missing.
+//! The same is kept, without being asked for, of small directories that the job has made and works in; of those a restart only
+//! makes what is missing.
 
 use serde::{Deserialize, Serialize};
 

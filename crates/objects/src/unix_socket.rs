@@ -1,9 +1,10 @@
 //! UNIX sockets (unix(7)): streams, datagrams, seqpackets.
 //!
 //! What the kernel does not show, and an image therefore cannot hold:
-//! - Bytes in a connection that nobody has accepted yet, nor, when its client is gone, whether there are any. Such a checkpoint is refused; once it
-//!   is accepted the next one succeeds.
-//! - Empty datagrams that an earlier checkpoint has looked at: the kernel does not show them again (`skb->peeked`, net/core/datagram.c).
+//! - Bytes in a connection that nobody has accepted yet, nor, when its client is gone, whether there are any. Such a checkpoint
+//!   is refused; once it is accepted the next one succeeds.
+//! - Empty datagrams that an earlier checkpoint has looked at: the kernel does not show them again (`skb->peeked`,
+//!   net/core/datagram.c).
 //! - Credentials of a process that ended before a restart, after the next one: its number is then unknown outside.
 
 use serde::{Deserialize, Serialize};
@@ -56,8 +57,8 @@ pub enum UnixLink {
         /// Who waits to be accepted, in their order: indices into [`crate::JobState::sockets`].
         waiting: Vec<u32>,
     },
-    /// A socket of the job: index into [`crate::JobState::sockets`]. The other need not be connected to this one, if they are datagram
-    /// sockets.
+    /// A socket of the job: index into [`crate::JobState::sockets`]. The other need not be connected to this one, if they are
+    /// datagram sockets.
     Peer(u32),
     /// It waits to be accepted: its listener says so.
     Waiting,

@@ -1,5 +1,5 @@
-//! Regular files that the job had open, or mapped shared: where they are by now, and what is done about those that are not there any more. A named pipe
-//! is made again where nothing is at its path.
+//! Regular files that the job had open, or mapped shared: where they are by now, and what is done about those that are not there
+//! any more. A named pipe is made again where nothing is at its path.
 //!
 //! ```text
 //! at its path is      the job only reads it          the job writes to it
@@ -15,8 +15,8 @@
 //!
 //! A file that begins with what the image holds is the same file: a copy, or what an earlier restart has made.
 //!
-//! What must be made is made before anything looks for it, beside the other one where there is one, and goes again when the restart fails. Names
-//! change in the last step, [`crate::commit`].
+//! What must be made is made before anything looks for it, beside the other one where there is one, and goes again when the
+//! restart fails. Names change in the last step, [`crate::commit`].
 
 use std::collections::HashMap;
 use std::io;
@@ -72,8 +72,8 @@ enum Now {
 }
 
 impl<'a> Kept<'a> {
-    /// Finds all files of a job, and makes those that are missing. Where one has another name for now, `paths` lead to that. What can neither be found
-    /// nor made is left to the checks.
+    /// Finds all files of a job, and makes those that are missing. Where one has another name for now, `paths` lead to that. What
+    /// can neither be found nor made is left to the checks.
     ///
     /// # Errors
     ///
@@ -196,7 +196,8 @@ impl<'a> Kept<'a> {
         saved::begins_with(path, self.reader, space, held)
     }
 
-    /// Makes a file under a name that nobody else has: in its directory, or, where that does not allow it and its name does not matter, in `/tmp`.
+    /// Makes a file under a name that nobody else has: in its directory, or, where that does not allow it and its name does not
+    /// matter, in `/tmp`.
     fn make_beside(&mut self, kept: &KeptFile, path: &Path, other: Option<&PathBuf>) -> Result<PathBuf, RestoreError> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let mut place = place_beside(path, directory, self.generation);
@@ -361,8 +362,8 @@ impl Places {
     }
 
     /// Whether a file that is gone, or a socket's name, may be made again: of its directories only those may be gone that are the
-    /// job's own, and that it used for nothing but such files. Any other has moved, or belongs to another machine: that is for the
-    /// user to say.
+    /// job's own, and that it used for nothing but such files. Any other has moved, or belongs to another machine: that is for
+    /// the user to say.
     fn may_be_made(&self, own_directories: u32, path: &Path) -> bool {
         let missing = path.ancestors().skip(1).take_while(|ancestor| ancestor.symlink_metadata().is_err());
         match missing.enumerate().last() {

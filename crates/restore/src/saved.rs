@@ -1,5 +1,6 @@
-//! Files that the image holds (`--save-files`): what is missing is made before anything looks for it, and goes again when the restart fails; what
-//! has changed is brought back in place by the last step, [`crate::commit`]. Of directories that the job has made and works in, what is missing is made.
+//! Files that the image holds (`--save-files`): what is missing is made before anything looks for it, and goes again when the
+//! restart fails; what has changed is brought back in place by the last step, [`crate::commit`]. Of directories that the job has
+//! made and works in, what is missing is made.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -92,7 +93,8 @@ impl<'a> Saved<'a> {
         Ok(())
     }
 
-    /// Makes what is missing in a directory of the job's own, or that itself. Whether it could be made: the checks tell who needs it.
+    /// Makes what is missing in a directory of the job's own, or that itself. Whether it could be made: the checks tell who needs
+    /// it.
     fn make_own(&mut self, saved: &SavedFile, path: &Path) -> bool {
         let before = self.made.len();
         let is_made = self.make(saved, path).is_ok();
@@ -110,7 +112,8 @@ impl<'a> Saved<'a> {
         self.paths.contains(path)
     }
 
-    /// Brings back those that were there, in place, and sets aside what the job has made since: `info` says where it is now. Gives lines for the user.
+    /// Brings back those that were there, in place, and sets aside what the job has made since: `info` says where it is now.
+    /// Gives lines for the user.
     ///
     /// # Errors
     ///

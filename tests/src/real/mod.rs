@@ -1,8 +1,9 @@
-//! Real programs, as they are packaged: what each is, what it needs, how it is run, and what it must have left when it was killed and
-//! brought back.
+//! Real programs, as they are packaged: what each is, what it needs, how it is run, and what it must have left when it was killed
+//! and brought back.
 //!
-//! `real/GROUP.toml` describes the programs of a group, one `[[program]]` each; `real/GROUP/` holds their scripts. Nothing else knows of a
-//! program: `cargo xtask programs` installs what is named there, and `docs/programs.md` is written from it and from the [`results`].
+//! `real/GROUP.toml` describes the programs of a group, one `[[program]]` each; `real/GROUP/` holds their scripts. Nothing else
+//! knows of a program: `cargo xtask programs` installs what is named there, and `docs/programs.md` is written from it and from
+//! the [`results`].
 
 pub mod results;
 
@@ -82,8 +83,8 @@ pub struct Program {
     pub npm: Vec<String>,
     /// A shell's line whose first line of output tells the version.
     pub version: String,
-    /// The job: words, of which `{}` stands for the amount of work. Files of the group's folder that a line names are put into the
-    /// working directory.
+    /// The job: words, of which `{}` stands for the amount of work. Files of the group's folder that a line names are put into
+    /// the working directory.
     pub command: String,
     /// Further files of the group's folder that it needs.
     #[serde(default)]
@@ -93,7 +94,8 @@ pub struct Program {
     pub env: BTreeMap<String, String>,
     /// A shell's line that makes what the job needs, before it.
     pub prepare: Option<String>,
-    /// A shell's line that fails when what the job left is wrong. Without one, standard output is compared to that of an uninterrupted run.
+    /// A shell's line that fails when what the job left is wrong. Without one, standard output is compared to that of an
+    /// uninterrupted run.
     pub check: Option<String>,
     /// Files that the job leaves, compared to those of an uninterrupted run.
     #[serde(default)]
@@ -226,7 +228,8 @@ impl Program {
         self.check.iter().fold(job, |job, line| job.checked_by(&fill(line)))
     }
 
-    /// Runs the program plainly, with more work than its description says where this machine is so fast that it would end too soon to be killed.
+    /// Runs the program plainly, with more work than its description says where this machine is so fast that it would end too
+    /// soon to be killed.
     fn run_plain(&self, identity: Identity, length: Length) -> (Job, Output) {
         let mut work = self.work(length).expect("it is run with this length");
         for _ in 0..MORE_WORK {
@@ -277,8 +280,8 @@ impl Program {
     }
 }
 
-/// Runs one program of the sample as a test. Root installs the sample with `cargo xtask test`: what is missing then is a failure. Others
-/// cannot, and are told.
+/// Runs one program of the sample as a test. Root installs the sample with `cargo xtask test`: what is missing then is a failure.
+/// Others cannot, and are told.
 ///
 /// # Errors
 /// What went wrong.

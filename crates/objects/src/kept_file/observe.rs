@@ -38,8 +38,8 @@ pub struct Candidate {
 /// What is kept, and the contents by their space.
 pub type Held = (Vec<KeptFile>, Vec<(u32, Vec<Piece>)>);
 
-/// Takes the files as they are now: what the job writes before what it only reads, small ones first, as far as the limits go. What cannot be read is
-/// not held. Spaces are numbered from `space` on; the job was launched at `launched_at_ns`.
+/// Takes the files as they are now: what the job writes before what it only reads, small ones first, as far as the limits go.
+/// What cannot be read is not held. Spaces are numbered from `space` on; the job was launched at `launched_at_ns`.
 #[must_use]
 pub fn capture(candidates: Vec<Candidate>, launched_at_ns: u64, mut space: u32) -> Held {
     let mut known = HashMap::new();
@@ -137,7 +137,8 @@ pub(super) fn nanoseconds(time: StatxTimestamp) -> i64 {
     time.tv_sec * 1_000_000_000 + i64::from(time.tv_nsec)
 }
 
-/// The inode numbers of what an inotify instance tells being opened and read: of files, and of directories with such files. To read them would be noticed.
+/// The inode numbers of what an inotify instance tells being opened and read: of files, and of directories with such files. To
+/// read them would be noticed.
 #[must_use]
 pub fn are_watched(instance: &SeenDescriptor) -> Vec<u64> {
     /// `IN_ACCESS`, `IN_CLOSE_NOWRITE` and `IN_OPEN` (inotify(7)).

@@ -12,7 +12,8 @@ use crate::descriptor::SeenDescriptor;
 use crate::event;
 use crate::observe::proc_path;
 
-/// The pipe that a descriptor of a frozen process is an end of, with all that is in it. `by_packets`: it is in packet mode (`O_DIRECT`).
+/// The pipe that a descriptor of a frozen process is an end of, with all that is in it. `by_packets`: it is in packet mode
+/// (`O_DIRECT`).
 pub fn observe(descriptor: &SeenDescriptor, by_packets: bool) -> io::Result<PipeState> {
     let named = descriptor.link.0.first() == Some(&b'/') && descriptor.links > 0;
     let path = named.then(|| descriptor.link.clone());
@@ -54,8 +55,8 @@ pub fn observe(descriptor: &SeenDescriptor, by_packets: bool) -> io::Result<Pipe
     Ok(PipeState { path, capacity: u32::try_from(capacity).unwrap_or(u32::MAX), packets })
 }
 
-/// An end of the pipe to read from; nothing where the job has no such end and may not open one: a pipe that somebody else made, and passed on
-/// its other end only. What is in it is not the job's to read.
+/// An end of the pipe to read from; nothing where the job has no such end and may not open one: a pipe that somebody else made,
+/// and passed on its other end only. What is in it is not the job's to read.
 fn read_end(descriptor: &SeenDescriptor) -> io::Result<Option<OwnedFd>> {
     let path = proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd));
     // Opening an end through /proc makes a description of our own: its flags are not the job's.

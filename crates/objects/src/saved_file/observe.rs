@@ -33,7 +33,8 @@ const PIECE: usize = 1 << 20;
 const SHELL: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
-/// Why files that are to be saved are not. There is no checkpoint then: one that lacks what it was to hold would be found out too late.
+/// Why files that are to be saved are not. There is no checkpoint then: one that lacks what it was to hold would be found out too
+/// late.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     /// The pattern cannot be understood.
@@ -117,8 +118,8 @@ pub fn full_pattern(pattern: &str, launch_dir: &Path) -> Result<String, SaveErro
     Ok(full)
 }
 
-/// Everything that the patterns name, with what is in directories; parents come first. Paths have no symbolic links in their directories.
-/// Neither `is_left_out`, nor sockets, nor what an earlier restart has set aside, are among it.
+/// Everything that the patterns name, with what is in directories; parents come first. Paths have no symbolic links in their
+/// directories. Neither `is_left_out`, nor sockets, nor what an earlier restart has set aside, are among it.
 ///
 /// # Errors
 ///
@@ -254,7 +255,8 @@ impl Captured {
     }
 }
 
-/// Takes what was found as it is now. Copies are kept in a file without a name in the directory `beside`; spaces are numbered from `space` on.
+/// Takes what was found as it is now. Copies are kept in a file without a name in the directory `beside`; spaces are numbered
+/// from `space` on.
 ///
 /// # Errors
 ///

@@ -1,7 +1,8 @@
 //! Observing all sockets of a job at once: who is connected to whom, and what is in flight between them.
 //!
-//! 1. Every socket that a process has open is duplicated, once ([`event::duplicate`]), and what waits in it is read. A message may hold
-//!    descriptors of files that nobody has open: these become descriptions of the job's too, and sockets among them are looked at as well.
+//! 1. Every socket that a process has open is duplicated, once ([`event::duplicate`]), and what waits in it is read. A message
+//!    may hold descriptors of files that nobody has open: these become descriptions of the job's too, and sockets among them are
+//!    looked at as well.
 //! 2. The kernel's tables of sockets are read, if there is a socket: they tell who is connected to whom.
 //! 3. What TCP has not delivered yet is made to arrive, and read.
 //!
@@ -486,7 +487,8 @@ impl<'a> Join<'a> {
         })
     }
 
-    /// What is in a connection that nobody has accepted cannot be read. That there is something is seen by what its client has sent.
+    /// What is in a connection that nobody has accepted cannot be read. That there is something is seen by what its client has
+    /// sent.
     fn check_waiting(&self, one: &Found, listener: &UnixEntry) -> Result<(), SocketError> {
         if listener.waiting.contains(&0) {
             return Err(SocketError::Abandoned(one.name.clone()));
@@ -608,7 +610,8 @@ impl Found {
         matches!(self.family, libc::AF_INET | libc::AF_INET6) && self.form == libc::SOCK_DGRAM
     }
 
-    /// Whether a TCP connection waits for this listening socket: established, and not accepted; closed by the client since; or not shown to it yet.
+    /// Whether a TCP connection waits for this listening socket: established, and not accepted; closed by the client since; or
+    /// not shown to it yet.
     fn makes_wait(&self, entry: &InetEntry) -> bool {
         let defers = || number(&self.fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT).is_some_and(|seconds| seconds > 0);
         entry.inode == 0 && (matches!(entry.state, ESTABLISHED | CLOSE_WAIT) || entry.state == SYN_RECV && defers())
@@ -671,7 +674,8 @@ fn netlink(one: &Found) -> Result<NetlinkState, SocketError> {
     let len = ckpt_sys::socket::get_option(one.fd.as_raw_fd(), libc::SOL_NETLINK, 9, &mut bits).map_err(io_error)?;
     let is_set = |group: &u32| bits[(*group as usize - 1) / 8] & 1 << ((group - 1) % 8) != 0;
     let groups: Vec<u32> = (1..=8 * len.min(bits.len()) as u32).filter(is_set).collect();
-    // What is told to a group is news, which a program can miss at any time; else it is what the program asked for, and waits for.
+    // What is told to a group is news, which a program can miss at any time; else it is what the program asked for, and waits
+    // for.
     if groups.is_empty() && drain::events(&one.fd)?.contains(PollFlags::IN) {
         return Err(SocketError::Answer);
     }
