@@ -19,6 +19,7 @@ program_survives!(stopped_processes);
 program_survives!(raw_handlers);
 program_survives!(ignored_signals);
 program_survives!(first_calls);
+program_survives!(one_shot_timers);
 program_survives!(own_signals, Job::program("own_signals", 150, &[]));
 
 /// Signals that a program ignores come from outside while it is frozen and let go, ten times a second.

@@ -96,11 +96,7 @@ pub fn record_process(shared: &Shared, len: usize) {
         for (i, action) in process.actions.iter_mut().enumerate() {
             let _ = syscall!(nr::__NR_rt_sigaction, i + 1, 0, action.as_mut_ptr(), 8);
         }
-        for (which, timer) in process.interval_timers.iter_mut().enumerate() {
-            let mut value = [0u64; 4];
-            let _ = syscall!(nr::__NR_getitimer, which, value.as_mut_ptr());
-            *timer = [value[0] * 1_000_000 + value[1], value[2] * 1_000_000 + value[3]];
-        }
+        timers::record_interval_timers(&mut process.interval_timers);
         process.brk = syscall!(nr::__NR_brk, 0).unwrap_or(0);
         process.dumpable = call::prctl_get(PR_GET_DUMPABLE).max(0) as u32;
         process.thp_disable = call::prctl_get(PR_GET_THP_DISABLE).max(0) as u32;

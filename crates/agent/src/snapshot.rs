@@ -47,6 +47,9 @@ pub unsafe fn prepare(shared: &Shared, start: &Start, frame: *mut UContext) -> R
     // SAFETY: the caller's promise.
     unsafe { observe::capture_pending(shared, tid, frame) };
     timers::fire_again(shared);
+    // Again, since one whose time was over meanwhile has sent a signal, which waits or came too late to be recorded.
+    // SAFETY: the leader writes this record, and the coordinator reads it when it has been told that this is done.
+    timers::record_interval_timers(unsafe { &mut (*shared.control_mut()).process.interval_timers });
     // Where there is no room left there may have been more.
     if shared.control().pending.load(Relaxed) >= shared.control().max_pending {
         return Err(failed(Step::Pending, 0));
@@ -110,7 +113,8 @@ pub unsafe fn twin(connection: &Connection, shared: &Shared, start: &Start, fram
     // SAFETY: this is the leader; `fork_twin` only writes to the arguments.
     let helper = unsafe { stack::run_in_helper(fork_twin, (&raw mut arguments).cast()) };
     if helper > 0 {
-        // SAFETY: waits for the helper, which has ended; nothing is written. The job's own waits never see it: it has no exit signal.
+        // SAFETY: waits for the helper, which has ended; nothing is written. The job's own waits never see it: it has no exit
+        // signal.
         let _ = unsafe { syscall!(nr::__NR_wait4, helper, 0, WALL, 0) };
     }
     withhold(shared, nr::MADV_DOFORK);
@@ -130,8 +134,8 @@ fn withhold(shared: &Shared, advice: u32) {
     }
 }
 
-/// Runs in the helper: it shares the memory of the leader, but has descriptors of its own, which the twin must not hold: a pipe whose last
-/// writer ends would not end for its reader.
+/// Runs in the helper: it shares the memory of the leader, but has descriptors of its own, which the twin must not hold: a pipe
+/// whose last writer ends would not end for its reader.
 unsafe extern "C" fn fork_twin(arguments: *mut u8) {
     // SAFETY: the leader passed its arguments, and waits.
     let arguments = unsafe { &mut *arguments.cast::<ForkArguments>() };

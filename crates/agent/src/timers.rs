@@ -80,6 +80,16 @@ pub fn record(shared: &Shared) {
     }
 }
 
+/// Records how each timer of setitimer(2) stands: period and time left, in microseconds.
+pub fn record_interval_timers(timers: &mut [[u64; 2]; 3]) {
+    for (which, timer) in timers.iter_mut().enumerate() {
+        let mut value = [0u64; 4];
+        // SAFETY: the call writes a `struct itimerval`, four numbers of this size.
+        let _ = unsafe { syscall!(nr::__NR_getitimer, which, value.as_mut_ptr()) };
+        *timer = [value[0] * 1_000_000 + value[1], value[2] * 1_000_000 + value[3]];
+    }
+}
+
 /// Finds the timers that measure the calling thread's own processor time: their time runs down while it runs. All threads that were asked before
 /// have found theirs, and all that will be asked later sleep.
 pub fn find_own(shared: &Shared, tid: i32) {

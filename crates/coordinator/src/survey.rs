@@ -122,6 +122,7 @@ impl Survey {
                 }
             }
             crate::timers::complete(process, &mut live.posix_timers)?;
+            crate::timers::settle(live, process.memory.process().interval_timers);
         }
         Ok(())
     }

@@ -1,11 +1,14 @@
-//! Timers of timer_create(2): what `/proc` shows of them when the job is frozen, joined with what the agent finds out at last.
+//! Timers of timer_create(2) and setitimer(2): what `/proc` shows of them when the job is frozen, joined with what the agent
+//! finds out at last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ckpt_objects::observe::ObserveError;
 use ckpt_objects::older::Switch;
 use ckpt_objects::posix_timer::{self, CpuClock, Notify, PosixTimer, Target, TimerSignal};
-use ckpt_objects::process::Status;
+use ckpt_objects::process::{LiveProcess, Status};
+use ckpt_objects::signal::Siginfo;
+use ckpt_objects::timer::IntervalTimer;
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_wire::TimerRecord;
 
@@ -13,6 +16,8 @@ use crate::calls::Arg;
 use crate::freeze::FrozenProcess;
 use crate::survey::refuse;
 
+/// What the timers of setitimer(2) send: `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
+const INTERVAL_SIGNALS: [i32; 3] = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF];
 /// How many numbers of timers are tried where the kernel does not list them.
 const MOST_LOOKS: i32 = 10_000;
 
@@ -68,7 +73,18 @@ pub fn describe(process: &FrozenProcess, pids: &HashMap<HostPid, NsPid>) -> Resu
         .collect())
 }
 
-/// Whether a process has timers, where the kernel does not list them. Their numbers rise: that of a new one is above all of the others'.
+/// Takes the timers of setitimer(2) as they stand after the pending signals were recorded: one that has sent its signal since the
+/// job was frozen must not be recorded as if it had yet to.
+pub fn settle(process: &mut LiveProcess, now: [[u64; 2]; 3]) {
+    let own = process.threads.iter().flat_map(|thread| &thread.pending);
+    let waiting: HashSet<i32> = process.signals.pending.iter().chain(own).map(Siginfo::signal).collect();
+    for ((timer, [interval_us, value_us]), signal) in process.interval_timers.iter_mut().zip(now).zip(INTERVAL_SIGNALS) {
+        *timer = timer.settled(IntervalTimer { interval_us, value_us }, waiting.contains(&signal));
+    }
+}
+
+/// Whether a process has timers, where the kernel does not list them. Their numbers rise: that of a new one is above all of the
+/// others'.
 fn has_any(process: &FrozenProcess) -> std::io::Result<bool> {
     const SIGEV_NONE: u64 = 1;
     if !process.makes_calls() {

@@ -24,11 +24,34 @@ impl IntervalTimer {
     pub fn time_left_us(&self) -> u64 {
         self.value_us.max(1)
     }
+
+    /// How it is to be recorded when it stood like this at first, and stands as `now` after the pending signals have been
+    /// recorded; its own is among them or not (`waits`). A signal that came too late for that comes from the timer again.
+    #[must_use]
+    pub fn settled(self, now: Self, waits: bool) -> Self {
+        let has_fired = self.value_us != 0 && (now.value_us == 0 || now.value_us > self.value_us);
+        if has_fired && !waits { Self { value_us: 1, ..now } } else { now }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timer_that_fires_meanwhile_does_so_once() {
+        let (armed, later, over) = (once(20), once(10), once(0));
+        assert_eq!(armed.settled(later, false), later);
+        assert_eq!(armed.settled(over, true), over);
+        assert_eq!(armed.settled(over, false), once(1));
+        // Fired before, or never set.
+        assert_eq!(over.settled(over, true), over);
+        assert_eq!(over.settled(over, false), over);
+    }
+
+    fn once(value_us: u64) -> IntervalTimer {
+        IntervalTimer { interval_us: 0, value_us }
+    }
 
     #[test]
     fn a_periodic_timer_whose_signal_is_pending_goes_on() {

@@ -239,7 +239,9 @@ fn a_summary_shows_the_job_its_processes_and_its_files() {
   open files held 1
            90 B  0600 /home/u/log\u{1b}[2J
   saved files  1 (--save-files *.dat)
-        4.9 KiB  0640 /scratch/a.dat";
+        4.9 KiB  0640 /scratch/a.dat
+  own directories 1
+      directory  0700 /scratch/made";
     assert_eq!(lines.join("\n"), expected);
 }
 
