@@ -15,6 +15,8 @@ int main(int argc, char **argv) {
         CHECK(snprintf(name.sun_path, sizeof name.sun_path, "%s/socket", inner) > 0);
         int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         CHECK(listener >= 0 && client >= 0);
+        // A run that was killed may have left it.
+        CHECK(unlink(name.sun_path) == 0 || errno == ENOENT);
         if (bind(listener, (struct sockaddr *)&name, sizeof name) != 0) {
             CHECK(errno == ENOENT && close(listener) == 0 && close(client) == 0);
             continue;
