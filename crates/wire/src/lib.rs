@@ -20,8 +20,10 @@
 use bytemuck::{Pod, Zeroable};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+pub mod touched;
+
 /// Version of everything in this crate.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;
@@ -376,6 +378,9 @@ pub struct ProcessRecord {
     pub control_start: u64,
     /// See `control_start`.
     pub control_end: u64,
+    /// Where the agent has the variable [`touched::ENV_TOUCHED`] with its value, as a C string in room for
+    /// [`touched::VARIABLE_SIZE`] bytes: a restart writes where the directory is now.
+    pub touched: u64,
 }
 
 impl Default for ProcessRecord {
@@ -400,6 +405,7 @@ impl Default for ProcessRecord {
             leaving: 0,
             control_start: 0,
             control_end: 0,
+            touched: 0,
         }
     }
 }
