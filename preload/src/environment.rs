@@ -3,12 +3,15 @@
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use ckpt_agent::{CONFIG, Config, IGNORED_BY_DEFAULT, OWNER, ignored, is_ignored, on_checkpoint_signal, wait_while_frozen};
+use ckpt_agent::{
+    CONFIG, Config, IGNORED_BY_DEFAULT, OWNER, ignored, is_ignored, on_checkpoint_signal, touched, wait_while_frozen,
+};
 use ckpt_sys::syscall;
+use ckpt_wire::touched::ENV_TOUCHED;
 use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS};
 use linux_raw_sys::general as nr;
 
-use crate::{libc, shield};
+use crate::{by_number, libc, shield};
 
 const SA_SIGINFO: u64 = 4;
 const SA_RESTORER: u64 = 0x0400_0000;
@@ -43,6 +46,10 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
     // SAFETY: as above.
     unsafe {
         keep(environment, config);
+        if let Some(directory) = find(environment, ENV_TOUCHED) {
+            touched::keep_variable(directory);
+        }
+        by_number::prepare();
         OWNER.store(syscall!(nr::__NR_getpid).unwrap_or(0) as i32, Relaxed);
         install(config.signal);
     }
@@ -260,11 +267,13 @@ unsafe fn keep(environment: *const *const c_char, config: &mut Config) {
 pub fn kept() -> impl Iterator<Item = &'static CStr> {
     let config = CONFIG.get();
     let mut rest = config.kept.get(..config.kept_len).unwrap_or(&[]);
-    core::iter::from_fn(move || {
+    let others = core::iter::from_fn(move || {
         let variable = CStr::from_bytes_until_nul(rest).ok()?;
         rest = rest.get(variable.count_bytes() + 1..)?;
         Some(variable)
-    })
+    });
+    // Kept by itself, since a restart changes it.
+    others.chain(touched::variable())
 }
 
 /// The value that is kept of a variable.

@@ -6,11 +6,14 @@
 //! - `signals`: the calls that could block, consume or replace the checkpoint signal or the shield.
 //! - `shield`: the shield in the place of default actions.
 //! - `sleep`: `nanosleep` and `clock_nanosleep`, so that the kernel says how much of the time is left.
+//! - `touched`: the calls that change files, each of which is noted before it is made.
+//! - `by_number`: the same calls, where a program makes them by `syscall`.
 //! - `libc`: how the next definition of a function is found, and `errno`.
 //!
 //! It links to nothing: one build serves every glibc and musl. It must not define a symbol that it does not mean to interpose.
 #![no_std]
 
+mod by_number;
 mod environment;
 mod exec;
 mod libc;
@@ -18,6 +21,7 @@ mod memory;
 mod shield;
 mod signals;
 mod sleep;
+mod touched;
 
 /// The agent does not panic; were it to, there is nothing better to do than to end the process, with a line that says so.
 #[panic_handler]

@@ -77,6 +77,7 @@ macro_rules! next {
         static NEXT: $crate::libc::Next = $crate::libc::Next::new($name);
         match NEXT.address() {
             0 => None,
+            #[allow(unused_unsafe, reason = "the macro is used within unsafe blocks too")]
             // SAFETY: the function of this name has this signature: it is the one that is interposed here.
             address => Some(unsafe { core::mem::transmute::<usize, $signature>(address) }),
         }
@@ -85,12 +86,30 @@ macro_rules! next {
 
 /// Sets `errno`; gives -1.
 pub fn fail(errno: i32) -> i32 {
-    let location = ckpt_errno();
-    if location != 0 {
-        // SAFETY: both glibc and musl define it with this signature, and what it gives is writable.
-        unsafe { *core::mem::transmute::<usize, extern "C" fn() -> *mut i32>(location)() = errno };
-    }
+    set_errno(errno);
     -1
+}
+
+/// Sets `errno`.
+pub fn set_errno(errno: i32) {
+    if let Some(location) = errno_location() {
+        // SAFETY: it is writable.
+        unsafe { *location = errno };
+    }
+}
+
+/// `errno`; 0 where there is none.
+pub fn errno() -> i32 {
+    // SAFETY: it is readable.
+    errno_location().map_or(0, |location| unsafe { *location })
+}
+
+fn errno_location() -> Option<*mut i32> {
+    match ckpt_errno() {
+        0 => None,
+        // SAFETY: both glibc and musl define it with this signature.
+        location => Some(unsafe { core::mem::transmute::<usize, extern "C" fn() -> *mut i32>(location) }()),
+    }
 }
 
 /// The environment; null where there is none.
@@ -113,5 +132,7 @@ pub fn rseq() -> (isize, u32) {
 
 /// `ENOSYS`: where the C library lacks a function that a program called all the same.
 pub const ENOSYS: i32 = 38;
+/// `EINTR`: a signal came.
+pub const EINTR: i32 = 4;
 /// `EINVAL`: an invalid argument.
 pub const EINVAL: i32 = 22;

@@ -12,7 +12,7 @@ use crate::freeze::{self, Shared};
 use crate::rendezvous::{self, Connection};
 use crate::shield::Siginfo;
 use crate::state::{BUSY, IDLE, OWNER, TRANSIENT};
-use crate::{call, dump, ignored, interrupted, observe, shield, snapshot, stack};
+use crate::{call, dump, ignored, interrupted, observe, shield, snapshot, stack, touched};
 
 /// `KCMP_VM` (include/uapi/linux/kcmp.h).
 const KCMP_VM: u32 = 1;
@@ -113,6 +113,7 @@ unsafe fn converse(connection: &Connection, start: &Start, memory: call::Fd, fra
     let frozen = unsafe { freeze::freeze(connection, &shared, start, frame) };
     let report = match frozen {
         Ok(()) => {
+            touched::forget();
             observe::record_process(&shared, len);
             observe::record_policies(&shared);
             Report { kind: ReportKind::Frozen as u32, errno: 0, value: i64::from(shared.threads_len()) }

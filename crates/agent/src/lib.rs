@@ -4,7 +4,7 @@
 //! go on. Compression, files and policy are the coordinator's; there is nothing here about a restart but [`leave`].
 //!
 //! The interrupted thread may hold any lock of any library, so nothing here calls libc, allocates, uses thread-local storage
-//! or panics. Between checkpoints nothing of it runs.
+//! or panics. Between checkpoints nothing of it runs but [`touched`], for calls that change files.
 #![no_std]
 
 mod call;
@@ -22,6 +22,7 @@ mod snapshot;
 mod stack;
 mod state;
 mod timers;
+pub mod touched;
 mod transfer;
 mod wrapped;
 

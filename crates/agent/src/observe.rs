@@ -11,7 +11,7 @@ use linux_raw_sys::general as nr;
 
 use crate::freeze::Shared;
 use crate::state::{CONFIG, TRANSIENT, Transient, leave};
-use crate::{call, interrupted, procfs, timers};
+use crate::{call, interrupted, procfs, timers, touched};
 
 const ARCH_GET_FS: u32 = 0x1003;
 const ARCH_GET_GS: u32 = 0x1004;
@@ -115,6 +115,7 @@ pub fn record_process(shared: &Shared, len: usize) {
         if subreaper != 0 {
             let _ = syscall!(nr::__NR_prctl, PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
         }
+        process.touched = touched::variable_address();
         process.leave = leave as *const () as u64;
         process.transient_start = &raw const TRANSIENT as u64;
         process.transient_len = size_of::<Transient>() as u64;
