@@ -63,6 +63,14 @@ fn compare(tools: &Tools, dir: &Path, pairs: usize) -> Result<()> {
         inside("2 million `getpid` and one-byte `read`", "calls"),
         inside("40 million `malloc` and `free`", "malloc"),
         inside("100 million uncontended mutexes", "mutex"),
+        inside("300,000 `open` for reading and `close`", "open"),
+        inside("100,000 `open` for appending, `write`, `close`", "append"),
+        inside("30,000 `open` with `O_TRUNC`, `write`, `close`", "truncate"),
+        inside("20,000 files made, written and removed", "create"),
+        outside(
+            "bash appending 50,000 times (`>>`)",
+            vec!["bash", "-c", "for ((i = 0; i < 50000; i++)); do echo line >> loop.out; done; rm loop.out"],
+        ),
         outside("bash running `/bin/true` 2000 times", vec!["bash", "-c", "for ((i = 0; i < 2000; i++)); do /bin/true; done"]),
         outside("`/bin/true` alone: a job's start and end", vec!["/bin/true"]),
     ];
