@@ -13,7 +13,7 @@ use crate::provide;
 /// How long a check of the style, with the compilation it needs, may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How long the tests, with their own compilation, may take.
-const TEST_LIMIT: Duration = Duration::from_secs(30 * 60);
+const TEST_LIMIT: Duration = Duration::from_secs(36 * 60);
 
 /// Installs what the tests need, checks the style and runs the tests; with a filter, only the tests whose names contain
 /// it, and without the checks of the style.
