@@ -1,11 +1,13 @@
 //! A job, and the ways to run it: plainly, checkpointed and left running, killed and restarted.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::artifacts::{program, tool};
+use crate::file_tree::FileTree;
 use crate::sandbox::{BOUND, Running, Sandbox};
 use crate::{Identity, not_run};
 
@@ -35,6 +37,8 @@ pub struct Job {
     prepared_by: Option<String>,
     checked_by: Option<String>,
     bound: Option<Duration>,
+    directory: Option<String>,
+    times: bool,
 }
 
 /// What a run of a job has given.
@@ -54,6 +58,8 @@ pub struct Output {
     pub took: Duration,
     /// What the job's own check complained of.
     pub complaint: Option<String>,
+    /// All that the job has left, where it has a directory of its own.
+    pub tree: Option<FileTree>,
 }
 
 impl Job {
@@ -66,6 +72,14 @@ impl Job {
     #[must_use]
     pub fn script(interpreter: &str, script: &str) -> Self {
         Self::new(interpreter.split_whitespace().chain(["./script"])).file("script", script)
+    }
+
+    /// A job that runs a script in a directory of its own. Everything that it leaves there, and anywhere else in the sandbox, must be
+    /// what a plain run leaves, and nothing must be left beside its images.
+    #[must_use]
+    pub fn in_directory(directory: &str, interpreter: &str, script: &str) -> Self {
+        let argv = interpreter.split_whitespace().chain(["../script"]);
+        Self::new(argv).file("script", script).working_in(directory)
     }
 
     /// A job that fills a database of SQLite, whose file and journal (of this mode) must be those of one moment.
@@ -112,6 +126,21 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
     #[must_use]
     pub fn without(mut self, facilities: &str) -> Self {
         self.without = Some(facilities.to_owned());
+        self
+    }
+
+    /// Says that it works in a directory of its own: see [`Job::in_directory`]. A plain run does as much as any other then.
+    #[must_use]
+    pub fn working_in(mut self, directory: &str) -> Self {
+        self.directory = Some(directory.to_owned());
+        self.plain_argv = None;
+        self
+    }
+
+    /// Says that the times of the files that it leaves are those of a plain run too: it has set them itself.
+    #[must_use]
+    pub fn with_times(mut self) -> Self {
+        self.times = true;
         self
     }
 
@@ -201,10 +230,13 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
 
     /// A command of the sandbox, in a namespace of its own where the job is to have one.
     fn command(&self, sandbox: &Sandbox, program: impl AsRef<OsStr>) -> Command {
-        if !self.own_ipc {
-            return sandbox.command(program);
+        let mut command = sandbox.command(if self.own_ipc { "unshare".as_ref() } else { program.as_ref() });
+        if let Some(directory) = &self.directory {
+            command.current_dir(sandbox.join(directory));
         }
-        let mut command = sandbox.command("unshare");
+        if !self.own_ipc {
+            return command;
+        }
         if sandbox.identity != Identity::Root {
             command.args(["--user", "--map-current-user"]);
         }
@@ -219,8 +251,15 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
     #[must_use]
     pub fn sandbox(&self, identity: Identity) -> Sandbox {
         let sandbox = Sandbox::new(identity);
+        if let Some(directory) = &self.directory {
+            sandbox.make_dir(directory);
+        }
         for (name, contents) in &self.files {
-            sandbox.write(name, contents);
+            let path = sandbox.write(name, contents);
+            if self.times {
+                let file = File::open(&path).expect("a fresh file");
+                file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("the file is ours");
+            }
         }
         sandbox.make_dir(IMAGES);
         if let Some(line) = &self.prepared_by {
@@ -289,6 +328,10 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
             files: self.leaves.iter().map(|name| sandbox.read(name)).collect(),
             took: Duration::ZERO,
             complaint: self.checked_by.as_ref().and_then(|line| self.shell(sandbox, line).err()),
+            tree: self
+                .directory
+                .as_ref()
+                .map(|_| FileTree::of(sandbox.path(), |name| name == "out" || name == ".ckpt.env" || name.starts_with("err."))),
         }
     }
 
@@ -421,6 +464,18 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
         assert!(interrupted.restarts > 0, "no run said that it restarted\n{}", interrupted.told());
     }
 
+    /// As [`Job::survives`], with kills as [`Job::interrupted_within`] has them.
+    ///
+    /// # Panics
+    /// When one can tell.
+    pub fn survives_within(&self, span: Duration, identity: Identity, kills: usize) {
+        if self.cannot_run() {
+            return;
+        }
+        let (plain, interrupted) = self.beside_plain(identity, || self.interrupted_within(span, identity, kills));
+        self.compare(&plain, &interrupted);
+    }
+
     /// The job is checkpointed ten times a second and left running, and does not notice.
     ///
     /// # Panics
@@ -494,6 +549,9 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
         for ((name, plain), file) in self.leaves.iter().zip(&plain.files).zip(&other.files) {
             assert!(file == plain, "the file {name} differs: {}\n{}", difference(plain, file), other.told());
         }
+        if let (Some(plain), Some(tree)) = (&plain.tree, &other.tree) {
+            plain.compare(tree, self.times, &other.told());
+        }
     }
 }
 
@@ -553,17 +611,19 @@ pub(crate) fn without_repetition(text: &str) -> String {
 }
 
 /// Where two outputs part.
-fn difference(expected: &[u8], found: &[u8]) -> String {
+pub(crate) fn difference(expected: &[u8], found: &[u8]) -> String {
+    /// How many bytes are shown on either side of that place.
+    const SHOWN: usize = 60;
     let at = expected.iter().zip(found).take_while(|(a, b)| a == b).count();
     let start = expected[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-    let line =
-        |bytes: &[u8]| excerpt(bytes.get(start..).unwrap_or_default().split(|&byte| byte == b'\n').next().unwrap_or_default());
+    let start = start.max(at.saturating_sub(SHOWN));
+    let line = |bytes: &[u8]| {
+        let line = bytes.get(start..).unwrap_or_default().split(|&byte| byte == b'\n').next().unwrap_or_default();
+        line[..line.len().min(2 * SHOWN)].escape_ascii().to_string()
+    };
     let (expected_len, found_len) = (expected.len(), found.len());
-    format!(
-        "at byte {at} (of {expected_len} expected, {found_len} found): expected {:?}, found {:?}",
-        line(expected),
-        line(found)
-    )
+    let (expected, found) = (line(expected), line(found));
+    format!("at byte {at} (of {expected_len} expected, {found_len} found): expected \"{expected}\", found \"{found}\"")
 }
 
 /// The end of an output, as text.

@@ -16,18 +16,22 @@
 pub mod artifacts;
 pub mod condor;
 pub mod examples;
+pub mod file_tree;
 pub mod identity;
 pub mod job;
 pub mod real;
 pub mod sandbox;
 pub mod slurm;
+pub mod staged;
 pub mod terminal;
 pub mod tree;
 
 pub use artifacts::{program, tool};
+pub use file_tree::FileTree;
 pub use identity::{Identity, not_run};
 pub use job::{Job, Output};
 pub use sandbox::{Running, Sandbox};
+pub use staged::Staged;
 pub use terminal::Terminal;
 
 /// Makes the tests `NAME::as_root`, `NAME::as_user` and `NAME::left_running`: the job survives three kills as either user, and
@@ -47,6 +51,34 @@ macro_rules! survives {
             fn as_user() {
                 $crate::Identity::User.run(|identity| $job.survives(identity, 3));
             }
+            #[test]
+            fn left_running() {
+                $job.left_running($crate::Identity::own());
+            }
+        }
+    };
+}
+
+/// Makes the tests `NAME::as_root`, `NAME::as_user` and `NAME::left_running`: the job is killed three times, each time within 0.7 s of a restart that has begun, and whatever
+/// it leaves is as if it never had been; nor does it notice checkpoints. It must take two and a half seconds at least.
+#[macro_export]
+macro_rules! files_survive {
+    ($(#[$meta:meta])* $name:ident, $job:expr) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            const SPAN: std::time::Duration = std::time::Duration::from_millis(700);
+            $(#[$meta])*
+            #[test]
+            fn as_root() {
+                $crate::Identity::Root.run(|identity| $job.survives_within(SPAN, identity, 3));
+            }
+            $(#[$meta])*
+            #[test]
+            fn as_user() {
+                $crate::Identity::User.run(|identity| $job.survives_within(SPAN, identity, 3));
+            }
+            $(#[$meta])*
             #[test]
             fn left_running() {
                 $job.left_running($crate::Identity::own());

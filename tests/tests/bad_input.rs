@@ -261,13 +261,14 @@ fn images_of_two_jobs(identity: Identity) {
     drop(second_box);
 }
 
-/// A job that reads one file and writes another, both too large to be kept, killed after its first image.
+/// A job that reads one file and writes another, both too large for the image, killed after its first image.
 fn with_open_files(identity: Identity) -> (Job, Sandbox, Vec<PathBuf>) {
     let script =
         "while read -r line; do [[ $line == end ]] && break; echo $line; echo $line >&4; sleep 0.02; done < data 4>> written";
-    let large = "x".repeat(17 << 20);
+    let large = "x".repeat(2 << 20);
     let data: String = (1..=100).map(|i| format!("{i}\n")).chain(["end\n".to_owned(), large.clone()]).collect();
     let job = Job::new(["bash", "-c", script]).file("data", data).file("written", large).leaves("written");
+    let job = job.option("--file-budget").option("1MiB");
     let sandbox = job.sandbox(identity);
     sandbox.make_dir("elsewhere");
     let images = job.killed(&sandbox);

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use ckpt_tests::job::IMAGES;
 use ckpt_tests::sandbox::BOUND;
+use ckpt_tests::staged::is_aside;
 use ckpt_tests::{Identity, Job, Sandbox, as_either, program_survives, tool};
 
 program_survives!(file_offsets);
@@ -15,9 +17,13 @@ program_survives!(pipes);
 as_either! {
     what_took_the_name_is_not_lost what_is_only_read_is_not_touched a_directory_that_moved_is_not_made_again
     a_restart_that_fails_takes_back_what_it_made a_directory_that_the_job_worked_in_is_made_again
-    a_large_directory_that_the_job_worked_in_is_not a_named_pipe_is_made_again
-    what_is_read_while_it_is_rewritten_is_read_as_it_was
+    what_no_image_holds_is_named a_named_pipe_is_made_again what_is_read_while_it_is_rewritten_is_read_as_it_was
 }
+
+/// What a restart says before the paths of files that it has made again.
+const RECREATED: &str = "recreated from the image: ";
+/// The same of files that are not what they were, and that the job only reads.
+const FORMER: &str = "the job reads the former contents of files that were replaced or removed: ";
 
 /// A job that reads one small file and writes another, killed after its first image.
 fn killed(identity: Identity) -> (Job, Sandbox, Vec<PathBuf>) {
@@ -42,12 +48,19 @@ fn what_took_the_name_is_not_lost(identity: Identity) {
     let (job, sandbox, images) = killed(identity);
     sandbox.write("other", "somebody else's");
     fs::rename(sandbox.join("other"), sandbox.join("written")).expect("replaced");
-    let said = goes_on(identity, &job, &sandbox, &images);
-    let aside = fs::read_dir(sandbox.join("written").parent().expect("the sandbox")).expect("listed").flatten();
-    let aside = aside.map(|entry| entry.path()).find(|path| path.display().to_string().contains(".written.after-checkpoint-"));
-    let aside = aside.unwrap_or_else(|| panic!("nothing was set aside\n{said}"));
+    let mut running = job.restart(&sandbox, &images, 1);
+    running.until_says("restarted from");
+    let dirs = fs::read_dir(sandbox.join(IMAGES)).expect("listed").flatten().map(|entry| entry.path());
+    let dir =
+        dirs.into_iter().find(|path| is_aside(path)).unwrap_or_else(|| panic!("nothing was set aside\n{}", running.stderr()));
+    let written = sandbox.join("written");
+    let aside = dir.join(written.strip_prefix("/").expect("an absolute path"));
     assert_eq!(fs::read_to_string(&aside).expect("read"), "somebody else's");
-    assert!(said.contains(&format!("set aside as {}", aside.display())), "{said}");
+    let code = running.wait(BOUND);
+    job.compare(&job.run_plain(identity), &job.output(&sandbox, code, 2));
+    let said = sandbox.read_text("err.1");
+    assert!(said.contains(&format!("set aside in {}: 1 file, ", dir.display())), "{said}");
+    assert!(said.contains(&format!("made or changed after the checkpoint: {}\n", written.display())), "{said}");
 }
 
 fn what_is_only_read_is_not_touched(identity: Identity) {
@@ -59,8 +72,8 @@ fn what_is_only_read_is_not_touched(identity: Identity) {
     let said = goes_on(identity, &job, &sandbox, &images);
     assert_eq!(sandbox.read_text("data"), "a newer version");
     let (data, written) = (sandbox.join("data"), sandbox.join("written"));
-    assert!(said.contains(&format!("what has been replaced since: {}", data.display())), "{said}");
-    assert!(said.contains(&format!("is gone: {}", written.display())), "{said}");
+    assert!(said.contains(&format!("{FORMER}{}\n", data.display())), "{said}");
+    assert!(said.contains(&format!("{RECREATED}{}\n", written.display())), "{said}");
     let left = fs::read_dir(sandbox.join("own").parent().expect("the sandbox")).expect("listed").flatten();
     let hidden: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().starts_with('.')).collect();
     assert!(hidden.is_empty(), "{hidden:?} were left");
@@ -72,7 +85,7 @@ fn what_is_read_while_it_is_rewritten_is_read_as_it_was(identity: Identity) {
     fs::write(sandbox.join("data"), &newer).expect("rewritten");
     let said = goes_on(identity, &job, &sandbox, &images);
     assert_eq!(sandbox.read_text("data"), newer);
-    assert!(said.contains(&format!("what has been replaced since: {}", sandbox.join("data").display())), "{said}");
+    assert!(said.contains(&format!("{FORMER}{}\n", sandbox.join("data").display())), "{said}");
 }
 
 fn a_directory_that_moved_is_not_made_again(identity: Identity) {
@@ -102,7 +115,7 @@ fn tells_times_of_birth(sandbox: &Sandbox) -> bool {
 
 fn a_restart_that_fails_takes_back_what_it_made(identity: Identity) {
     let script = "exec 4> small 5>> large; for i in {1..80}; do echo $i >&4; sleep 0.02; done";
-    let job = Job::new(["bash", "-c", script]).file("large", "x".repeat(17 << 20));
+    let job = Job::new(["bash", "-c", script]).file("large", "x".repeat(2 << 20)).option("--file-budget").option("1MiB");
     let sandbox = job.sandbox(identity);
     sandbox.make_dir("elsewhere");
     let images = job.killed(&sandbox);
@@ -119,7 +132,7 @@ fn a_restart_that_fails_takes_back_what_it_made(identity: Identity) {
 fn killed_at_work(identity: Identity, bytes: usize) -> (Job, Sandbox, Vec<PathBuf>) {
     let script = "mkdir -p work/sub && cd work && head -c $0 /dev/zero > sub/closed && ln -sf sub/closed link && exec 4> open
         for i in {1..60}; do sleep 0.02; echo $i >&4; done; wc -c < link; cat open; ls -lR --time-style=+ | grep -v total";
-    let job = Job::new(["bash", "-c", script, &bytes.to_string()]).interval("0.8");
+    let job = Job::new(["bash", "-c", script, &bytes.to_string()]).option("--file-budget").option("16MiB").interval("0.8");
     let sandbox = job.sandbox(identity);
     let images = job.killed(&sandbox);
     assert!(sandbox.join("work/link").exists(), "the job had not begun");
@@ -133,21 +146,26 @@ fn a_directory_that_the_job_worked_in_is_made_again(identity: Identity) {
     }
     fs::remove_file(sandbox.join("work/link")).expect("removed");
     let said = goes_on(identity, &job, &sandbox, &images);
-    assert!(said.contains(&format!("is gone: {}\n", sandbox.join("work/link").display())), "{said}");
+    assert!(said.contains(&format!("{RECREATED}{}\n", sandbox.join("work/link").display())), "{said}");
     let (job, sandbox, images) = killed_at_work(identity, 70_000);
     fs::remove_dir_all(sandbox.join("work")).expect("removed");
     let said = goes_on(identity, &job, &sandbox, &images);
-    assert!(said.contains(&format!("is gone: {}, ", sandbox.join("work").display())), "{said}");
+    assert!(said.contains(&format!("{RECREATED}{}, ", sandbox.join("work").display())), "{said}");
 }
 
-fn a_large_directory_that_the_job_worked_in_is_not(identity: Identity) {
-    let (_, sandbox, images) = killed_at_work(identity, 17 << 20);
+fn what_no_image_holds_is_named(identity: Identity) {
+    // More than the part of the budget that a closed file may have.
+    let (job, sandbox, images) = killed_at_work(identity, 2 << 20);
     fs::remove_dir_all(sandbox.join("work")).expect("removed");
+    let lost = format!("{} (gone, and its contents are not held)", sandbox.join("work/sub/closed").display());
     let mut restart = sandbox.command(tool("ckpt-restart"));
-    restart.args(&images);
+    restart.arg("--strict").args(&images);
     let (code, _, err) = sandbox.finish(restart);
-    assert!(code == 122 && err.contains("work is gone, and in it: ") && err.contains("--map"), "{code}: {err}");
-    assert!(!sandbox.join("work").exists());
+    assert!(code == 122 && err.contains(&lost), "{code}: {err}");
+    assert!(!sandbox.join("work").exists(), "what the restart made is still there");
+    let mut running = job.restart(&sandbox, &images, 1);
+    running.until_says(&format!("not as at the checkpoint: {lost}"));
+    running.kill();
 }
 
 fn a_named_pipe_is_made_again(identity: Identity) {
@@ -161,5 +179,5 @@ fn a_named_pipe_is_made_again(identity: Identity) {
     }
     fs::remove_dir_all(sandbox.join("dir")).expect("removed");
     let said = goes_on(identity, &job, &sandbox, &images);
-    assert!(said.contains(&format!("is gone: {}\n", sandbox.join("dir/pipe").display())), "{said}");
+    assert!(said.contains(&format!("{RECREATED}{0}, {0}/pipe\n", sandbox.join("dir").display())), "{said}");
 }

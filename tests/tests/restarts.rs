@@ -47,7 +47,7 @@ survives!(images_with_lz4, counting().option("--compress").option("lz4"));
 survives!(images_with_zstd_3, counting().option("--compress").option("zstd:3"));
 
 as_either! {
-    image_copied_elsewhere two_restarts_of_one_image_at_once restart_from_another_directory directory_that_moved
+    image_copied_elsewhere two_restarts_of_one_image_at_once a_job_that_lives_is_not_brought_back restart_from_another_directory directory_that_moved
     directory_that_moved_with_map self_contained_image_needs_no_files the_generation_before_serves
     a_restart_names_what_it_restarts every_address_taken_by_the_restart_itself a_job_outlives_its_restart
     a_signal_to_the_launcher group_and_session_from_outside_the_pid_namespace
@@ -139,7 +139,7 @@ fn two_restarts_of_one_image_at_once(identity: Identity) {
         let mut twins: Vec<_> = (0..2)
             .map(|twin| {
                 let mut command = sandbox.command(tool("ckpt-restart"));
-                command.args(["-i", "0.2", "-d"]).arg(sandbox.make_dir(&format!("images.{twin}"))).arg(&newest);
+                command.args(["--again", "-i", "0.2", "-d"]).arg(sandbox.make_dir(&format!("images.{twin}"))).arg(&newest);
                 sandbox.start(command, &format!("out.{twin}"), false, &format!("err.{twin}"))
             })
             .collect();
@@ -151,6 +151,21 @@ fn two_restarts_of_one_image_at_once(identity: Identity) {
         }
         assert_eq!(sandbox.read("out.0"), sandbox.read("out.1"));
     }
+}
+
+/// A restart beside a job that lives would take its files from under it.
+fn a_job_that_lives_is_not_brought_back(identity: Identity) {
+    let job = Job::script("bash", "for i in {1..60}; do echo $i >> log; sleep 0.1; done; wc -l < log");
+    let sandbox = job.sandbox(identity);
+    let mut running = job.launch(&sandbox);
+    let image = await_image(&sandbox, &mut running, None);
+    let before = sandbox.read("log").len();
+    let mut command = sandbox.command(tool("ckpt-restart"));
+    command.arg(&image);
+    let (code, _, err) = sandbox.finish(command);
+    assert!(code == 122 && err.contains(" lives: process ") && err.contains("--again"), "{code}: {err}");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    assert!(before > 0 && sandbox.read_text("out") == "60\n", "its files were touched: {}", sandbox.read_text("out"));
 }
 
 fn restart_from_another_directory(identity: Identity) {

@@ -2,6 +2,7 @@
 //! later.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use ckpt_tests::job::{IMAGES, await_image};
@@ -152,7 +153,7 @@ cat counter; cksum < log"#;
 fn a_restart_that_fails_leaves_nothing(identity: Identity) {
     let script = "mkdir -p scratch/sub; exec 3> scratch/sub/log; while read -r line && [[ $line != end ]]; do echo $line >&3; sleep 0.02; done < data; cat scratch/sub/log";
     let data: String = (1..=100).map(|i| format!("{i}\n")).collect();
-    // Too large to be kept because it is open.
+    // Too large to be held, since it is only read.
     let large = format!("{data}end\n{}", "x".repeat(17 << 20));
     let job = Job::new(["bash", "-c", script]).file("data", &large).option("--save-files").option("scratch/s*").interval("0.6");
     let sandbox = job.sandbox(identity);
@@ -170,15 +171,27 @@ fn a_restart_that_fails_leaves_nothing(identity: Identity) {
 }
 
 fn something_else_in_the_place(identity: Identity) {
-    let script = "mkdir scratch; echo one > scratch/file; for i in {1..40}; do sleep 0.05; done; cat scratch/file";
+    let script = "echo one > scratch/file; for i in {1..40}; do sleep 0.05; done; cat scratch/file";
     let job = Job::new(["bash", "-c", script]).option("--save-files").option("scratch/file").interval("0.6");
     let sandbox = job.sandbox(identity);
+    let scratch = sandbox.make_dir("scratch");
     let images = job.killed(&sandbox);
-    fs::remove_file(sandbox.join("scratch/file")).expect("removed");
-    sandbox.make_dir("scratch/file/inside");
-    let (code, _, err) = restart(&sandbox, &images, &[]);
-    assert!(code == 122 && err.contains("scratch/file is not a regular file any more"), "{code}: {err}");
-    assert!(sandbox.join("scratch/file/inside").is_dir());
+    fs::remove_file(scratch.join("file")).expect("removed");
+    sandbox.make_dir("scratch/file");
+    let other = sandbox.write("scratch/file/inside", "other");
+    // Root may write anywhere.
+    if identity == Identity::User {
+        let allow = |mode| fs::set_permissions(&scratch, PermissionsExt::from_mode(mode)).expect("chmod");
+        allow(0o555);
+        let (code, _, err) = restart(&sandbox, &images, &[]);
+        assert!(code == 122 && err.contains("scratch/file") && err.contains("ermission denied"), "{code}: {err}");
+        assert!(other.exists());
+        allow(0o755);
+    }
+    let (code, out, err) = restart(&sandbox, &images, &[]);
+    assert_eq!((code, out.as_str()), (0, "one\n"), "{err}");
+    assert!(err.contains("set aside in ") && err.contains(&format!("{}\n", other.display())), "{err}");
+    assert!(scratch.join("file").is_file(), "{err}");
 }
 
 /// A pattern may name the directory that the images are in: they must not grow with each other.
@@ -207,7 +220,7 @@ fn an_unreadable_file_is_named(identity: Identity) {
     let sandbox = job.sandbox(identity);
     if identity == Identity::User {
         fs::write(sandbox.join("secret"), "")
-            .and_then(|()| fs::set_permissions(sandbox.join("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o0)))
+            .and_then(|()| fs::set_permissions(sandbox.join("secret"), PermissionsExt::from_mode(0o0)))
             .expect("a file that nobody reads");
     }
     let mut running = job.launch(&sandbox);

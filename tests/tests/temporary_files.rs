@@ -35,13 +35,13 @@ survives!(temporary_files_of_python, Job::script("/usr/bin/python3", TEMPORARY))
 survives!(database_with_a_journal, Job::database("data.db", "delete"));
 survives!(database_with_a_write_ahead_log, Job::database("data.db", "wal"));
 
-/// Temporary files that are closed between two steps are kept where the user says so.
+/// Temporary files that are closed between two steps.
 const SORTED: &str = r#"
 mkdir -p tmp; seq 1 300000 | awk '{print ($1*7919)%1000003, $1}' > data
 for i in 1 2 3; do sort -S 1M -T tmp data -o sorted; cksum < sorted; done
 "#;
 
-survives!(sort_with_temporaries, Job::script("bash", SORTED).option("--save-files").option("tmp"));
+survives!(sort_with_temporaries, Job::script("bash", SORTED));
 
 const MADE: &str = r#"
 mkdir -p src/tmp; cd src; export TMPDIR=$PWD/tmp
@@ -51,7 +51,7 @@ printf 'program: $(patsubst %%.c,%%.o,$(wildcard *.c))\n\tgcc -o $@ $^\n%%.o: %%
 for round in 1 2 3; do rm -f *.o program; make -s -j2; ./program; done
 "#;
 
-survives!(make_and_gcc, Job::script("bash", MADE).option("--save-files").option("src"));
+survives!(make_and_gcc, Job::script("bash", MADE));
 
 /// In each round the job works in a directory that it has made, and that it removes.
 const WORKED_IN: &str = r#"

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use ckpt_coordinator::options::{BeforeEnd, Given, On, Reactions, SavePattern, Time, Verbosity, parse_interval};
 use ckpt_coordinator::{Reporter, leave_other_jobs};
 use ckpt_image::Codec;
@@ -39,6 +40,10 @@ pub struct RunOptions {
     /// the launch, directories with all that is in them, at most 1 GiB in all; may be given several times
     #[arg(long, value_name = "PATTERN")]
     save_files: Vec<SavePattern>,
+    /// Most bytes of the job's files that an image holds, for files that somebody changes or that the next machine does not have: 500M, 2GiB
+    /// [default: a tenth of the free space, 1 GiB at most]
+    #[arg(long, value_name = "SIZE")]
+    file_budget: Option<ByteSize>,
     /// At a restart: write variables of the new batch job (SLURM_*, _CONDOR_*, TMPDIR, ...) into the environments of the job's processes, where they
     /// are no longer than the old ones. The file CKPT_ENV_FILE has them in any case
     #[arg(long)]
@@ -76,6 +81,9 @@ pub struct RunOptions {
     /// At a restart: where files of the job are now whose paths began with OLD; may be given several times
     #[arg(long, value_name = "OLD=NEW", value_parser = parse_map)]
     pub map: Vec<(PathBuf, PathBuf)>,
+    /// At a restart: bring the job back although it lives: a second copy beside it, with the same files
+    #[arg(long)]
+    pub again: bool,
     /// Refuse a checkpoint while a socket leads outside of the job, and the restart of a job that had such, instead of losing that connection
     #[arg(long)]
     pub strict: bool,
@@ -181,6 +189,7 @@ impl RunOptions {
                 [] => launch.save_files.clone(),
                 now => now.iter().map(|pattern| pattern.0.clone()).collect(),
             },
+            file_budget: self.file_budget.map(|size| size.0).or(launch.file_budget),
             refresh_env: self.refresh_env || launch.refresh_env,
             self_contained: launch.self_contained,
             wait_all: launch.wait_all,

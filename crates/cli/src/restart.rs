@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use ckpt_coordinator::files::Files;
+use ckpt_coordinator::living;
 use ckpt_coordinator::{Reporter, Restarted, coordinate_restarted};
 use ckpt_image::generations::{Selected, hold};
 use ckpt_objects::JobState;
@@ -25,13 +27,24 @@ pub fn restart(
         reporter.error(format_args!("passed over: {}", skipped.reason));
     }
     let path = selected.image.path();
+    if !options.again
+        && let Ok(job) = read_job(&selected.image)
+        && let Some(pid) = living::process_of(&job.info.id)
+    {
+        reporter.error(format_args!(
+            "the job of {} lives: process {pid} belongs to it; end that first, or give --again for a second copy beside it",
+            path.display()
+        ));
+        return exit::CANNOT_RESTORE;
+    }
     let held = held.or_else(|| hold(path).ok());
     let terminal = OwnTerminal::find();
     let restored = read_job(&selected.image).and_then(|mut job| {
         let settings = settings(&job.info.settings);
         run_hooks(&settings.hooks.restart, path, job.info.generation, reporter);
         job.info.settings.on = settings.on;
-        let options = Options { maps: options.map.clone(), strict: options.strict, refresh_env: settings.refresh_env };
+        let dir = (settings.dir != job.info.settings.dir).then(|| settings.dir.as_path().to_owned());
+        let options = Options { maps: options.map.clone(), strict: options.strict, refresh_env: settings.refresh_env, dir };
         restore(&selected.image, &job, &options, terminal.as_ref(), &|what| reporter.event(what)).map(|restored| (job, restored))
     });
     let (job, restored) = match restored {
@@ -39,10 +52,12 @@ pub fn restart(
         Err(error) => return refuse(&error, reporter),
     };
     announce(&job, &restored, reporter);
-    let RestoredJob { stand_in, listener, ends, shares_session, makers, mut info, .. } = restored;
+    let RestoredJob { stand_in, listener, ends, shares_session, makers, mut info, files, .. } = restored;
+    let files = Files::go_on(&files, info.generation);
     info.settings = settings(&info.settings);
     find_directory(&mut info.settings, path, reporter);
-    let restarted = Restarted { info, reaper: stand_in, listener, report: ends, terminal, shares_session, makers, image: held };
+    let restarted =
+        Restarted { files, info, reaper: stand_in, listener, report: ends, terminal, shares_session, makers, image: held };
     match coordinate_restarted(restarted, reporter) {
         Ok(code) => code,
         Err(error) => {

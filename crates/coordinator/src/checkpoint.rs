@@ -1,22 +1,19 @@
 //! One checkpoint, from the freeze to the durable image.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ckpt_image::{Codec, ImageName, ImageWriter, WriteError, generations};
 use ckpt_objects::clocks::{self, Clocks};
-use ckpt_objects::file::Piece;
 use ckpt_objects::job::JobInfo;
-use ckpt_objects::kept_file;
+use ckpt_objects::job_file::SaveError;
 use ckpt_objects::observe::ObserveError;
 use ckpt_objects::older::Switch;
-use ckpt_objects::saved_file::SaveError;
 use ckpt_objects::{FilePath, HostPid};
 use ckpt_wire::{Feature, Order, Report, ReportKind, Step};
 use nix::sys::signal::Signal as NixSignal;
@@ -24,12 +21,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::dump::{self, DumpError};
+use crate::files::Files;
 use crate::freeze::{FreezeError, Frozen, FrozenProcess, Settings, freeze};
 use crate::hooks::HookRunner;
 use crate::machine;
 use crate::probe;
 use crate::rendezvous::{Listener, Received};
-use crate::saved;
 use crate::survey::{Context, Survey, survey};
 use crate::tree::Anchor;
 
@@ -125,8 +122,10 @@ pub struct Taken {
     pub pause: Duration,
     /// How long it took in all.
     pub total: Duration,
-    /// A complaint that does not make it less of a checkpoint: old images could not be removed.
-    pub complaint: Option<String>,
+    /// What the user should know: files that are not held, old images that could not be removed.
+    pub complaints: Vec<String>,
+    /// Somebody outside of the job writes to the pipe that is its standard input.
+    pub reads_outside: bool,
 }
 
 impl fmt::Display for Taken {
@@ -201,6 +200,8 @@ pub struct Checkpointer {
     pub wake: Arc<OwnedFd>,
     /// What the user wants done before and after.
     pub hooks: Arc<HookRunner>,
+    /// The files that the job touches.
+    pub files: Mutex<Files>,
 }
 
 impl Checkpointer {
@@ -229,16 +230,8 @@ impl Checkpointer {
         if let Some((signal, process)) = told.and_then(|signal| Some((signal, survey.catcher(signal as i32)?))) {
             return Err(CheckpointError::Told { pid: process.pid, name: process.comm.clone(), signal: signal.as_str() });
         }
-        let mut saved = saved::capture(&survey.state.info, survey.next_space)?;
-        survey.state.saved_files = std::mem::take(&mut saved.files);
-        let is_kept = |path: &Path| {
-            survey.candidates.iter().any(|candidate| candidate.path.as_path() == path)
-                || survey.state.saved_files.iter().any(|saved| saved.path.as_path() == path)
-        };
-        let mut own = saved::capture_own(&survey.state, &is_kept, saved.next_space);
-        survey.state.own_files = std::mem::take(&mut own.files);
-        saved.append(own);
-        let mut held = self.hold(&mut survey, saved.next_space);
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut capture = files.capture(&survey.state, &survey.used, survey.next_space)?;
         let mut twins = Twins { anchor: &self.anchor, twins: Vec::new() };
         let all_have_twins = self.snapshot(&frozen, &survey, &mut twins)?;
         // A process without a twin is dumped as it stands, and the others wait for it: they may share memory.
@@ -264,8 +257,8 @@ impl Checkpointer {
         for (space, pieces) in std::mem::take(&mut survey.contents) {
             dump::append_pieces(&writer, self.codec, space, pieces)?;
         }
-        dump::append_packed(&writer, self.codec, std::mem::take(&mut held))?;
-        saved::append(&writer, self.codec, &saved)?;
+        files.append(&mut capture, &writer, self.codec)?;
+        survey.state.files = files.state(&capture);
         survey.identify_files();
         let metadata = postcard::to_stdvec(&survey.state)
             .map_err(|error| CheckpointError::Directory { dir: dir.clone(), source: io::Error::other(error) })?;
@@ -273,7 +266,10 @@ impl Checkpointer {
         if stop {
             end(&frozen);
         }
-        let complaint = generations::prune(&dir, &job, keep).err().map(|error| error.to_string());
+        let reads_outside = survey.reads_outside();
+        let mut complaints = std::mem::take(&mut capture.complaints);
+        complaints.extend(generations::prune(&dir, &job, keep).err().map(|error| error.to_string()));
+        files.committed(&capture, generation, &committed.path, &survey.state.info);
         Ok(Taken {
             generation,
             path: committed.path,
@@ -281,22 +277,9 @@ impl Checkpointer {
             file_bytes: committed.file_bytes,
             pause,
             total: begun.elapsed(),
-            complaint,
+            complaints,
+            reads_outside,
         })
-    }
-
-    /// Takes the regular files and named pipes that the job has open, but those that the user named already; gives the contents
-    /// of small ones. Spaces are numbered from `space` on.
-    fn hold(&self, survey: &mut Survey, space: u32) -> Vec<(u32, Vec<Piece>)> {
-        let mut candidates = std::mem::take(&mut survey.candidates);
-        let named: HashSet<&FilePath> = survey.state.saved_files.iter().map(|saved| &saved.path).collect();
-        candidates.retain(|candidate| !named.contains(&candidate.path));
-        let launched_at_ns = survey.state.info.launched_at_ns;
-        let (mut kept, contents) = kept_file::capture(candidates, launched_at_ns, space);
-        let pipes = survey.state.pipes.iter().filter_map(|pipe| pipe.path.as_ref()).filter(|path| !named.contains(path));
-        kept.extend(pipes.filter_map(|path| kept_file::named_pipe(path, launched_at_ns)));
-        survey.state.kept_files = kept;
-        contents
     }
 
     /// Freezes the job and surveys it; where that meets a state that passes, again after a pause in which the job goes on.

@@ -35,9 +35,12 @@ pub enum DumpError {
     /// An agent reported a failure.
     #[error(transparent)]
     Agent(FreezeError),
-    /// What was kept of files cannot be read back.
-    #[error("failed to read back the files that --save-files names: {0}; check the file system that they are on")]
+    /// What was staged of files cannot be read back.
+    #[error("failed to read back the job's files: {0}; check the file system that they are on")]
     Saved(io::Error),
+    /// A file that must be in the image has changed before it was.
+    #[error("{0}, which --save-files names, has changed while it was read; the next checkpoint will be tried as planned")]
+    Changed(ckpt_objects::FilePath),
     /// The job ended meanwhile.
     #[error("the job ended before the checkpoint was written")]
     Cancelled,
@@ -212,7 +215,10 @@ impl<'a> Packer<'a> {
             let start = self.chunk.len();
             let part = (len - done).min((CHUNK_SIZE - start) as u64) as usize;
             self.chunk.resize(start + part.next_multiple_of(PAGE_SIZE), 0);
-            read(done, &mut self.chunk[start..start + part])?;
+            if let Err(error) = read(done, &mut self.chunk[start..start + part]) {
+                self.chunk.truncate(start);
+                return Err(error);
+            }
             let padded = (self.chunk.len() - start) as u32;
             self.extents.push(Extent { space, address: address + done, len: padded, offset: start as u32 });
             done += part as u64;
@@ -232,20 +238,6 @@ impl<'a> Packer<'a> {
         self.extents.clear();
         Ok(())
     }
-}
-
-/// Appends the contents of files that are small.
-pub fn append_packed(writer: &ImageWriter, codec: Codec, contents: Vec<(u32, Vec<Piece>)>) -> Result<(), DumpError> {
-    let mut packer = Packer::new(writer, codec);
-    for (space, pieces) in contents {
-        for Piece { offset, bytes } in pieces {
-            packer.add(space, offset, bytes.len() as u64, |from, part| {
-                part.copy_from_slice(&bytes[from as usize..from as usize + part.len()]);
-                Ok(())
-            })?;
-        }
-    }
-    Ok(packer.flush()?)
 }
 
 /// Appends the contents of a file without a name.

@@ -72,15 +72,16 @@ pub fn place(info: &JobInfo) -> PathBuf {
 #[must_use]
 pub fn offer(info: &JobInfo) -> Option<String> {
     let path = place(info);
-    let written = write(&path, &info.environment);
+    remove_unfinished(&path, &info.id);
+    let written = write(&path, &info.id, &info.environment);
     written.err().map(|error| {
         format!("cannot write the batch job's variables to {}: {error}; set CKPT_ENV_FILE for another place", path.display())
     })
 }
 
-fn write(path: &Path, variables: &[Variable]) -> io::Result<()> {
+fn write(path: &Path, id: &str, variables: &[Variable]) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".ckpt-env-").tempfile_in(dir)?;
+    let mut file = tempfile::Builder::new().prefix(&unfinished(id)).tempfile_in(dir)?;
     file.write_all(&script(variables))?;
     file.persist(path)?;
     Ok(())
@@ -90,6 +91,21 @@ fn write(path: &Path, variables: &[Variable]) -> io::Result<()> {
 pub fn withdraw(info: &JobInfo) {
     if !info.env_file.0.is_empty() {
         let _ = std::fs::remove_file(place(info));
+        remove_unfinished(&place(info), &info.id);
+    }
+}
+
+/// How the names begin of files that are not yet complete.
+fn unfinished(id: &str) -> String {
+    format!(".ckpt-env-{id}-")
+}
+
+/// Removes what a launcher or restart of this job has left that was killed while it wrote the file.
+fn remove_unfinished(path: &Path, id: &str) {
+    let beginning = unfinished(id);
+    let is_it = |entry: &std::fs::DirEntry| entry.file_name().as_bytes().starts_with(beginning.as_bytes());
+    for entry in path.parent().and_then(|dir| dir.read_dir().ok()).into_iter().flatten().flatten().filter(is_it) {
+        let _ = std::fs::remove_file(entry.path());
     }
 }
 
@@ -149,12 +165,12 @@ mod tests {
         let path = dir.path().join("env");
         let value = "it's a $HOME `of` \\ \"words\"\nand lines ";
         std::fs::write(&path, "an earlier one").unwrap();
-        write(&path, &of(&[], set(&[("SLURM_JOB_NAME", value), ("TMPDIR", "")]))).unwrap();
+        write(&path, "id", &of(&[], set(&[("SLURM_JOB_NAME", value), ("TMPDIR", "")]))).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         let mut command = Command::new("sh");
         command.args(["-c", ". \"$0\"; printf %s \"$SLURM_JOB_NAME\""]).arg(&path);
         assert_eq!(String::from_utf8(command.output().unwrap().stdout).unwrap(), value);
-        assert!(write(&dir.path().join("no/where"), &[]).is_err());
+        assert!(write(&dir.path().join("no/where"), "id", &[]).is_err());
     }
 }

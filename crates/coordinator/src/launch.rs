@@ -16,11 +16,13 @@ use ckpt_objects::job::{JobInfo, Settings};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{FilePath, HostPid, NsPid};
 use ckpt_sys::program::found_heeds_preload;
+use ckpt_wire::touched::ENV_TOUCHED;
 use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL};
 use nix::sys::signal::Signal as NixSignal;
 use rustix::process::{Pid, set_child_subreaper};
 
 use crate::environment;
+use crate::files::Files;
 use crate::library;
 use crate::machine;
 use crate::nesting::without_agents;
@@ -98,6 +100,8 @@ pub struct Restarted {
     pub shares_session: bool,
     /// Processes that made sockets of the job's, and have ended: their numbers here and in its namespace.
     pub makers: Vec<(HostPid, NsPid)>,
+    /// Its files as they have been brought back.
+    pub files: Files,
     /// The image that it came from, held while there is no newer one.
     pub image: Option<File>,
 }
@@ -156,7 +160,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(&agent));
     let env_file = environment::file_for(&id, std::env::var_os(ENV_FILE));
     command.env(ENV_FILE, &env_file);
-    command.env(ENV_SHIELD, shield(&signals.reactions));
+    command.env(ENV_SHIELD, shield(&signals.reactions)).env_remove(ENV_TOUCHED);
     start_with_mask(&mut command, signals.before, &shielded(&program, &signals.reactions));
     crate::ipc::note_before();
     // Not by rustix, which expects no 0: a group or session that was made outside of this pid namespace.
@@ -184,21 +188,32 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         cost_ns: None,
         settings: launch.settings,
     };
+    let (files, listed) = Files::begin(&info);
+    match listed {
+        Ok(()) => {
+            command.env(ENV_TOUCHED, files.list().path());
+        }
+        Err(error) => launch.reporter.error(format_args!(
+            "what the job does to files cannot be noted in {}: {error}; a restart brings back only those that it has open",
+            files.list().path().display()
+        )),
+    }
     // Before the job can look for it.
     if let Some(complaint) = environment::offer(&info) {
         launch.reporter.error(complaint);
     }
     // What is younger has been made by the job.
-    machine::wait_for_time_after(info.launched_at_ns);
+    machine::wait_for_time_after(machine::realtime_ns());
     let child = command.spawn().map_err(|source| {
         environment::withdraw(&info);
         library::take_back(&info.id);
+        files.list().remove();
         LaunchError::Command { command: program.clone(), source }
     })?;
     let first = Pid::from_child(&child);
     info.first = NsPid(first.as_raw_nonzero().get());
     let terminal = Terminal { own: terminal, shared: true, is_new: false };
-    Coordinator::new(info, own_pid(), listener, agent, Watch::Child(first), signals, terminal, launch.reporter)?.run()
+    Coordinator::new(info, own_pid(), listener, files, agent, Watch::Child(first), signals, terminal, launch.reporter)?.run()
 }
 
 /// Stays with a restarted job to its end. Gives the exit code.
@@ -207,8 +222,17 @@ pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<
     let signals = Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?;
     let watch = Watch::Report(restarted.report);
     let terminal = Terminal { own: restarted.terminal, shared: restarted.shares_session, is_new: true };
-    let mut coordinator =
-        Coordinator::new(restarted.info, restarted.reaper, restarted.listener, agent, watch, signals, terminal, reporter)?;
+    let mut coordinator = Coordinator::new(
+        restarted.info,
+        restarted.reaper,
+        restarted.listener,
+        restarted.files,
+        agent,
+        watch,
+        signals,
+        terminal,
+        reporter,
+    )?;
     if let Some(checkpointer) = Arc::get_mut(&mut coordinator.checkpointer) {
         checkpointer.makers = restarted.makers;
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ckpt_objects::job::Interval;
-use ckpt_objects::saved_file;
+use ckpt_objects::job_file;
 use rustix::process::Signal;
 
 /// A length of time as users write it: `300`, `0.5`, `5m`, `1h`, `2d`; seconds without a unit.
@@ -238,7 +238,7 @@ impl FromStr for SavePattern {
             return Err("name a file or directory, or write a pattern as for a shell".into());
         }
         // Where it is relative to does not matter to whether it is one.
-        saved_file::full_pattern(text, Path::new("/")).map_err(|error| error.to_string())?;
+        job_file::full_pattern(text, Path::new("/")).map_err(|error| error.to_string())?;
         Ok(Self(text.to_owned()))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::options::Verbosity;
 
@@ -30,9 +31,35 @@ impl Reporter {
     }
 }
 
+/// What this process has said so far, for as long as it may have to say it again.
+static SAID: Mutex<Option<String>> = Mutex::new(Some(String::new()));
+
 /// Writes the message at once, each of its lines marked: standard error may be a file that others write to. One that cannot be written is no reason
 /// to fail.
 fn say(message: impl fmt::Display) {
     let lines: String = message.to_string().lines().map(|line| format!("ckpt: {line}\n")).collect();
     let _ = std::io::stderr().write_all(lines.as_bytes());
+    if let Some(said) = remembered().as_mut() {
+        said.push_str(&lines);
+    }
+}
+
+fn remembered() -> MutexGuard<'static, Option<String>> {
+    SAID.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The lines that this process has written, as they stand on standard error; nothing after [`forget`].
+#[must_use]
+pub fn said() -> String {
+    remembered().clone().unwrap_or_default()
+}
+
+/// Writes [them](said) again: they have been cut off from the file that standard error is.
+pub fn say_again() {
+    let _ = std::io::stderr().write_all(said().as_bytes());
+}
+
+/// Lines need not be remembered from now on.
+pub fn forget() {
+    *remembered() = None;
 }

@@ -1,13 +1,14 @@
 //! The coordinator's life: it waits for the job, the clock, signals and requests, and does one thing at a time.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ckpt_image::generations;
@@ -23,13 +24,15 @@ use crate::batch::Slurm;
 use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
 use crate::control::{self, Client, Reply, Request, Server};
 use crate::environment;
+use crate::files::{Files, aside_of, output_of};
 use crate::held::{Fate, Held};
 use crate::hooks::HookRunner;
 use crate::launch::{LaunchError, system};
 use crate::library;
 use crate::options::is_given;
+use crate::output;
 use crate::rendezvous::Listener;
-use crate::report::Reporter;
+use crate::report::{self, Reporter};
 use crate::schedule::{Due, Schedule};
 use crate::second_door;
 use crate::servants::Servants;
@@ -99,6 +102,8 @@ pub struct Coordinator {
     all_ended: bool,
     /// Signals that its processes hold back.
     holds: Held,
+    /// The user knows that the job's input is not in its images.
+    told_of_input: bool,
 }
 
 impl Coordinator {
@@ -108,6 +113,7 @@ impl Coordinator {
         info: JobInfo,
         reaper: HostPid,
         listener: Listener,
+        files: Files,
         agent: PathBuf,
         watch: Watch,
         signals: Signals,
@@ -133,6 +139,7 @@ impl Coordinator {
             freezing: AtomicBool::new(false),
             wake: Arc::clone(&wake),
             hooks: Arc::new(HookRunner::new(info.settings.hooks.clone(), Arc::clone(&servants), reporter)),
+            files: Mutex::new(files),
         };
         let schedule = Schedule::new(&info.settings, info.cost_ns.map(Duration::from_nanos), Instant::now());
         // A coordinator without a control socket still does its main work.
@@ -158,11 +165,14 @@ impl Coordinator {
             held: None,
             all_ended: false,
             holds: Held::default(),
+            told_of_input: false,
         })
     }
 
     /// Stays with the job to its end. Gives the exit code.
     pub fn run(mut self) -> Result<u8, LaunchError> {
+        // The job runs: nothing that this process writes is cut off any more.
+        report::forget();
         self.find_end();
         let code = self.serve_to_the_end();
         environment::withdraw(&self.info);
@@ -443,8 +453,14 @@ impl Coordinator {
 
     fn note_taken(&mut self, taken: &Taken) {
         self.reporter.event(taken);
-        if let Some(complaint) = &taken.complaint {
+        for complaint in &taken.complaints {
             self.reporter.error(complaint);
+        }
+        if taken.reads_outside && !std::mem::replace(&mut self.told_of_input, true) {
+            self.reporter.event(
+                "standard input is a pipe that another program writes to: what the job has not read of it is in no image, \
+                 and a restart reads its own standard input",
+            );
         }
         self.info.generation = taken.generation + 1;
         self.info.cost_ns = u64::try_from(taken.total.as_nanos()).ok();
@@ -513,9 +529,20 @@ impl Coordinator {
         }
         self.wait_for(|own| (!own.checkpointer.hooks.are_running()).then_some(()));
         let status = ExitStatus::from_raw(self.first_status.unwrap_or(0));
-        if status.success() && !self.info.settings.keep_on_success {
-            self.remove_images();
+        if status.success() {
+            // What restarts have taken away has been made again.
+            output::tidy(&output_of(&self.info));
+            let aside = aside_of(&self.info);
+            if let Err(error) = std::fs::remove_dir_all(&aside)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                self.reporter.error(format_args!("failed to remove {}: {error}; remove it by hand", aside.display()));
+            }
+            if !self.info.settings.keep_on_success {
+                self.remove_images();
+            }
         }
+        self.checkpointer.files.lock().unwrap_or_else(PoisonError::into_inner).end(&self.info);
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         u8::try_from(code).unwrap_or(1)
     }

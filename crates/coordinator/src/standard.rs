@@ -1,10 +1,14 @@
-//! Standard input, output and error, where the launcher had two or three of them on one open file description, as a shell on a terminal
-//! gives them. A restart may have them on different ones: so each becomes a description of its own, told apart by the numbers that the
-//! job's processes have them under.
+//! Standard input, output and error of the launcher, which the job has from it. A restart puts its own in their place; but what the job
+//! has not read yet of its input is the job's ([`keep_input`]).
+//!
+//! The launcher may have two or three of them on one open file description, as a shell on a terminal gives them. A restart may have them
+//! on different ones: so each becomes a description of its own, told apart by the numbers that the job's processes have them under
+//! ([`split`]).
 
 use ckpt_objects::descriptor::{SeenDescriptor, is_own};
 use ckpt_objects::file::{OpenFile, OpenFileKind};
 use ckpt_objects::process::{Life, ProcessState};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Splits them in `open_files`, which are those of `descriptors`, and in all that refers to them.
 pub fn split(descriptors: &[SeenDescriptor], open_files: &mut Vec<OpenFile>, processes: &mut [ProcessState]) {
@@ -14,7 +18,7 @@ pub fn split(descriptors: &[SeenDescriptor], open_files: &mut Vec<OpenFile>, pro
             continue;
         }
         // What has another number is mostly an output that was put by (`exec 3>&1`).
-        let other = if numbers.contains(&1) { 1 } else { numbers[0] };
+        let other = if numbers.contains(&1) { 1 } else { 2 };
         let mut places = vec![(other, file)];
         open_files[file as usize].inherited = Some(other);
         for &number in numbers.iter().filter(|&&number| number != other) {
@@ -36,4 +40,27 @@ pub fn split(descriptors: &[SeenDescriptor], open_files: &mut Vec<OpenFile>, pro
             }
         }
     }
+}
+
+/// Makes the launcher's standard input a file of the job's own, where a restart can bring back what is left to read: of a file, with or
+/// without a name, and of a pipe that nobody writes to any more. A here-document is one of these.
+pub fn keep_input(open_files: &mut [OpenFile]) {
+    for open in open_files.iter_mut().filter(|open| open.inherited == Some(0)) {
+        let comes_back = match open.kind {
+            OpenFileKind::Regular(_) | OpenFileKind::Deleted(_) | OpenFileKind::SharedMemory { .. } => true,
+            OpenFileKind::Pipe { .. } => has_ended(),
+            _ => false,
+        };
+        if comes_back {
+            (open.inherited, open.is_input) = (None, true);
+        }
+    }
+}
+
+/// Whether the standard input of this process is a pipe whose writers are all gone.
+fn has_ended() -> bool {
+    let input = std::io::stdin();
+    let mut fds = [PollFd::new(&input, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }

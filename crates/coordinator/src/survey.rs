@@ -11,11 +11,11 @@ use std::path::Path;
 use ckpt_objects::descriptor::{Descriptions, FdEntry, SeenDescriptor, descriptors, is_own};
 use ckpt_objects::directory::{self, RemovedDirectory};
 use ckpt_objects::file::{
-    DeletedFile, FileIdentity, OpenFile, OpenFileKind, Piece, RegularFile, contents, identify, split_deleted,
+    DeletedFile, FileIdentity, OpenFile, OpenFileKind, Piece, RegularFile, contents, identify, name_of, split_deleted,
 };
 use ckpt_objects::file_lock::Locks;
 use ckpt_objects::job::{JobInfo, Machine};
-use ckpt_objects::kept_file::Candidate;
+use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{self, AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
 use ckpt_objects::mqueue::{self, Mqueue};
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
@@ -38,10 +38,10 @@ use ckpt_objects::timer::IntervalTimer;
 use ckpt_objects::{FilePath, HostPid, JobState, NsPid, epoll, event, eventfd, inotify, pidfd, signalfd, timerfd};
 use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
 
+use crate::files::{UsedFile, used};
 use crate::freeze::{Frozen, FrozenProcess};
 use crate::hand_over::SeenThread;
 use crate::ipc::Ipc;
-use crate::kept;
 use crate::separate;
 use crate::standard;
 use crate::tree::{Anchor, Member};
@@ -63,8 +63,8 @@ pub struct Survey {
     pub plans: Vec<Vec<PlanEntry>>,
     /// Contents of files without a name, by their space.
     pub contents: Vec<(u32, Vec<Piece>)>,
-    /// Regular files that may be kept.
-    pub candidates: Vec<Candidate>,
+    /// Regular files that the job uses.
+    pub used: Vec<UsedFile>,
     /// From here on no space is in use.
     pub next_space: u32,
     /// The inode numbers of `state.mapped_files`.
@@ -79,6 +79,11 @@ impl Survey {
             *file = identify(&file.path, *inode);
             file.deleted |= deleted;
         }
+    }
+
+    /// Whether the job's standard input is a pipe that somebody outside of it writes to: what is in it is not the job's to keep.
+    pub fn reads_outside(&self) -> bool {
+        self.state.open_files.iter().any(OpenFile::is_outside_input)
     }
 
     /// The first process that has a handler for a signal which the agent's shield does not stand before.
@@ -183,11 +188,12 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
     surveyor.sockets()?;
     surveyor.observe_terminals(&mut processes)?;
     let mut open_files = surveyor.open_files()?;
-    let signalling = surveyor.signalling()?;
-    let candidates = surveyor.candidates(&open_files);
+    standard::split(surveyor.descriptions.all(), &mut open_files, &mut processes);
+    standard::keep_input(&mut open_files);
+    let signalling = surveyor.signalling(&open_files)?;
+    let used = surveyor.used(&open_files);
     // The launcher's own files are replaced, and with them what they have locked.
     surveyor.locks.all.retain(|lock| open_files.get(lock.file as usize).is_some_and(|file| file.inherited.is_none()));
-    standard::split(surveyor.descriptions.all(), &mut open_files, &mut processes);
     surveyor.read_shared_memory(&mut plans)?;
     surveyor.read_system_v_memory(&mut plans)?;
     let system_v = surveyor.ipc.system_v(!surveyor.mqueues.is_empty())?;
@@ -212,13 +218,11 @@ pub fn survey(frozen: &Frozen, context: Context, machine: Machine) -> Result<Sur
             mqueues: surveyor.mqueues,
             system_v,
             mapped_files: surveyor.mapped_files,
-            kept_files: Vec::new(),
-            saved_files: Vec::new(),
-            own_files: Vec::new(),
+            files: JobFiles::default(),
         },
         plans,
         contents: surveyor.contents,
-        candidates,
+        used,
         next_space: surveyor.next_space,
         inodes: surveyor.mapped_inodes,
     })
@@ -363,6 +367,7 @@ impl<'a> Surveyor<'a> {
                 transient_start: record.transient_start,
                 transient_len: record.transient_len,
                 leaving: record.leaving,
+                touched: record.touched,
             },
         };
         Ok((self.ids(process.ns_pid, &process.status, Life::Alive(Box::new(live))), plan))
@@ -536,7 +541,7 @@ impl<'a> Surveyor<'a> {
             self.segments.entry(row.identity.id).and_modify(|(_, attached)| *attached += 1);
             return Ok(Backing::SharedMemory { object, offset: mapping.offset });
         }
-        let (mut path, mut deleted) = split_deleted(&mapping.name);
+        let (mut path, mut deleted) = name_of(&mapping.name, mapping.inode);
         if deleted && let Some(name) = posix_name(&path, mapping.inode) {
             (path, deleted) = (name, false);
         }
@@ -630,7 +635,7 @@ impl<'a> Surveyor<'a> {
         if let Some(&known) = self.mapped_index.get(&(link.clone(), inode)) {
             return known;
         }
-        let (path, deleted) = split_deleted(link);
+        let (path, deleted) = name_of(link, inode);
         let replaced = || {
             use std::os::unix::fs::MetadataExt;
             inode != 0 && std::fs::metadata(path.as_path()).is_ok_and(|meta| meta.ino() != inode)
@@ -708,11 +713,11 @@ impl<'a> Surveyor<'a> {
     }
 
     /// Descriptions that send signals.
-    fn signalling(&self) -> Result<Vec<Signalling>, ObserveError> {
+    fn signalling(&self, open_files: &[OpenFile]) -> Result<Vec<Signalling>, ObserveError> {
         let mut all = Vec::new();
-        for (file, descriptor) in (0u32..).zip(self.descriptions.all()) {
+        for ((file, descriptor), open) in (0u32..).zip(self.descriptions.all()).zip(open_files) {
             let owner = self.frozen.processes.iter().find(|process| process.live == descriptor.pid);
-            let Some(owner) = owner.filter(|_| (0..3).all(|fd| !is_own(descriptor, fd))) else { continue };
+            let Some(owner) = owner.filter(|_| open.inherited.is_none()) else { continue };
             let found = signalling::observe(file, owner.ns_pid, descriptor, |kind, host| self.signalled(kind, host));
             all.extend(found.map_err(|error| self.refuse_descriptor(descriptor, &error.to_string()))?);
         }
@@ -771,7 +776,8 @@ impl<'a> Surveyor<'a> {
                 Err(_) if inherited.is_some() => OpenFileKind::Device { path: descriptor.link.clone(), rdev: descriptor.rdev },
                 other => other?,
             };
-            files.push(OpenFile { flags: descriptor.flags, position: descriptor.position, inherited, kind });
+            let SeenDescriptor { flags, position, .. } = *descriptor;
+            files.push(OpenFile { flags, position, inherited, is_input: false, kind });
         }
         for (socket, file) in self.sockets.in_flight() {
             let kind = files.get(file as usize).map(|file| &file.kind);
@@ -794,15 +800,15 @@ impl<'a> Surveyor<'a> {
         Ok(files)
     }
 
-    /// Regular files that may be kept.
-    fn candidates(&self, open_files: &[OpenFile]) -> Vec<Candidate> {
+    /// Regular files that the job uses.
+    fn used(&self, open_files: &[OpenFile]) -> Vec<UsedFile> {
         let objects = self.object_index.iter().filter_map(|(inode, index)| Some((*inode, self.objects.get(*index as usize)?)));
-        kept::candidates(self.descriptions.all(), open_files, objects, self.context.info.uid)
+        used(self.descriptions.all(), open_files, objects, self.context.info.uid)
     }
 
     fn open_file_kind(&mut self, descriptor: &SeenDescriptor) -> Result<OpenFileKind, ObserveError> {
         let link = &descriptor.link;
-        let (path, deleted) = split_deleted(link);
+        let (path, deleted) = name_of(link, descriptor.inode);
         if let Some(kind) = event::kind(link) {
             return self.event_descriptor(descriptor, kind);
         }
@@ -858,7 +864,7 @@ impl<'a> Surveyor<'a> {
         bases.sort();
         bases.dedup();
         let info = &self.context.info;
-        let job = Surroundings { pid: &number, strict: info.settings.strict, bases: &bases, launched_at_ns: info.launched_at_ns };
+        let job = Surroundings { pid: &number, strict: info.settings.strict, bases: &bases };
         let sockets = socket::observe::observe(&mut descriptions, &job);
         self.descriptions = descriptions;
         self.sockets = sockets.map_err(|(descriptor, error)| match self.refuse_descriptor(&descriptor, &error.to_string()) {

@@ -12,8 +12,8 @@ use crate::codec::Encoding;
 use crate::name::{ImageName, JOB_DIGITS, MAX_NAME, is_job_id, is_plain_name};
 use crate::{CHUNK_SIZE, PAGE_SIZE};
 
-/// The version of the format that this crate writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+/// The version of the format that this crate writes, and the only one that it reads.
+pub const VERSION: u32 = 2;
 
 /// A byte that no text has, a name, and line ends that a transfer as text would change.
 pub(crate) const HEADER_MAGIC: [u8; 8] = *b"\x89CKPT\r\n\x1a";

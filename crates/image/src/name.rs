@@ -76,6 +76,18 @@ impl ImageName {
         format!(".{}.tmp", self.file_name())
     }
 
+    /// The name of the directory, beside the images of the job, for what its restarts set aside; `ckpt_*.img` never matches it.
+    #[must_use]
+    pub fn aside_name(&self) -> String {
+        format!("ckpt_{}_{}.aside", self.name, self.job)
+    }
+
+    /// The name of the directory, beside the images of the job, for what others wrote to its output and restarts cut off.
+    #[must_use]
+    pub fn output_name(&self) -> String {
+        format!("ckpt_{}_{}.output", self.name, self.job)
+    }
+
     /// The parts of the last component of `path`, when that is the name of a complete image.
     #[must_use]
     pub fn parse(path: &Path) -> Option<Self> {
@@ -123,6 +135,7 @@ mod tests {
             assert_eq!(ImageName::parse(Path::new("/some/dir").join(name.file_name()).as_path()), Some(name.clone()));
             assert_eq!(ImageName::parse_temporary(Path::new(&name.temp_file_name())), Some(name.clone()));
             assert_eq!(ImageName::parse(Path::new(&name.temp_file_name())), None);
+            assert_eq!(ImageName::parse(Path::new(&name.aside_name())), None);
         }
     }
 

@@ -94,6 +94,14 @@ pub enum ReadError {
         /// Its features.
         flags: u32,
     },
+    /// It is from an earlier release than this.
+    #[error("{} is of an older release (format {version}; this one reads format {VERSION}); use that release", path.display())]
+    OlderVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
     /// It has changed since it was written.
     #[error("{} is damaged: the checksum of {part} is wrong; use an earlier generation or another copy", path.display())]
     Checksum {
@@ -410,6 +418,9 @@ impl ImageFile {
             let Header { version, flags, .. } = header;
             return Err(ReadError::NewerVersion { path: self.path.clone(), version, flags });
         }
+        if header.version < VERSION {
+            return Err(ReadError::OlderVersion { path: self.path.clone(), version: header.version });
+        }
         Ok((header, xxh3_64(&bytes)))
     }
 
@@ -599,6 +610,8 @@ mod tests {
             let error = open(&seal(&bytes, &index, flags, version)).expect_err("newer");
             assert!(matches!(error, ReadError::NewerVersion { .. }), "{error}");
         }
+        let error = open(&seal(&bytes, &index, 0, VERSION - 1)).expect_err("older");
+        assert!(matches!(error, ReadError::OlderVersion { .. }), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::timerfd::TimerfdState;
 
 mod observe;
 
-pub use observe::{Piece, build_id, contents, contents_of, data_ranges, identify, split_deleted};
+pub use observe::{Piece, build_id, contents, contents_of, data_ranges, identify, name_of, split_deleted};
 
 mod rebuild;
 
@@ -28,8 +28,19 @@ pub struct OpenFile {
     pub position: u64,
     /// It is the launcher's own standard input (0), output (1) or error (2): a restart uses its own in its place.
     pub inherited: Option<u8>,
+    /// It was the launcher's own standard input, and comes back as any other file of the job. Where a restart does not find the file,
+    /// its own standard input stands in.
+    pub is_input: bool,
     /// What it is open on.
     pub kind: OpenFileKind,
+}
+
+impl OpenFile {
+    /// Whether it is the launcher's standard input, and a pipe that somebody outside of the job writes to.
+    #[must_use]
+    pub fn is_outside_input(&self) -> bool {
+        self.inherited == Some(0) && matches!(self.kind, OpenFileKind::Pipe { .. })
+    }
 }
 
 /// What an open file description is open on.

@@ -8,11 +8,10 @@ use crate::clocks::Clocks;
 use crate::directory::DirectoryIdentity;
 use crate::file::{FileIdentity, OpenFile};
 use crate::file_lock::FileLock;
-use crate::kept_file::KeptFile;
+use crate::job_file::JobFiles;
 use crate::mqueue::Mqueue;
 use crate::pipe::PipeState;
 use crate::process::ProcessState;
-use crate::saved_file::SavedFile;
 use crate::shared_memory::SharedMemory;
 use crate::signalling::Signalling;
 use crate::socket::SocketState;
@@ -49,13 +48,8 @@ pub struct JobState {
     pub system_v: SystemV,
     /// Every file that is mapped or executed, known by more than its path.
     pub mapped_files: Vec<FileIdentity>,
-    /// Regular files that are open or mapped shared.
-    pub kept_files: Vec<KeptFile>,
-    /// Files that the user wants in the image, each after its directory.
-    pub saved_files: Vec<SavedFile>,
-    /// Directories that the job has made since its launch and works in, with what is in them, each after its directory: where
-    /// that is little.
-    pub own_files: Vec<SavedFile>,
+    /// The files that the job has touched or uses, by their names.
+    pub files: JobFiles,
 }
 
 /// Which job an image belongs to, and how it was launched.
@@ -178,6 +172,8 @@ pub struct Settings {
     pub forward: Vec<i32>,
     /// Files that images hold, as patterns for a shell: relative ones begin in the launch directory.
     pub save_files: Vec<String>,
+    /// Bytes of files' contents that an image holds at most; a part of the free space unless the user says.
+    pub file_budget: Option<u64>,
     /// A restart writes the variables of its batch job into the processes' environments, where they fit.
     pub refresh_env: bool,
     /// Sockets that lead outside of the job are refused.

@@ -147,4 +147,6 @@ pub struct AgentPlace {
     pub transient_len: u64,
     /// Address, inside the transient state, of the 32-bit count of threads that have yet to leave the restorer.
     pub leaving: u64,
+    /// Address of the variable that says where the job's list of touched paths is; 0 where there is none.
+    pub touched: u64,
 }

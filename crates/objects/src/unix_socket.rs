@@ -40,8 +40,6 @@ pub struct SocketFile {
     pub uid: u32,
     /// See `uid`.
     pub gid: u32,
-    /// As in [`crate::kept_file::KeptFile`].
-    pub own_directories: u32,
 }
 
 /// Whom a UNIX socket is connected to.

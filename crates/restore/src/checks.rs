@@ -15,6 +15,7 @@ use ckpt_objects::{FilePath, JobState};
 use ckpt_sys::cpu;
 
 use crate::error::RestoreError;
+use crate::input;
 use crate::missing::{MAPPED, Missing};
 use crate::paths::PathMap;
 
@@ -132,7 +133,9 @@ fn is_used(job: &JobState, dir: &Path) -> bool {
         OpenFileKind::Directory { path } | OpenFileKind::Path { path } => path.as_path().starts_with(dir),
         _ => false,
     };
-    works || job.open_files.iter().any(is_below) || job.saved_files.iter().any(|saved| saved.path.as_path().starts_with(dir))
+    works
+        || job.open_files.iter().any(is_below)
+        || job.files.files.iter().any(|file| file.state.is_some() && file.path.as_path().starts_with(dir))
 }
 
 /// Whether an image is in the same place below a directory as the job's images were below its launch directory.
@@ -217,25 +220,30 @@ fn needed_by(job: &JobState, index: u32) -> Option<i32> {
     living(job).find(|(_, live)| needs(live)).map(|(process, _)| process.pid.0)
 }
 
-/// Whether everything that the job has open by a name is there, and no file is shorter than it was, unless the image `holds` it.
+/// Whether everything that the job has open by a name is there, and no file is shorter than it was, unless the image `holds` it. Gives
+/// lines on an input that is replaced.
 pub fn open_files(
     job: &JobState,
     paths: &PathMap,
     holds: &dyn Fn(&FilePath) -> bool,
     missing: &mut Missing,
-) -> Result<(), RestoreError> {
+) -> Result<Vec<String>, RestoreError> {
+    let mut notes = Vec::new();
     for (index, description) in (0u32..).zip(&job.open_files) {
         // The launcher's own input and output are replaced.
         if description.inherited.is_some() {
+            notes.extend(input::note(description, paths));
             continue;
         }
         let pid = living(job)
             .find(|(_, live)| live.descriptors.iter().any(|entry| entry.file == index))
             .map_or(0, |(process, _)| process.pid.0);
-        // What the image holds has been made where it was missing, and gets its contents back.
+        // What the image holds has been made where it was missing, and gets its contents back. What lies in memory is made anew.
         match &description.kind {
-            OpenFileKind::Regular(regular) if holds(&regular.path) => (),
-            _ => open_file(job, paths, description, pid, missing)?,
+            OpenFileKind::Regular(regular) if holds(&regular.path) || is_kept_in_memory(job, &regular.path) => (),
+            OpenFileKind::Regular(_) if input::is_there(description, paths) => (),
+            _ if input::is_replaced(description, paths).is_some() => notes.extend(input::note(description, paths)),
+            _ => open_file(job, paths, holds, description, pid, missing)?,
         }
     }
     for (index, object) in (0u32..).zip(&job.shared_memory) {
@@ -255,30 +263,31 @@ pub fn open_files(
             match now.metadata() {
                 _ if removed => (),
                 Ok(meta) if meta.is_dir() => (),
+                _ if holds(path) => (),
                 Ok(_) => missing.add(path, now, process.pid.0, use_, std::io::ErrorKind::NotADirectory.into())?,
                 Err(error) => missing.add(path, now, process.pid.0, use_, error)?,
             }
         }
     }
-    Ok(())
+    Ok(notes)
 }
 
 fn open_file(
     job: &JobState,
     paths: &PathMap,
+    holds: &dyn Fn(&FilePath) -> bool,
     description: &OpenFile,
     pid: i32,
     missing: &mut Missing,
 ) -> Result<(), RestoreError> {
     let use_ = "has open";
     match &description.kind {
-        // What lies in memory is made anew.
-        OpenFileKind::Regular(regular) if is_kept_in_memory(job, &regular.path) => Ok(()),
         OpenFileKind::Regular(regular) => present(paths, &regular.path, regular.size, pid, use_, missing),
         OpenFileKind::Directory { path } | OpenFileKind::Path { path } => {
             let now = paths.resolve(path);
             match now.symlink_metadata() {
                 Ok(_) => Ok(()),
+                Err(_) if holds(path) => Ok(()),
                 Err(error) => missing.add(path, now, pid, use_, error),
             }
         }
@@ -287,6 +296,7 @@ fn open_file(
             let now = paths.resolve(path);
             match now.metadata() {
                 Ok(metadata) if metadata.file_type().is_fifo() => Ok(()),
+                _ if holds(path) => Ok(()),
                 Ok(_) => {
                     let how = "is not a named pipe any more".to_owned();
                     Err(RestoreError::Changed { path: now, pid, use_, how, hint: "" })
@@ -298,7 +308,9 @@ fn open_file(
             for watch in &inotify.watches {
                 let Watched::Path(path) = &watch.target else { continue };
                 let now = paths.resolve(path);
-                if let Err(error) = now.metadata() {
+                if let Err(error) = now.metadata()
+                    && !holds(path)
+                {
                     missing.add(path, now, pid, "watches", error)?;
                 }
             }

@@ -160,7 +160,24 @@ pub enum RestoreError {
     /// Nothing happens any more.
     #[error("the restart made no progress for {0} seconds; please report this")]
     Stuck(u64),
-    /// A file could not be brought back to the state of the checkpoint, when all else was ready.
+    /// What a restart takes away cannot be kept.
+    #[error(
+        "cannot set aside in {dir} what was made of {path} after the checkpoint: {source}; make room there, or give another directory with \
+         --dir",
+        dir = .dir.display(), path = .path.display()
+    )]
+    Aside {
+        /// The file.
+        path: PathBuf,
+        /// Where it was to be kept.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of the job's is not as it was, and `--strict` was given.
+    #[error("{0}: it would not come back as it was at the checkpoint, which --strict forbids")]
+    Lost(String),
+    /// A file could not be brought back to the state of the checkpoint.
     #[error("cannot {what} {path}: {source}", path = .path.display())]
     Commit {
         /// What was to be done.

@@ -1,14 +1,16 @@
 //! The process tree made: every process forks its children, takes its place, and waits for all others.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use ckpt_image::ImageReader;
 use ckpt_objects::job::Variable;
 use ckpt_objects::process::{Life, ProcessState};
-use ckpt_objects::{JobState, sysv};
+use ckpt_objects::{FilePath, JobState, sysv};
 use ckpt_sys::fork::{Fork, fork_telling};
 
+use crate::contents::Stored;
 use crate::control::{self, Control, Phase, Report};
 use crate::error::ProcessError;
 use crate::files::{self, Files};
@@ -29,6 +31,10 @@ pub struct Restart<'a> {
     pub paths: &'a PathMap,
     /// Where its mapped files are, by their index; nothing for those that are gone or have changed, and are not needed.
     pub mapped: &'a [Option<std::path::PathBuf>],
+    /// Contents of files that the job only reads, and that are not what they were: by the paths that they had.
+    pub reads: &'a HashMap<FilePath, Stored>,
+    /// The variable with the place of the job's list of touched paths; empty where agents cannot be told.
+    pub touched: &'a [u8],
     /// Variables that are to be written into the processes' environments.
     pub environment: &'a [Variable],
     /// Its processes.

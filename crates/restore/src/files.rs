@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use ckpt_objects::directory::{self, RemovedDirectory};
-use ckpt_objects::file::{self, OpenFile, OpenFileKind};
+use ckpt_objects::file::{self, OpenFile, OpenFileKind, RegularFile};
 use ckpt_objects::inotify::Watched;
 use ckpt_objects::pidfd::PidfdState;
 use ckpt_objects::process::Life;
@@ -18,9 +17,11 @@ use ckpt_objects::{FilePath, NsPid, epoll, eventfd, inotify, mqueue, pidfd, pipe
 use ckpt_sys::fork::{Fork, fork};
 use rustix::process::Resource;
 
+use crate::contents::Stored;
 use crate::epolls;
 use crate::error::ProcessError;
 use crate::family::Restart;
+use crate::input;
 use crate::locks;
 use crate::memory;
 use crate::sockets;
@@ -171,12 +172,20 @@ impl Builder<'_> {
     }
 
     fn description(&mut self, description: &OpenFile) -> Result<Option<OwnedFd>, ProcessError> {
-        let OpenFile { flags, position, inherited, kind } = description;
+        let OpenFile { flags, position, inherited, is_input: _, kind } = description;
         if let Some(number) = inherited {
-            return self.inherited(*number, description).map(Some);
+            return self.inherited(*number, *flags).map(Some);
+        }
+        if input::is_replaced(description, self.restart.paths).is_some() {
+            let fd = self.inherited(0, *flags)?;
+            input::go_on_in_own(description, fd.as_fd())?;
+            return Ok(Some(fd));
         }
         Ok(Some(match kind {
-            OpenFileKind::Regular(regular) => file::rebuild_named(&self.at(&regular.path), *flags, *position)?,
+            OpenFileKind::Regular(regular) => match self.restart.reads.get(&regular.path) {
+                Some(stored) => self.former(stored, regular, *flags, *position)?,
+                None => file::rebuild_named(&self.at(&regular.path), *flags, *position)?,
+            },
             OpenFileKind::Directory { path } => file::rebuild_named(&self.at(path), *flags, *position)?,
             OpenFileKind::RemovedDirectory(removed) => {
                 // SAFETY: the descriptor is open, and stays so as long as this process builds.
@@ -236,6 +245,21 @@ impl Builder<'_> {
         }))
     }
 
+    /// The contents that a file had which the job only reads, in a file without a name: one for all who have it open.
+    fn former(&mut self, stored: &Stored, regular: &RegularFile, flags: u32, position: u64) -> Result<OwnedFd, ProcessError> {
+        let path = self.at(&regular.path);
+        let key = (regular.device, regular.inode);
+        if !self.unnamed.contains_key(&key) {
+            let fd = file::rebuild_unnamed(&path, 0)?;
+            let file = File::from(fd);
+            stored.write(self.restart.reader, &file, &path).map_err(RebuildError::file("write the former contents of", &path))?;
+            self.unnamed.insert(key, file.into());
+        }
+        let fd = rebuild::reopen(&self.unnamed[&key], flags)?;
+        file::rebuild_position(&fd, &path, position)?;
+        Ok(fd)
+    }
+
     /// A directory without a name: one for all who had it.
     fn removed(&mut self, removed: &RemovedDirectory) -> Result<RawFd, ProcessError> {
         let key = (removed.device, removed.inode);
@@ -248,17 +272,10 @@ impl Builder<'_> {
     }
 
     /// The launcher's own input and output are the restart's own now.
-    fn inherited(&self, number: u8, description: &OpenFile) -> Result<OwnedFd, ProcessError> {
+    fn inherited(&self, number: u8, flags: u32) -> Result<OwnedFd, ProcessError> {
         // SAFETY: only borrowed for as long as it takes to duplicate it, which fails where it is not open.
         let own = unsafe { BorrowedFd::borrow_raw(RawFd::from(number)) };
-        if number == 0
-            && let OpenFileKind::Regular(regular) = &description.kind
-            && is_nothing(own)
-            && let Ok(fd) = file::rebuild_named(&self.at(&regular.path), description.flags, description.position)
-        {
-            return Ok(fd);
-        }
-        if let Some(fd) = terminals::with_flags(own, description.flags) {
+        if let Some(fd) = terminals::with_flags(own, flags) {
             return Ok(fd);
         }
         match rustix::io::fcntl_dupfd_cloexec(own, 0) {
@@ -310,7 +327,7 @@ pub fn set(restart: &Restart<'_>, files: &Files, fd: BorrowedFd<'_>, index: usiz
         OpenFileKind::Timerfd(state) => timerfd::start(fd, state),
         OpenFileKind::PtyMaster { .. } => terminals::seal(restart.job, fd, index),
         OpenFileKind::Inotify(state) => inotify::watch(fd, state, *flags, |watched| match watched {
-            Watched::Path(path) => restart.paths.resolve_at_last(path.as_path()),
+            Watched::Path(path) => restart.paths.resolve(path),
             Watched::File(file) => {
                 let open = files.open.get(*file as usize).copied().flatten();
                 PathBuf::from(format!("/proc/self/fd/{}", open.unwrap_or(-1)))
@@ -334,13 +351,6 @@ pub fn watched(restart: &Restart<'_>, files: &Files) -> Vec<RawFd> {
             Watched::Path(_) => None,
         })
         .collect()
-}
-
-/// Whether a descriptor gives a program nothing to read: closed, `/dev/null`, or a terminal.
-fn is_nothing(fd: BorrowedFd<'_>) -> bool {
-    let Ok(stat) = rustix::fs::fstat(fd) else { return true };
-    let null = rustix::fs::stat("/dev/null").is_ok_and(|null| null.st_rdev == stat.st_rdev && null.st_mode == stat.st_mode);
-    null || fd.is_terminal()
 }
 
 /// A duplicate of `fd` with a number of at least `lowest`, where the limit allows.

@@ -3,19 +3,21 @@
 //!
 //! The order of things (`docs/restart.md` tells why):
 //!
-//! 1. [`checks`]: can this machine be the job's, are its files there? Nothing is changed; only what the image holds of files is made where it is
-//!    missing ([`saved`]).
+//! 1. [`checks`]: can this machine be the job's, are its files there? Nothing is changed. Then the job's files are brought back to how they
+//!    were at the checkpoint ([`rollback`]).
 //! 2. [`tree`]: who forks whom. [`namespaces`]: new ones are made, and their first process.
 //! 3. [`files`]: one process, the [`standin`] for the launcher, makes every open file description of the job, and joins its
 //!    [`epolls`].
 //! 4. [`family`]: the process tree grows; everybody takes its place in sessions and groups.
 //! 5. [`process`]: each maps and fills its [`memory`], arranges its [`descriptors`], and enters the [`restorer`].
-//! 6. When every thread waits at the gate: [`commit`], the only step that changes files; then the gate opens for all at once.
+//! 6. When every thread waits at the gate: [`commit`] writes back what is mapped shared; then the gate opens for all at once.
 //!
 //! What happens with the job after that is the coordinator's part.
 
+mod aside;
 mod checks;
 mod commit;
+mod contents;
 mod control;
 mod descriptors;
 mod environment;
@@ -24,15 +26,16 @@ mod error;
 mod family;
 mod files;
 mod holes;
-mod kept;
+mod input;
 mod locks;
 mod memory;
 mod missing;
 mod namespaces;
+mod own_output;
 mod paths;
 mod process;
 mod restorer;
-mod saved;
+mod rollback;
 mod sockets;
 mod standin;
 mod terminals;
@@ -53,10 +56,12 @@ use ckpt_coordinator::environment::{offer, variables};
 use ckpt_coordinator::library;
 use ckpt_image::ImageReader;
 use ckpt_objects::job::JobInfo;
+use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::process::{Life, children, status_if_there};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{FilePath, HostPid, JobState, NsPid};
 use ckpt_sys::syscall;
+use ckpt_wire::touched::{ENV_TOUCHED, VARIABLE_SIZE};
 use linux_raw_sys::general as nr;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::futex;
@@ -64,12 +69,12 @@ use rustix::thread::futex;
 pub use error::RestoreError;
 pub use namespaces::{is_privileged, remedy as namespace_remedy};
 
+use crate::aside::Aside;
 use crate::control::{COMMITTED, Control, OPEN, Report, wake};
 use crate::family::Restart;
-use crate::kept::Kept;
 use crate::missing::Missing;
 use crate::paths::PathMap;
-use crate::saved::Saved;
+use crate::rollback::Rollback;
 use crate::terminals::Standing;
 use crate::tree::Tree;
 
@@ -82,6 +87,8 @@ pub struct Options {
     pub strict: bool,
     /// Write the variables of the batch job into the processes' environments.
     pub refresh_env: bool,
+    /// Where the job's images go, if it is not where they went.
+    pub dir: Option<PathBuf>,
 }
 
 /// A job that runs again.
@@ -106,6 +113,8 @@ pub struct RestoredJob {
     pub notes: Vec<String>,
     /// Processes of the job are in the session and process group of the restart.
     pub shares_session: bool,
+    /// Its files, by the paths that they have now.
+    pub files: JobFiles,
     /// What the image says of the job, with paths as they are now: what the next image is to say.
     pub info: JobInfo,
 }
@@ -146,16 +155,24 @@ pub fn restore(
     if job.mapped_files.iter().any(|file| file.path.as_path() == copy) {
         library::lend_again(&job.info.id).map_err(RestoreError::call("put the agent's library back into /tmp"))?;
     }
-    let saved = Saved::make_missing(job, reader, &paths)?;
-    let kept = Kept::find(job, reader, &mut paths, &saved)?;
-    let holds = |path: &FilePath| saved.holds(path) || kept.holds(path);
+    let home = home_of(&info, options, reader);
+    let aside = Aside { dir: ckpt_coordinator::files::aside_in(&home, &info) };
+    let output = Aside { dir: ckpt_coordinator::files::output_in(&home, &info) };
+    let mut rollback = Rollback::plan(job, reader, &mut paths, &info, &aside)?;
+    let holds = |path: &FilePath| rollback.provides(path);
     let mut missing = Missing::default();
     let mapped = checks::mapped_files(job, &paths, &holds, &mut missing)?;
-    checks::open_files(job, &paths, &holds, &mut missing)?;
+    notes.extend(checks::open_files(job, &paths, &holds, &mut missing)?);
     missing.finish(&paths, &former, &info.environment)?;
-    notes.extend(sockets::check(job, &paths, options.strict)?);
+    notes.extend(sockets::check(job, &paths, options.strict, &holds)?);
     checks::memory(reader)?;
     locks::check(job, &paths)?;
+    rollback.apply()?;
+    if let (true, Some(lost)) = (options.strict, rollback.lost().first()) {
+        return Err(RestoreError::Lost(lost.clone()));
+    }
+    let files = rollback.begin_segment(job, &paths, &info, &home);
+    let touched = touched_variable(&files);
 
     let living = job.processes.iter().filter(|process| matches!(process.life, Life::Alive(_))).count();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -169,6 +186,8 @@ pub fn restore(
         reader,
         paths: &paths,
         mapped: &mapped,
+        reads: rollback.reads(),
+        touched: &touched,
         environment: if options.refresh_env { &info.environment } else { &[] },
         tree: &tree,
         control,
@@ -187,8 +206,7 @@ pub fn restore(
     let seen = (0, Instant::now());
     let init = HostPid(init);
     let mut watcher = Watcher { job, tree: &tree, control, init, reports, notes, tell, makers: Vec::new(), seen };
-    let outcome =
-        watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths, &saved, &kept, &info)));
+    let outcome = watcher.wait_for_all().and_then(|()| watcher.open(|| commit::commit(job, reader, &paths, &output)));
     let identity = outcome.and_then(|()| watcher.identify()).and_then(|(stand_in, namespace)| {
         let listener = Listener::bind(&job.info.id, namespace).map_err(RestoreError::call("open a socket"))?;
         Ok((stand_in, listener))
@@ -200,8 +218,8 @@ pub fn restore(
             return Err(error);
         }
     };
-    saved.keep();
-    kept.keep();
+    let _ = rollback.settle();
+    watcher.notes.extend(rollback.keep());
     watcher.notes.extend(offer(&info));
     terminals::lend(job, own);
     hold_signals(job);
@@ -222,8 +240,22 @@ pub fn restore(
         shares_session: terminal.adopted,
         makers: watcher.makers,
         notes: watcher.notes,
+        files,
         info,
     })
+}
+
+/// Where the job's images are and go: beside the one that it comes from where their directory is gone.
+fn home_of(info: &JobInfo, options: &Options, reader: &ImageReader) -> PathBuf {
+    let dir = options.dir.as_deref().unwrap_or(info.settings.dir.as_path());
+    let beside = || reader.path().canonicalize().ok().and_then(|image| Some(image.parent()?.to_owned()));
+    if dir.exists() { dir.to_owned() } else { beside().unwrap_or_else(|| dir.to_owned()) }
+}
+
+/// The variable that tells the job's agents where their list is; empty where there is none, or its path is too long for them.
+fn touched_variable(files: &JobFiles) -> Vec<u8> {
+    let variable = [ENV_TOUCHED.as_bytes(), b"=", &files.dir.0, b"\0"].concat();
+    if variable.len() <= VARIABLE_SIZE { variable } else { Vec::new() }
 }
 
 /// Blocks the signals that the coordinator listens to: one that comes between the job's first step and the coordinator's is to wait

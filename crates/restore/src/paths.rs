@@ -10,15 +10,13 @@ use ckpt_objects::job::JobInfo;
 #[derive(Clone, Debug, Default)]
 pub struct PathMap {
     rules: Vec<(PathBuf, PathBuf)>,
-    /// Where single files are until the last step of the restart.
-    places: Vec<(PathBuf, PathBuf)>,
 }
 
 impl PathMap {
     /// Rules as given; the longest old path that matches wins.
     #[must_use]
     pub fn new(rules: Vec<(PathBuf, PathBuf)>) -> Self {
-        let mut map = Self { rules, places: Vec::new() };
+        let mut map = Self { rules };
         map.sort();
         map
     }
@@ -33,11 +31,6 @@ impl PathMap {
         self.rules.sort_by_key(|(old, _)| std::cmp::Reverse(old.components().count()));
     }
 
-    /// Says where a file is until the last step of the restart gives it its name.
-    pub fn place(&mut self, old: &Path, place: PathBuf) {
-        self.places.push((old.to_owned(), place));
-    }
-
     /// Where `path` is now.
     #[must_use]
     pub fn resolve(&self, path: &FilePath) -> PathBuf {
@@ -47,15 +40,6 @@ impl PathMap {
     /// Where `path` is now.
     #[must_use]
     pub fn resolve_path(&self, path: &Path) -> PathBuf {
-        match self.places.iter().find(|(old, _)| old == path) {
-            Some((_, place)) => place.clone(),
-            None => self.resolve_at_last(path),
-        }
-    }
-
-    /// Where `path` is when the job goes on.
-    #[must_use]
-    pub fn resolve_at_last(&self, path: &Path) -> PathBuf {
         for (old, new) in &self.rules {
             if let Ok(rest) = path.strip_prefix(old) {
                 // Joining an empty path would end the result with a slash, which only a directory may have.

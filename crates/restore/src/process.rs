@@ -104,6 +104,9 @@ pub fn become_process(
     vdso.finish(&mut layout)?;
     prepare_agent(live, &layout)?;
     environment::refresh(&live.memory.fields, &layout, restart.environment)?;
+    if live.agent.touched != 0 && !restart.touched.is_empty() {
+        layout.write(live.agent.touched, restart.touched)?;
+    }
     layout.finish()?;
 
     let len = region_len(live, &vmas);

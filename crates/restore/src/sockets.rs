@@ -17,7 +17,7 @@ use ckpt_objects::process::Life;
 use ckpt_objects::socket::{SocketKind, SocketState, options};
 use ckpt_objects::tcp_socket::TcpLink;
 use ckpt_objects::unix_socket::UnixLink;
-use ckpt_objects::{JobState, udp_socket};
+use ckpt_objects::{FilePath, JobState, udp_socket};
 use rustix::fs::OFlags;
 
 use crate::control::Report;
@@ -49,7 +49,12 @@ fn is_nonblocking(job: &JobState, socket: u32) -> bool {
 }
 
 /// Whether all sockets can be made; gives a line on those that led outside of the job.
-pub fn check(job: &JobState, paths: &PathMap, strict: bool) -> Result<Option<String>, RestoreError> {
+pub fn check(
+    job: &JobState,
+    paths: &PathMap,
+    strict: bool,
+    holds: &dyn Fn(&FilePath) -> bool,
+) -> Result<Option<String>, RestoreError> {
     let (mut lost, mut again) = (Vec::new(), Vec::new());
     for (index, socket) in (0u32..).zip(&job.sockets) {
         if strict && socket.leads_outside() {
@@ -58,7 +63,7 @@ pub fn check(job: &JobState, paths: &PathMap, strict: bool) -> Result<Option<Str
         let refused = |why: String| RestoreError::Socket { socket: socket.describe(), pid: owner(job, index), why };
         match &socket.kind {
             SocketKind::Unix(unix) => {
-                unix::check(socket, paths).map_err(refused)?;
+                unix::check(socket, paths, holds).map_err(refused)?;
                 if let UnixLink::Outside(name) = &unix.link {
                     let list = if socket.form == libc::SOCK_DGRAM { &mut again } else { &mut lost };
                     list.push(format!("to {name} (process {})", owner(job, index)));

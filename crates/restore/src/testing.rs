@@ -2,6 +2,7 @@
 
 use ckpt_objects::clocks::Clocks;
 use ckpt_objects::job::{JobInfo, Machine, Settings};
+use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{AddressSpace, MmFields};
 use ckpt_objects::process::{Credentials, Life, LiveProcess, ProcessSettings, ProcessState};
 use ckpt_objects::{FilePath, JobState, NsPid};
@@ -53,9 +54,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         mqueues: Vec::new(),
         system_v: Default::default(),
         mapped_files: Vec::new(),
-        kept_files: Vec::new(),
-        saved_files: Vec::new(),
-        own_files: Vec::new(),
+        files: JobFiles::default(),
     }
 }
 

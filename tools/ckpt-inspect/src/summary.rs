@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 use ckpt_objects::file::{OpenFile, OpenFileKind};
+use ckpt_objects::job_file::{Contents, FileKind, JobFile, Role};
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
-use ckpt_objects::saved_file::{SavedFile, SavedKind};
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_objects::{FilePath, JobState};
 
@@ -25,9 +25,7 @@ impl fmt::Display for Summary<'_> {
         processes(f, state, sizes)?;
         open_files(f, state)?;
         mapped_files(f, state)?;
-        kept_files(f, state)?;
-        saved_files(f, state)?;
-        own_files(f, state)
+        job_files(f, state)
     }
 }
 
@@ -106,47 +104,38 @@ fn mapped_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
     Ok(())
 }
 
-/// Open files whose contents the image holds.
-fn kept_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
-    let held: Vec<_> = state.kept_files.iter().filter(|kept| kept.held).map(|kept| &kept.file).collect();
-    if held.is_empty() {
-        return Ok(());
-    }
-    writeln!(f, "  open files held {}", held.len())?;
-    for file in held {
-        let SavedKind::Regular { size, .. } = file.kind else { continue };
-        writeln!(f, "    {:>11}  {:04o} {}", bytes(size), file.mode, printable(&file.path))?;
-    }
-    Ok(())
-}
-
-fn saved_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
+/// The files that a restart brings back, or gives the job as they were.
+fn job_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
+    let files = &state.files.files;
     let patterns: Vec<String> = state.info.settings.save_files.iter().map(printable).collect();
-    if state.saved_files.is_empty() && patterns.is_empty() {
+    if files.is_empty() && patterns.is_empty() {
         return Ok(());
     }
-    writeln!(f, "  saved files  {} (--save-files {})", state.saved_files.len(), patterns.join(" "))?;
-    files(f, &state.saved_files)
-}
-
-/// Directories of the job's own.
-fn own_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
-    if state.own_files.is_empty() {
-        return Ok(());
-    }
-    writeln!(f, "  own directories {}", state.own_files.len())?;
-    files(f, &state.own_files)
-}
-
-fn files(f: &mut fmt::Formatter<'_>, files: &[SavedFile]) -> fmt::Result {
-    for file in files {
-        let (size, target) = match &file.kind {
-            SavedKind::Regular { size, .. } => (bytes(*size), String::new()),
-            SavedKind::Link { target } => ("link".to_owned(), format!(" -> {}", printable(target))),
-            SavedKind::Directory => ("directory".to_owned(), String::new()),
-            SavedKind::Fifo => ("named pipe".to_owned(), String::new()),
+    let named = if patterns.is_empty() { String::new() } else { format!(" (--save-files {})", patterns.join(" ")) };
+    writeln!(f, "  files of the job {}{named}", files.len())?;
+    for JobFile { path, role, state } in files {
+        let role = match role {
+            Role::Read => "only read",
+            Role::Touched => "touched",
+            Role::Named => "named",
         };
-        writeln!(f, "    {size:>11}  {:04o} {}{target}", file.mode, printable(&file.path))?;
+        let Some(state) = state else {
+            writeln!(f, "    {:>11}  {role:<9}      {}", "gone", printable(path))?;
+            continue;
+        };
+        let (size, more) = match &state.kind {
+            FileKind::Regular { size, contents: Contents::Held(_) } => (bytes(*size), ""),
+            FileKind::Regular { size, contents: Contents::Hashed(_) } => (bytes(*size), " (hash only)"),
+            FileKind::Regular { size, contents: Contents::Unknown } => (bytes(*size), " (contents not held)"),
+            FileKind::Link { .. } => ("link".to_owned(), ""),
+            FileKind::Directory => ("directory".to_owned(), ""),
+            FileKind::Fifo => ("named pipe".to_owned(), ""),
+            FileKind::Socket => ("socket".to_owned(), ""),
+            FileKind::Device => ("device".to_owned(), ""),
+        };
+        let target =
+            if let FileKind::Link { target } = &state.kind { format!(" -> {}", printable(target)) } else { String::new() };
+        writeln!(f, "    {size:>11}  {role:<9} {:04o} {}{target}{more}", state.mode, printable(path))?;
     }
     Ok(())
 }

@@ -9,11 +9,10 @@ use ckpt_objects::clocks::Clocks;
 use ckpt_objects::descriptor::FdEntry;
 use ckpt_objects::file::{FileIdentity, OpenFile, OpenFileKind, RegularFile};
 use ckpt_objects::job::{Interval, JobInfo, Machine, Settings};
-use ckpt_objects::kept_file::{FileNumber, KeptFile};
+use ckpt_objects::job_file::{Contents, FileKind, FileNumber, FileState, JobFile, JobFiles, Role};
 use ckpt_objects::memory::{AddressSpace, MemoryPolicy, MmFields};
 use ckpt_objects::pipe::PipeState;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
-use ckpt_objects::saved_file::{SavedFile, SavedKind};
 use ckpt_objects::signal::SignalState;
 use ckpt_objects::thread::{Scheduling, ThreadSettings, ThreadState};
 use ckpt_objects::{FilePath, JobState, NsPid};
@@ -82,8 +81,18 @@ fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
     }))
 }
 
+fn file(at: &str, role: Role, kind: FileKind) -> JobFile {
+    let identity = FileNumber { device: 1, inode: 2, born_ns: 0 };
+    let state = FileState { identity, mode: 0o640, uid: 1000, gid: 1000, mtime_ns: 0, ctime_ns: 0, kind };
+    JobFile { path: path(at), role, state: Some(state) }
+}
+
+fn regular(size: u64, contents: Contents) -> FileKind {
+    FileKind::Regular { size, contents }
+}
+
 fn state(generation: u64) -> JobState {
-    let open = |flags, position, inherited, kind| OpenFile { flags, position, inherited, kind };
+    let open = |flags, position, inherited, kind| OpenFile { flags, position, inherited, is_input: false, kind };
     let log = RegularFile { path: path("/home/u/log\u{1b}[2J"), size: 90, device: 1, inode: 2, written: true };
     JobState {
         info: JobInfo {
@@ -153,36 +162,20 @@ fn state(generation: u64) -> JobState {
             build_id: vec![1],
             deleted: false,
         }],
-        kept_files: vec![KeptFile {
-            file: SavedFile {
-                path: path("/home/u/log\u{1b}[2J"),
-                mode: 0o600,
-                uid: 1000,
-                gid: 1000,
-                mtime_ns: 0,
-                kind: SavedKind::Regular { size: 90, space: 8 },
-            },
-            identity: FileNumber { device: 1, inode: 2, born_ns: 0 },
-            written: true,
-            own_directories: 0,
-            held: true,
-        }],
-        saved_files: vec![SavedFile {
-            path: path("/scratch/a.dat"),
-            mode: 0o640,
-            uid: 1000,
-            gid: 1000,
-            mtime_ns: 0,
-            kind: SavedKind::Regular { size: 5000, space: 9 },
-        }],
-        own_files: vec![SavedFile {
-            path: path("/scratch/made"),
-            mode: 0o700,
-            uid: 1000,
-            gid: 1000,
-            mtime_ns: 0,
-            kind: SavedKind::Directory,
-        }],
+        files: JobFiles {
+            dir: path("/scratch/.ckpt_count.sh_00c0ffee00c0ffee.files"),
+            segment: 7,
+            log_end: 0,
+            files: vec![
+                file("/home/u/log\u{1b}[2J", Role::Touched, regular(90, Contents::Held(8))),
+                JobFile { path: path("/home/u/log.tmp"), role: Role::Touched, state: None },
+                file("/home/u/table", Role::Read, regular(5000, Contents::Unknown)),
+                file("/scratch/a.dat", Role::Named, regular(5000, Contents::Held(9))),
+                file("/scratch/large", Role::Touched, regular(5 << 30, Contents::Hashed(1))),
+                file("/scratch/made", Role::Touched, FileKind::Directory),
+                file("/scratch/newest", Role::Touched, FileKind::Link { target: path("made/9") }),
+            ],
+        },
     }
 }
 
@@ -236,12 +229,14 @@ fn a_summary_shows_the_job_its_processes_and_its_files() {
       1 x append       /home/u/log\u{1b}[2J, at 90 of 90 bytes
   mapped files 1
         1.2 MiB  /usr/bin/bash
-  open files held 1
-           90 B  0600 /home/u/log\u{1b}[2J
-  saved files  1 (--save-files *.dat)
-        4.9 KiB  0640 /scratch/a.dat
-  own directories 1
-      directory  0700 /scratch/made";
+  files of the job 7 (--save-files *.dat)
+           90 B  touched   0640 /home/u/log\u{1b}[2J
+           gone  touched        /home/u/log.tmp
+        4.9 KiB  only read 0640 /home/u/table (contents not held)
+        4.9 KiB  named     0640 /scratch/a.dat
+        5.0 GiB  touched   0640 /scratch/large (hash only)
+      directory  touched   0640 /scratch/made
+           link  touched   0640 /scratch/newest -> made/9";
     assert_eq!(lines.join("\n"), expected);
 }
 

@@ -40,10 +40,20 @@ pub fn split_deleted(link: &FilePath) -> (FilePath, bool) {
     }
 }
 
+/// The path of a link of `/proc` to the file with this inode number, and whether that has no name any more: a file may be called as the
+/// kernel calls those.
+#[must_use]
+pub fn name_of(link: &FilePath, inode: u64) -> (FilePath, bool) {
+    match split_deleted(link) {
+        (_, true) if fs::symlink_metadata(link.as_path()).is_ok_and(|meta| meta.ino() == inode) => (link.clone(), false),
+        other => other,
+    }
+}
+
 /// Who a mapped or executed file is. When another file has taken its path meanwhile, it counts as deleted.
 #[must_use]
 pub fn identify(link: &FilePath, inode: u64) -> FileIdentity {
-    let (path, deleted) = split_deleted(link);
+    let (path, deleted) = name_of(link, inode);
     let mut identity = FileIdentity { path, size: 0, mtime_ns: 0, build_id: Vec::new(), deleted };
     match fs::metadata(identity.path.as_path()) {
         Ok(meta) if !deleted && (inode == 0 || meta.ino() == inode) => {

@@ -25,7 +25,6 @@ use super::{Address, Credentials, Message, SocketKind, SocketState, io_error};
 use crate::HostPid;
 use crate::descriptor::{Descriptions, SeenDescriptor, is_own, see};
 use crate::event;
-use crate::kept_file::own_directories;
 use crate::netlink_socket::NetlinkState;
 use crate::tcp_socket::drain::{self, TcpInfo};
 use crate::tcp_socket::{TcpLink, TcpState, WaitingConnection};
@@ -178,8 +177,6 @@ pub struct Surroundings<'a> {
     pub strict: bool,
     /// Directories that relative names may begin in, since nobody knows whose working directory it was when a socket was bound.
     pub bases: &'a [PathBuf],
-    /// When the job was launched, in nanoseconds since the epoch: it has made the directories that are younger.
-    pub launched_at_ns: u64,
 }
 
 /// Observes all sockets among `descriptions`, and adds those that are only in flight.
@@ -656,13 +653,7 @@ fn socket_file(one: &Found, inode: u32, job: &Surroundings<'_>) -> Option<Socket
         let path: PathBuf = base.join(name.as_path()).components().collect();
         let metadata = std::fs::symlink_metadata(&path).ok()?;
         let is_it = metadata.file_type().is_socket() && metadata.ino() as u32 == inode;
-        is_it.then(|| SocketFile {
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            own_directories: path.parent().map_or(0, |dir| own_directories(dir, job.launched_at_ns)),
-            path: path.into(),
-        })
+        is_it.then(|| SocketFile { mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid(), path: path.into() })
     })
 }
 

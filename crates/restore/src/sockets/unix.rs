@@ -6,6 +6,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::{Duration, Instant};
 
+use ckpt_objects::FilePath;
 use ckpt_objects::socket::{Address, Credentials, Message, SocketKind, SocketState, observe, options, rebuild};
 use ckpt_objects::unix_socket::{SocketFile, UnixLink, UnixState};
 use rustix::net::Shutdown;
@@ -38,8 +39,8 @@ pub fn name_that_is_used(socket: &SocketState) -> Option<&SocketFile> {
     unix.file.as_ref().filter(|_| is_reached(socket, unix))
 }
 
-/// Whether the name of a socket can be had. Nothing is changed.
-pub fn check(socket: &SocketState, paths: &PathMap) -> Result<(), String> {
+/// Whether the name of a socket can be had. Nothing is changed. What the image `holds` will be there.
+pub fn check(socket: &SocketState, paths: &PathMap, holds: &dyn Fn(&FilePath) -> bool) -> Result<(), String> {
     let Some(file) = name_that_is_used(socket) else { return Ok(()) };
     let path = paths.resolve(&file.path);
     let begun = Instant::now();
@@ -57,7 +58,7 @@ pub fn check(socket: &SocketState, paths: &PathMap) -> Result<(), String> {
         }
     }
     match path.parent() {
-        Some(parent) if !parent.is_dir() => {
+        Some(parent) if !parent.is_dir() && !file.path.as_path().parent().is_some_and(|parent| holds(&parent.into())) => {
             let parent = parent.display();
             Err(format!("the directory {parent} is gone; bring it back, or give --map {parent}=NEW where it has moved"))
         }

@@ -1,0 +1,838 @@
+//! The files that a job has touched, from one checkpoint to the next: which paths those are, how each is at the freeze, and what of
+//! their contents goes into the image.
+//!
+//! Nothing grows with the size of a file while the job stands still, where that can be avoided:
+//!
+//! ```text
+//! at the freeze, the file is                 its contents are
+//! -----------------------------------------  ---------------------------------------------------------------------
+//! closed, or only appended to; small         read when the job runs on, into the image
+//! closed, or only appended to; large         hashed when the job runs on; they stay in the file
+//! open for writing, untouched since the      read when the job runs on; the image before has them too
+//!   image before
+//! open for writing                           cloned or copied at once
+//! ```
+//!
+//! What the job changes while it is being read is not lost: its agents keep the contents of every file that was closed at the
+//! checkpoint before they let the job change it ([`ckpt_objects::touched`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use bytesize::ByteSize;
+use ckpt_image::{Codec, ImageName, ImageReader, ImageWriter, generations};
+use ckpt_objects::file::data_ranges;
+use ckpt_objects::job::{JobInfo, Settings};
+use ckpt_objects::job_file::{
+    self, Contents, FileKind, FileNumber, FileState, Hashed, JobFile, JobFiles, LIMIT, Role, SaveError, StageError, Staged,
+    Stager,
+};
+use ckpt_objects::shared_memory::SharedMemoryKind;
+use ckpt_objects::touched::{self, Touch, TouchedDir};
+use ckpt_objects::{FilePath, JobState};
+use ckpt_wire::touched::{Identity, Knowledge, RecordKind, path_key};
+
+use crate::dump::{DumpError, Packer};
+use crate::{environment, library, machine};
+
+mod used;
+
+pub use used::{Use, UsedFile, used};
+
+/// Unless the user says otherwise, an image holds so much of files at most, and never more than a tenth of the free space.
+const BUDGET: u64 = 1 << 30;
+/// However little space is free.
+const LEAST_BUDGET: u64 = 16 << 20;
+/// The part of the budget that one file may have which is not open for writing: larger ones stay where they are.
+const SHARE: u64 = 16;
+/// Bytes of the largest file that is held though the job only reads it.
+const LARGEST_READ: u64 = 16 << 20;
+
+/// Where the job's list of touched paths is.
+#[must_use]
+pub fn list_of(info: &JobInfo) -> TouchedDir {
+    list_in(info.settings.dir.as_path(), info)
+}
+
+/// Where it is when its images are in this directory.
+#[must_use]
+pub fn list_in(dir: &Path, info: &JobInfo) -> TouchedDir {
+    TouchedDir::at(dir.join(touched::directory_name(&plain_name(info), &info.id)))
+}
+
+/// Where a restart puts what it takes away.
+#[must_use]
+pub fn aside_of(info: &JobInfo) -> PathBuf {
+    aside_in(info.settings.dir.as_path(), info)
+}
+
+/// Where a restart puts what others wrote to the job's output: it stays when the job has ended well.
+#[must_use]
+pub fn output_of(info: &JobInfo) -> PathBuf {
+    output_in(info.settings.dir.as_path(), info)
+}
+
+/// Where that is when the job's images are in this directory.
+#[must_use]
+pub fn output_in(dir: &Path, info: &JobInfo) -> PathBuf {
+    ImageName::new(&info.name, &info.id, 1).map_or_else(|_| dir.join("ckpt.output"), |name| dir.join(name.output_name()))
+}
+
+/// Where a restart puts what it takes away, when the job's images are in this directory.
+#[must_use]
+pub fn aside_in(dir: &Path, info: &JobInfo) -> PathBuf {
+    ImageName::new(&info.name, &info.id, 1).map_or_else(|_| dir.join("ckpt.aside"), |name| dir.join(name.aside_name()))
+}
+
+fn plain_name(info: &JobInfo) -> String {
+    ImageName::new(&info.name, &info.id, 1).map_or_else(|_| "job".to_owned(), |name| name.name().to_owned())
+}
+
+/// Bytes of files' contents that an image in the job's directory may hold.
+#[must_use]
+pub fn budget(settings: &Settings) -> u64 {
+    settings.file_budget.unwrap_or_else(|| {
+        let free = rustix::fs::statvfs(settings.dir.as_path()).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        (free / 10).clamp(LEAST_BUDGET, BUDGET)
+    })
+}
+
+/// Begins a segment of the list in which nothing but these files is known.
+///
+/// # Errors
+///
+/// When the list cannot be written.
+pub fn begin_segment(list: &TouchedDir, segment: u64, files: &[JobFile], largest: u64) -> io::Result<()> {
+    list.make()?;
+    list.begin(segment, begun_ns(), largest, &keys(files, &HashSet::new()))
+}
+
+/// When a segment begins. By the fine clock: the times of files may be ahead of the coarse one (multigrain timestamps, Linux 6.13). What is
+/// made in the next tick is taken for older, and noted once more than it need be.
+fn begun_ns() -> i64 {
+    machine::realtime_ns().cast_signed()
+}
+
+/// What agents need not note: how these files are is known. Files that are still to be read are to be kept before they are changed.
+fn keys(files: &[JobFile], unread: &HashSet<FileNumber>) -> Vec<u64> {
+    let mut keys = Vec::new();
+    for file in files.iter().filter(|file| file.role != Role::Read) {
+        let Some(state) = &file.state else { continue };
+        let identity = Identity::from(state.identity);
+        keys.extend([path_key(&file.path.0), identity.key(Knowledge::Noted)]);
+        let is_in_file = matches!(state.kind, FileKind::Regular { contents: Contents::Hashed(_) | Contents::Unknown, .. });
+        if !is_in_file && !unread.contains(&state.identity) {
+            keys.push(identity.key(Knowledge::Kept));
+        }
+    }
+    keys
+}
+
+/// Tells what is never one of the job's files: its images, the list itself, what restarts have set aside, the launcher's own input and output, and
+/// what is made anew for each run.
+pub fn left_out(info: &JobInfo) -> impl Fn(&Path) -> bool + use<> {
+    let (variables, copy, aside) = (environment::place(info), library::copy_of(&info.id), aside_of(info));
+    let (output, list, id) = (output_of(info), list_of(info), info.id.clone());
+    move |path| {
+        let image = || ImageName::parse(path).or_else(|| ImageName::parse_temporary(path));
+        path == variables
+            || path == copy
+            || path.starts_with(&aside)
+            || path.starts_with(&output)
+            || path.starts_with(list.path())
+            || image().is_some_and(|image| image.job() == id)
+    }
+}
+
+/// Whether a path leads to the kernel's own files, but for shared memory.
+#[must_use]
+pub fn is_of_the_kernel(path: &Path) -> bool {
+    let is_device = path.starts_with("/dev") && !path.starts_with("/dev/shm");
+    is_device || path.starts_with("/proc") || path.starts_with("/sys")
+}
+
+/// The device and inode numbers of this process's own input and output, where they are files.
+fn own_streams() -> HashSet<(u64, u64)> {
+    let own = (0..3).map(|fd| std::fs::metadata(format!("/proc/self/fd/{fd}")));
+    own.flatten().filter(Metadata::is_file).map(|meta| (meta.dev(), meta.ino())).collect()
+}
+
+/// The files of a running job.
+#[derive(Debug)]
+pub struct Files {
+    list: TouchedDir,
+    /// Nothing is noted by agents: only what descriptors show is known.
+    unlisted: bool,
+    /// The segment that goes on, and how far its log and that of the one before have been read.
+    segment: u64,
+    read_to: [u64; 2],
+    known: BTreeMap<FilePath, Known>,
+    /// The newest image, and under which numbers it holds files.
+    newest: Option<(PathBuf, HashMap<FilePath, u32>)>,
+    /// Which segment began with each generation.
+    generations: BTreeMap<u64, u64>,
+    /// Files of which the user has been told that they are not held.
+    told: BTreeSet<FilePath>,
+}
+
+/// What is known of a path.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// How it was at the last checkpoint.
+    state: Option<FileState>,
+    /// The hash of its contents as far as they were read.
+    hashed: Option<HashedFile>,
+    /// The job has touched it since the last checkpoint.
+    is_new: bool,
+}
+
+#[derive(Clone)]
+struct HashedFile(Hashed);
+
+impl std::fmt::Debug for HashedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HashedFile({} bytes)", self.0.len())
+    }
+}
+
+/// The files of a job at one freeze.
+#[derive(Debug)]
+pub struct Capture {
+    /// How they are.
+    pub files: Vec<JobFile>,
+    /// What the user should know.
+    pub complaints: Vec<String>,
+    staged: Staged,
+    /// What is to be read when the job runs on: indices into `files`.
+    later: Vec<Later>,
+    next_space: u32,
+    segment: u64,
+    log_end: u64,
+}
+
+#[derive(Debug)]
+struct Later {
+    file: usize,
+    how: Reader,
+}
+
+/// How a file is read while the job runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    /// Into the image, as the contents of this space.
+    Hold {
+        space: u32,
+        /// The image before has the same contents.
+        in_newest: bool,
+        /// It is open for writing.
+        in_place: bool,
+    },
+    /// For its hash. One that is open for writing may be changed meanwhile without any notice.
+    Hash { in_place: bool },
+}
+
+impl Files {
+    /// Those of a job that begins.
+    ///
+    /// # Errors
+    ///
+    /// When its list cannot be made: agents must not be told of it then.
+    pub fn begin(info: &JobInfo) -> (Self, io::Result<()>) {
+        let list = list_of(info);
+        let begun = begin_segment(&list, 1, &[], budget(&info.settings));
+        (Self::new(list, begun.is_err(), 1), begun)
+    }
+
+    /// Those of a job that has been brought back with these files, when its list has gone on.
+    #[must_use]
+    pub fn go_on(files: &JobFiles, generation: u64) -> Self {
+        let list = TouchedDir::at(files.dir.as_path().to_owned());
+        let segment = list.segment();
+        let mut all = Self::new(list, segment.is_none(), segment.unwrap_or(files.segment));
+        all.generations.insert(generation, files.segment);
+        for file in files.files.iter().filter(|file| file.role == Role::Touched && file.state.is_some()) {
+            all.known.insert(file.path.clone(), Known::default());
+        }
+        all
+    }
+
+    fn new(list: TouchedDir, unlisted: bool, segment: u64) -> Self {
+        Self {
+            list,
+            unlisted,
+            segment,
+            read_to: [0; 2],
+            known: BTreeMap::new(),
+            newest: None,
+            generations: BTreeMap::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// The job has ended: without images nobody needs the list.
+    pub fn end(&self, info: &JobInfo) {
+        let dirs = self.directories_of_images(info);
+        if dirs.into_iter().all(|dir| generations::list(dir, &info.id).is_ok_and(|left| left.is_empty())) {
+            self.list.remove();
+        }
+    }
+
+    /// Where images of the job are: later ones may go elsewhere than the first.
+    fn directories_of_images<'a>(&'a self, info: &'a JobInfo) -> BTreeSet<&'a Path> {
+        BTreeSet::from([info.settings.dir.as_path(), self.list.path().parent().unwrap_or(Path::new("/"))])
+    }
+
+    /// Where the list is.
+    #[must_use]
+    pub fn list(&self) -> &TouchedDir {
+        &self.list
+    }
+
+    /// Looks at all files of a frozen job, takes what must be taken now, and begins the next segment of its list. Spaces are numbered
+    /// from `space` on.
+    ///
+    /// # Errors
+    ///
+    /// When a file that the user named cannot be held.
+    pub fn capture(&mut self, state: &JobState, used: &[UsedFile], space: u32) -> Result<Capture, SaveError> {
+        let info = &state.info;
+        let left_out = left_out(info);
+        let mut complaints = self.read_logs(&left_out);
+        for file in used
+            .iter()
+            .filter(|file| file.use_ > Use::Read && !left_out(file.path.as_path()) && !is_of_the_kernel(file.path.as_path()))
+        {
+            self.known.entry(file.path.clone()).or_default();
+        }
+        let pipes = state.pipes.iter().filter_map(|pipe| pipe.path.as_ref());
+        for path in pipes.filter(|path| !left_out(path.as_path())) {
+            self.known.entry(path.clone()).or_default();
+        }
+        let named = if info.settings.save_files.is_empty() {
+            BTreeMap::new()
+        } else {
+            job_file::find(&info.settings.save_files, info.launch_dir.as_path(), &|path, _| left_out(path))?
+        };
+        let named: BTreeSet<FilePath> = named.into_keys().map(FilePath::from).collect();
+        // These are held as memory.
+        let in_memory = state.shared_memory.iter().filter_map(|object| match &object.kind {
+            SharedMemoryKind::Named { path, in_memory: true, .. } => Some(path),
+            _ => None,
+        });
+        let in_memory: HashSet<&FilePath> = in_memory.collect();
+        let read: BTreeSet<&FilePath> = used.iter().filter(|file| file.use_ == Use::Read).map(|file| &file.path).collect();
+        let own = own_streams();
+        let mut files = Vec::new();
+        let paths = self.known.keys().chain(named.iter().filter(|path| !self.known.contains_key(*path)));
+        for path in paths.filter(|path| !in_memory.contains(path)) {
+            let role = if named.contains(path) { Role::Named } else { Role::Touched };
+            // What cannot be seen cannot be brought back either.
+            let Ok(state) = job_file::look(path.as_path()) else { continue };
+            if state.as_ref().is_some_and(|state| own.contains(&(state.identity.device, state.identity.inode))) {
+                continue;
+            }
+            // Where nothing is, and nothing was before, there is nothing to say, unless the job has just removed it.
+            let is_news = self.known.get(path).is_some_and(|known| known.is_new || known.state.is_some());
+            if state.is_some() || is_news {
+                files.push(JobFile { path: path.clone(), role, state });
+            }
+        }
+        for path in read.into_iter().filter(|path| !self.known.contains_key(*path) && !named.contains(*path)) {
+            if let Ok(state @ Some(_)) = job_file::look(path.as_path()) {
+                files.push(JobFile { path: path.clone(), role: Role::Read, state });
+            }
+        }
+        let mut choice = Choice {
+            files: &self.known,
+            newest: self.newest.as_ref(),
+            used: used.iter().map(|file| ((file.inode, &file.path), file)).collect(),
+            stager: Stager::new(info.settings.dir.as_path()),
+            later: Vec::new(),
+            spaces: HashMap::new(),
+            next_space: space,
+            room: budget(&info.settings),
+            named_room: LIMIT,
+            not_held: Vec::new(),
+        };
+        choice.all(&mut files)?;
+        let Choice { stager, later, next_space, not_held, .. } = choice;
+        for at in not_held {
+            let JobFile { path, state, .. } = &files[at];
+            let size = ByteSize(state.as_ref().map_or(0, FileState::size)).display().iec();
+            if self.told.insert(path.clone()) {
+                complaints.push(format!(
+                    "{path} ({size}) is open for writing and not held in images: a restart cuts off what has been appended to it, \
+                     and leaves other changes (--file-budget SIZE holds more)"
+                ));
+            }
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let order: HashMap<&FilePath, usize> = files.iter().enumerate().map(|(at, file)| (&file.path, at)).collect();
+        let later: Vec<Later> =
+            later.into_iter().filter_map(|(path, how)| Some(Later { file: *order.get(&path)?, how })).collect();
+        // What is open for writing may be changed without a call that agents see: it need not be kept by them.
+        let unread = later.iter().filter(|later| !matches!(later.how, Reader::Hold { in_place: true, .. }));
+        let unread = unread.filter_map(|later| Some(files[later.file].state.as_ref()?.identity)).collect();
+        let keys = keys(&files, &unread);
+        let log_end = self.read_to[1];
+        if !self.unlisted {
+            match self.list.begin(self.segment + 1, begun_ns(), budget(&info.settings), &keys) {
+                Ok(()) => {
+                    self.segment += 1;
+                    self.read_to = [log_end, 0];
+                }
+                Err(error) => complaints.push(format!(
+                    "the list of the files that the job touches cannot go on in {}: {error}; a restart may not bring all of them back",
+                    self.list.path().display()
+                )),
+            }
+        }
+        Ok(Capture { files, complaints, staged: stager.finish(), later, next_space, segment: self.segment, log_end })
+    }
+
+    /// Takes over what the job has noted since the last look.
+    fn read_logs(&mut self, left_out: &dyn Fn(&Path) -> bool) -> Vec<String> {
+        let mut complaints = Vec::new();
+        if self.unlisted {
+            return complaints;
+        }
+        for known in self.known.values_mut() {
+            known.is_new = false;
+        }
+        for (at, segment) in [self.segment.saturating_sub(1), self.segment].into_iter().enumerate() {
+            match self.list.read(segment, self.read_to[at]) {
+                Ok((touches, end)) => {
+                    self.read_to[at] = end;
+                    for touch in touches {
+                        self.take(touch, left_out);
+                    }
+                }
+                Err(error) => complaints.push(format!(
+                    "the list of the files that the job touches cannot be read in {}: {error}",
+                    self.list.path().display()
+                )),
+            }
+        }
+        complaints
+    }
+
+    fn take(&mut self, touch: Touch, left_out: &dyn Fn(&Path) -> bool) {
+        if touch.kind == RecordKind::Moved {
+            let below: Vec<FilePath> = self
+                .known
+                .range(touch.path.clone()..)
+                .take_while(|(path, _)| path.0.starts_with(&touch.path.0))
+                .map(|(path, _)| path.clone())
+                .collect();
+            for old in below {
+                if let (Some(new), Some(known)) = (touched::moved(&old, &touch.path, &touch.other), self.known.get(&old).cloned())
+                {
+                    self.known.insert(new, Known { is_new: true, ..known });
+                    // The old name may have been made anew already.
+                    self.known.entry(old).and_modify(|known| known.is_new = true);
+                }
+            }
+        } else if !left_out(touch.path.as_path()) && !is_of_the_kernel(touch.path.as_path()) {
+            let known = self.known.entry(touch.path).or_default();
+            known.is_new = true;
+            if matches!(touch.kind, RecordKind::Kept | RecordKind::Lost) {
+                known.hashed = None;
+            }
+        }
+    }
+
+    /// Appends contents to the image, when the job runs on: what was taken at the freeze, and what could wait.
+    ///
+    /// # Errors
+    ///
+    /// When the image cannot be written.
+    pub fn append(&mut self, capture: &mut Capture, writer: &ImageWriter, codec: Codec) -> Result<(), DumpError> {
+        let mut packer = Packer::new(writer, codec);
+        for part in &capture.staged.parts {
+            let staged = &capture.staged;
+            packer
+                .add(part.space, part.offset, part.len, |from, bytes| staged.read(part, from, bytes).map_err(DumpError::Saved))?;
+        }
+        let (mut read, mut places) = (Vec::new(), HashMap::new());
+        for Later { file, how } in std::mem::take(&mut capture.later) {
+            let JobFile { path, state: Some(state), role } = &capture.files[file] else { continue };
+            let logs = [(capture.segment.saturating_sub(1), capture.log_end), (capture.segment, 0)];
+            let mut reading = Reading {
+                files: self,
+                packer: &mut packer,
+                all: &capture.files,
+                places: &mut places,
+                logs,
+                next_space: &mut capture.next_space,
+            };
+            let contents = match how {
+                Reader::Hold { space, in_newest, in_place } => reading.hold(path, state, space, in_newest, in_place)?,
+                Reader::Hash { in_place } => reading.hash(path, state, in_place),
+            };
+            read.push((state.identity, contents));
+            if contents == Contents::Unknown && *role == Role::Named {
+                return Err(DumpError::Changed(path.clone()));
+            }
+            if contents == Contents::Unknown && *role == Role::Touched && self.told.insert(path.clone()) {
+                capture.complaints.push(format!(
+                    "the contents of {path} could not be read as they were at the checkpoint: a restart may not bring them back"
+                ));
+            }
+        }
+        // Other names of the same files.
+        let read: HashMap<FileNumber, Contents> = read.into_iter().collect();
+        for state in capture.files.iter_mut().filter_map(|file| file.state.as_mut()) {
+            if let Some(contents) = read.get(&state.identity) {
+                state.set_contents(*contents);
+            }
+        }
+        Ok(packer.flush()?)
+    }
+
+    /// What the image says of the files.
+    #[must_use]
+    pub fn state(&self, capture: &Capture) -> JobFiles {
+        let dir = if self.unlisted { FilePath::default() } else { self.list.path().into() };
+        JobFiles { dir, segment: capture.segment, log_end: capture.log_end, files: capture.files.clone() }
+    }
+
+    /// The image is durable: what came before it is not needed any more, but for the generations that are left.
+    pub fn committed(&mut self, capture: &Capture, generation: u64, path: &Path, info: &JobInfo) {
+        let mut spaces = HashMap::new();
+        for JobFile { path, state, .. } in &capture.files {
+            if let Some(Contents::Held(space)) = state.as_ref().and_then(FileState::contents) {
+                spaces.insert(path.clone(), space);
+            }
+            match state {
+                Some(_) => {
+                    if let Some(known) = self.known.get_mut(path) {
+                        known.state.clone_from(state);
+                    }
+                }
+                None => {
+                    self.known.remove(path);
+                }
+            }
+        }
+        self.newest = Some((path.to_owned(), spaces));
+        self.generations.insert(generation, capture.segment);
+        if self.unlisted {
+            return;
+        }
+        // Agents need not keep what the image has.
+        self.list.add(&keys(&capture.files, &HashSet::new()));
+        let dirs = self.directories_of_images(info);
+        let left: Vec<_> = dirs.into_iter().flat_map(|dir| generations::list(dir, &info.id).unwrap_or_default()).collect();
+        let segments: Vec<Option<u64>> = left
+            .iter()
+            .map(|(name, path)| self.generations.get(&name.generation()).copied().or_else(|| segment_of(path)))
+            .collect();
+        if let Some(oldest) = segments.into_iter().collect::<Option<Vec<u64>>>().and_then(|all| all.into_iter().min()) {
+            self.list.prune(oldest.saturating_sub(1));
+            self.generations.retain(|_, segment| *segment >= oldest);
+        }
+    }
+}
+
+/// The segment that began with an image; nothing where it cannot be read.
+fn segment_of(image: &Path) -> Option<u64> {
+    let reader = ImageReader::open(image).ok()?;
+    let state: JobState = postcard::from_bytes(reader.metadata()).ok()?;
+    Some(state.files.segment)
+}
+
+/// Chooses for each regular file what becomes of its contents.
+struct Choice<'a> {
+    files: &'a BTreeMap<FilePath, Known>,
+    newest: Option<&'a (PathBuf, HashMap<FilePath, u32>)>,
+    used: HashMap<(u64, &'a FilePath), &'a UsedFile>,
+    stager: Stager<'a>,
+    later: Vec<(FilePath, Reader)>,
+    /// Numbers under which contents are held, so that a file with two names is held once.
+    spaces: HashMap<FileNumber, Contents>,
+    next_space: u32,
+    room: u64,
+    named_room: u64,
+    /// Files that are written in place and not held.
+    not_held: Vec<usize>,
+}
+
+impl Choice<'_> {
+    fn all(&mut self, files: &mut [JobFile]) -> Result<(), SaveError> {
+        let rank = |file: &JobFile| {
+            let use_ = file.state.as_ref().map(|state| self.use_of(&file.path, state));
+            (std::cmp::Reverse(file.role), std::cmp::Reverse(use_), file.state.as_ref().map_or(0, FileState::size))
+        };
+        let mut order: Vec<usize> = (0..files.len()).collect();
+        order.sort_by_cached_key(|&at| rank(&files[at]));
+        for at in order {
+            let JobFile { path, role, state: Some(state) } = &mut files[at] else { continue };
+            if !matches!(state.kind, FileKind::Regular { .. }) {
+                if *role == Role::Named && state.kind == FileKind::Device {
+                    return Err(SaveError::Device { path: path.as_path().to_owned() });
+                }
+                continue;
+            }
+            let contents = match self.spaces.get(&state.identity) {
+                Some(&known) => known,
+                None => {
+                    let chosen = self.choose(path, *role, state)?;
+                    self.spaces.insert(state.identity, chosen);
+                    chosen
+                }
+            };
+            state.set_contents(contents);
+            let is_held = matches!(contents, Contents::Held(_));
+            if !is_held && *role == Role::Touched && self.use_of(path, state) == Use::Write {
+                self.not_held.push(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn use_of(&self, path: &FilePath, state: &FileState) -> Use {
+        self.used.get(&(state.identity.inode, path)).map_or(Use::Read, |used| used.use_)
+    }
+
+    fn choose(&mut self, path: &FilePath, role: Role, state: &FileState) -> Result<Contents, SaveError> {
+        let used = self.used.get(&(state.identity.inode, path));
+        let in_place = used.is_some_and(|used| used.use_ == Use::Write);
+        let size = state.size();
+        if used.is_some_and(|used| used.untouchable) && role != Role::Named && size > 0 {
+            return Ok(Contents::Unknown);
+        }
+        let room = match role {
+            Role::Named => self.named_room,
+            Role::Touched if in_place => self.room,
+            Role::Touched => self.room.min(self.room / SHARE),
+            Role::Read => self.room.min(LARGEST_READ),
+        };
+        // Holes are not counted. A file that may be too large is looked at, others are what their size says.
+        let mut data = size;
+        if data > room {
+            let ranges = job_file::open_to_read(path.as_path()).and_then(|file| data_ranges(&file, size));
+            data = ranges.map_or(size, |ranges| ranges.iter().map(|(start, end)| end - start).sum());
+        }
+        if data > room {
+            return match role {
+                Role::Named => Err(SaveError::TooMuch { path: path.as_path().to_owned() }),
+                Role::Touched => {
+                    self.later.push((path.clone(), Reader::Hash { in_place }));
+                    Ok(Contents::Unknown)
+                }
+                Role::Read => Ok(Contents::Unknown),
+            };
+        }
+        let quiet = self.files.get(path).and_then(|known| known.state.as_ref()).is_some_and(|before| before.is_unchanged(state))
+            && self.newest.is_some_and(|(_, spaces)| spaces.contains_key(path))
+            && !used.is_some_and(|used| used.mapped);
+        let space = self.next_space;
+        if size == 0 && role != Role::Named {
+            // Nothing is to be read.
+        } else if (in_place || role == Role::Named) && !quiet {
+            let at = path.as_path();
+            let staged =
+                job_file::open_to_read(at).map_err(StageError::Read).and_then(|file| self.stager.add(&file, at, size, space));
+            match (staged, role) {
+                (Ok(()), _) => (),
+                (Err(StageError::Read(source)), Role::Named) => return Err(SaveError::read("read", at)(source)),
+                (Err(StageError::Write(source)), Role::Named) => {
+                    return Err(SaveError::Stage { dir: self.stager.beside().to_owned(), source });
+                }
+                (Err(_), _) => return Ok(Contents::Unknown),
+            }
+        } else {
+            self.later.push((path.clone(), Reader::Hold { space, in_newest: quiet, in_place }));
+        }
+        match role {
+            Role::Named => self.named_room -= data,
+            Role::Touched | Role::Read => self.room -= data,
+        }
+        self.next_space += 1;
+        Ok(Contents::Held(space))
+    }
+}
+
+/// Reads files while the job runs on.
+struct Reading<'a, 'b> {
+    files: &'a mut Files,
+    packer: &'a mut Packer<'b>,
+    /// All files of the checkpoint.
+    all: &'a [JobFile],
+    /// Where files were when that was last looked at, by device and inode number.
+    places: &'a mut HashMap<(u64, u64), FilePath>,
+    /// The logs in which agents may have written since the freeze, and from where on.
+    logs: [(u64, u64); 2],
+    next_space: &'a mut u32,
+}
+
+/// Where the contents of the checkpoint are found when the job runs on.
+enum Place {
+    /// Nobody has changed them.
+    File,
+    /// An agent has kept them in this file.
+    Undo(PathBuf),
+    /// They are gone.
+    Lost,
+}
+
+impl Reading<'_, '_> {
+    /// Reads a file into the image.
+    fn hold(
+        &mut self,
+        path: &FilePath,
+        state: &FileState,
+        space: u32,
+        in_newest: bool,
+        in_place: bool,
+    ) -> Result<Contents, DumpError> {
+        let size = state.size();
+        if let Some((path, file)) = self.open(path, state)
+            && self.pack(&file, size, space)?
+            && let Place::File = self.place(&path, state, &file, in_place)
+        {
+            return Ok(Contents::Held(space));
+        }
+        let space = *self.next_space;
+        *self.next_space += 1;
+        if let Place::Undo(undo) = self.kept(state)
+            && let Ok(file) = File::open(undo)
+            && self.pack(&file, size, space)?
+        {
+            return Ok(Contents::Held(space));
+        }
+        if in_newest && self.copy_from_newest(path, space)? {
+            return Ok(Contents::Held(space));
+        }
+        Ok(Contents::Unknown)
+    }
+
+    /// Hashes a file, from where that was done before: what is only appended to has not changed up to there.
+    fn hash(&mut self, path: &FilePath, state: &FileState, in_place: bool) -> Contents {
+        let size = state.size();
+        let is_same = |known: &&Known| known.state.as_ref().is_some_and(|before| before.identity.is(&state.identity));
+        let before = self.files.known.get(path).filter(|known| !in_place && is_same(known));
+        let mut hashed = before.and_then(|known| known.hashed.clone()).map_or_else(Hashed::default, |hashed| hashed.0);
+        if hashed.len() > size {
+            hashed = Hashed::default();
+        }
+        if let Some((at, file)) = self.open(path, state)
+            && let Ok(hash) = hashed.extend(&file, size)
+            && let Place::File = self.place(&at, state, &file, in_place)
+        {
+            if let Some(known) = self.files.known.get_mut(path) {
+                known.hashed = Some(HashedFile(hashed));
+            }
+            return Contents::Hashed(hash);
+        }
+        match self.kept(state) {
+            Place::Undo(undo) => match File::open(undo).and_then(|file| Hashed::default().extend(&file, size)) {
+                Ok(hash) => Contents::Hashed(hash),
+                Err(_) => Contents::Unknown,
+            },
+            Place::File | Place::Lost => Contents::Unknown,
+        }
+    }
+
+    /// Opens a file, which the job may have renamed since the freeze.
+    fn open(&mut self, path: &FilePath, state: &FileState) -> Option<(FilePath, File)> {
+        let key = (state.identity.device, state.identity.inode);
+        let is_it = |path: &FilePath| {
+            let file = job_file::open_to_read(path.as_path()).ok()?;
+            let meta = file.metadata().ok()?;
+            ((meta.dev(), meta.ino()) == key).then(|| (path.clone(), file))
+        };
+        if let Some(found) = is_it(path).or_else(|| is_it(self.places.get(&key)?)) {
+            return Some(found);
+        }
+        let touches: Vec<Touch> = self.touches().collect();
+        let moves = touches.iter().filter(|touch| touch.kind == RecordKind::Moved);
+        let now = moves.fold(path.clone(), |path, to| touched::moved(&path, &to.path, &to.other).unwrap_or(path));
+        if let Some(found) = is_it(&now) {
+            return Some(found);
+        }
+        for path in self.all.iter().map(|file| &file.path).chain(touches.iter().map(|touch| &touch.path)) {
+            if let Ok(meta) = path.as_path().symlink_metadata() {
+                self.places.insert((meta.dev(), meta.ino()), path.clone());
+            }
+        }
+        is_it(self.places.get(&key)?)
+    }
+
+    /// What agents have noted since the freeze.
+    fn touches(&self) -> impl Iterator<Item = Touch> {
+        let logs = self.logs.iter().filter_map(|&(segment, from)| self.files.list.read(segment, from).ok());
+        logs.flat_map(|(touches, _)| touches)
+    }
+
+    /// Whether the contents could be read.
+    fn pack(&mut self, file: &File, size: u64, space: u32) -> Result<bool, DumpError> {
+        let Ok(ranges) = data_ranges(file, size) else { return Ok(false) };
+        for (start, end) in ranges {
+            let packed = self
+                .packer
+                .add(space, start, end - start, |from, bytes| file.read_exact_at(bytes, start + from).map_err(DumpError::Saved));
+            match packed {
+                Ok(()) => (),
+                Err(DumpError::Saved(_)) => return Ok(false),
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Where the contents of a file are that has just been read.
+    fn place(&self, path: &FilePath, state: &FileState, file: &File, in_place: bool) -> Place {
+        let is_it = file.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == (state.identity.device, state.identity.inode));
+        let now = job_file::look(path.as_path()).ok().flatten();
+        if !is_it {
+            Place::Lost
+        } else if now.is_some_and(|now| state.is_unchanged(&now)) {
+            Place::File
+        } else if in_place || self.files.unlisted {
+            Place::Lost
+        } else {
+            // It may have been renamed, or only appended to: agents keep what is changed in another way.
+            self.kept(state)
+        }
+    }
+
+    /// What agents have done about a file since the freeze.
+    fn kept(&self, state: &FileState) -> Place {
+        let identity = Identity::from(state.identity);
+        for touch in self.touches().filter(|touch| touch.record.identity == identity) {
+            match touch.kind {
+                RecordKind::Kept => return self.files.list.undo(&touch.other).map_or(Place::Lost, Place::Undo),
+                RecordKind::Lost => return Place::Lost,
+                _ => (),
+            }
+        }
+        Place::File
+    }
+
+    /// Copies contents from the image before. Whether it had them.
+    fn copy_from_newest(&mut self, path: &FilePath, space: u32) -> Result<bool, DumpError> {
+        let Some((image, spaces)) = &self.files.newest else { return Ok(false) };
+        let (Some(&old), Ok(reader)) = (spaces.get(path), ImageReader::open(image)) else { return Ok(false) };
+        let mut chunk = Vec::new();
+        let mut loaded = None;
+        for placed in reader.extents_of(old) {
+            if loaded != Some(placed.chunk) {
+                if reader.read_chunk(placed.chunk, &mut chunk).is_err() {
+                    return Ok(false);
+                }
+                loaded = Some(placed.chunk);
+            }
+            let start = placed.extent.offset as usize;
+            let Some(bytes) = chunk.get(start..start + placed.extent.len as usize) else { return Ok(false) };
+            self.packer.add(space, placed.extent.address, bytes.len() as u64, |from, part| {
+                part.copy_from_slice(&bytes[from as usize..from as usize + part.len()]);
+                Ok(())
+            })?;
+        }
+        Ok(true)
+    }
+}
