@@ -226,6 +226,7 @@ impl Checkpointer {
         let keep = info.settings.keep;
         let (generation, job) = (info.generation, info.id.clone());
 
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).catch_up(&info);
         let (mut frozen, mut survey) = self.look(&info)?;
         if let Some((signal, process)) = told.and_then(|signal| Some((signal, survey.catcher(signal as i32)?))) {
             return Err(CheckpointError::Told { pid: process.pid, name: process.comm.clone(), signal: signal.as_str() });

@@ -107,7 +107,7 @@ pub fn budget(settings: &Settings) -> u64 {
 /// When the list cannot be written.
 pub fn begin_segment(list: &TouchedDir, segment: u64, files: &[JobFile], largest: u64) -> io::Result<()> {
     list.make()?;
-    list.begin(segment, begun_ns(), largest, &keys(files, &HashSet::new()))
+    list.begin(segment, begun_ns(), largest, &keys(files))
 }
 
 /// When a segment begins. By the fine clock: the times of files may be ahead of the coarse one (multigrain timestamps, Linux 6.13). What is
@@ -116,15 +116,15 @@ fn begun_ns() -> i64 {
     machine::realtime_ns().cast_signed()
 }
 
-/// What agents need not note: how these files are is known. Files that are still to be read are to be kept before they are changed.
-fn keys(files: &[JobFile], unread: &HashSet<FileNumber>) -> Vec<u64> {
+/// What agents need not note: how these files are is known. Contents that no image holds are to be kept before they are changed.
+fn keys(files: &[JobFile]) -> Vec<u64> {
     let mut keys = Vec::new();
     for file in files.iter().filter(|file| file.role != Role::Read) {
         let Some(state) = &file.state else { continue };
         let identity = Identity::from(state.identity);
         keys.extend([path_key(&file.path.0), identity.key(Knowledge::Noted)]);
-        let is_in_file = matches!(state.kind, FileKind::Regular { contents: Contents::Hashed(_) | Contents::Unknown, .. });
-        if !is_in_file && !unread.contains(&state.identity) {
+        let is_in_file = matches!(state.kind, FileKind::Regular { size: 1.., contents: Contents::Hashed(_) | Contents::Unknown });
+        if !is_in_file {
             keys.push(identity.key(Knowledge::Kept));
         }
     }
@@ -206,17 +206,34 @@ pub struct Capture {
     /// What the user should know.
     pub complaints: Vec<String>,
     staged: Staged,
-    /// What is to be read when the job runs on: indices into `files`.
-    later: Vec<Later>,
-    next_space: u32,
+    /// How the job uses files.
+    used: Vec<UsedFile>,
+    chosen: Chosen,
     segment: u64,
     log_end: u64,
 }
 
+/// A file that is read while the job runs on: its index, and how.
 #[derive(Debug)]
 struct Later {
     file: usize,
     how: Reader,
+}
+
+/// What has been chosen so far of the contents of files.
+#[derive(Debug)]
+struct Chosen {
+    /// What is to be read when the job runs on.
+    later: Vec<Later>,
+    /// By the file, so that one with two names is held once.
+    contents: HashMap<FileNumber, Contents>,
+    next_space: u32,
+    /// Bytes that may still be held, and of one file that is not open for writing.
+    room: u64,
+    share: u64,
+    named_room: u64,
+    /// Files that are written in place and not held.
+    not_held: Vec<usize>,
 }
 
 /// How a file is read while the job runs on.
@@ -291,6 +308,12 @@ impl Files {
         &self.list
     }
 
+    /// Takes over what the job has noted so far, while it still runs: what is left for the freeze is little.
+    pub fn catch_up(&mut self, info: &JobInfo) {
+        // What cannot be read now is told at the freeze.
+        let _ = self.read_logs(&left_out(info));
+    }
+
     /// Looks at all files of a frozen job, takes what must be taken now, and begins the next segment of its list. Spaces are numbered
     /// from `space` on.
     ///
@@ -326,40 +349,46 @@ impl Files {
         let read: BTreeSet<&FilePath> = used.iter().filter(|file| file.use_ == Use::Read).map(|file| &file.path).collect();
         let own = own_streams();
         let mut files = Vec::new();
-        let paths = self.known.keys().chain(named.iter().filter(|path| !self.known.contains_key(*path)));
-        for path in paths.filter(|path| !in_memory.contains(path)) {
+        let nothing_known = Known::default();
+        let others = named.iter().filter(|path| !self.known.contains_key(*path)).map(|path| (path, &nothing_known));
+        let paths: Vec<(&FilePath, &Known)> =
+            self.known.iter().chain(others).filter(|(path, _)| in_memory.is_empty() || !in_memory.contains(path)).collect();
+        for ((path, known), state) in paths.iter().zip(look_at_all(&paths)) {
             let role = if named.contains(path) { Role::Named } else { Role::Touched };
             // What cannot be seen cannot be brought back either.
-            let Ok(state) = job_file::look(path.as_path()) else { continue };
+            let Ok(state) = state else { continue };
             if state.as_ref().is_some_and(|state| own.contains(&(state.identity.device, state.identity.inode))) {
                 continue;
             }
             // Where nothing is, and nothing was before, there is nothing to say, unless the job has just removed it.
-            let is_news = self.known.get(path).is_some_and(|known| known.is_new || known.state.is_some());
-            if state.is_some() || is_news {
-                files.push(JobFile { path: path.clone(), role, state });
+            if state.is_some() || known.is_new || known.state.is_some() {
+                files.push(JobFile { path: (*path).clone(), role, state });
             }
+        }
+        for known in self.known.values_mut() {
+            known.is_new = false;
         }
         for path in read.into_iter().filter(|path| !self.known.contains_key(*path) && !named.contains(*path)) {
             if let Ok(state @ Some(_)) = job_file::look(path.as_path()) {
                 files.push(JobFile { path: path.clone(), role: Role::Read, state });
             }
         }
-        let mut choice = Choice {
-            files: &self.known,
-            newest: self.newest.as_ref(),
-            used: used.iter().map(|file| ((file.inode, &file.path), file)).collect(),
-            stager: Stager::new(info.settings.dir.as_path()),
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let room = budget(&info.settings);
+        let mut chosen = Chosen {
             later: Vec::new(),
-            spaces: HashMap::new(),
+            contents: HashMap::new(),
             next_space: space,
-            room: budget(&info.settings),
+            room,
+            share: room / SHARE,
             named_room: LIMIT,
             not_held: Vec::new(),
         };
-        choice.all(&mut files)?;
-        let Choice { stager, later, next_space, not_held, .. } = choice;
-        for at in not_held {
+        let mut choice = Choice::new(self, used, &mut chosen, info.settings.dir.as_path());
+        // What may be changed without a call that agents see.
+        choice.all(&mut files, |role, use_| role == Role::Named || use_ == Use::Write)?;
+        let staged = choice.stager.finish();
+        for &at in &chosen.not_held {
             let JobFile { path, state, .. } = &files[at];
             let size = ByteSize(state.as_ref().map_or(0, FileState::size)).display().iec();
             if self.told.insert(path.clone()) {
@@ -369,14 +398,7 @@ impl Files {
                 ));
             }
         }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        let order: HashMap<&FilePath, usize> = files.iter().enumerate().map(|(at, file)| (&file.path, at)).collect();
-        let later: Vec<Later> =
-            later.into_iter().filter_map(|(path, how)| Some(Later { file: *order.get(&path)?, how })).collect();
-        // What is open for writing may be changed without a call that agents see: it need not be kept by them.
-        let unread = later.iter().filter(|later| !matches!(later.how, Reader::Hold { in_place: true, .. }));
-        let unread = unread.filter_map(|later| Some(files[later.file].state.as_ref()?.identity)).collect();
-        let keys = keys(&files, &unread);
+        let keys = keys(&files);
         let log_end = self.read_to[1];
         if !self.unlisted {
             match self.list.begin(self.segment + 1, begun_ns(), budget(&info.settings), &keys) {
@@ -390,7 +412,7 @@ impl Files {
                 )),
             }
         }
-        Ok(Capture { files, complaints, staged: stager.finish(), later, next_space, segment: self.segment, log_end })
+        Ok(Capture { files, complaints, staged, used: used.to_vec(), chosen, segment: self.segment, log_end })
     }
 
     /// Takes over what the job has noted since the last look.
@@ -398,9 +420,6 @@ impl Files {
         let mut complaints = Vec::new();
         if self.unlisted {
             return complaints;
-        }
-        for known in self.known.values_mut() {
-            known.is_new = false;
         }
         for (at, segment) in [self.segment.saturating_sub(1), self.segment].into_iter().enumerate() {
             match self.list.read(segment, self.read_to[at]) {
@@ -456,8 +475,13 @@ impl Files {
             packer
                 .add(part.space, part.offset, part.len, |from, bytes| staged.read(part, from, bytes).map_err(DumpError::Saved))?;
         }
+        // All others: agents keep what they change meanwhile.
+        let nowhere = Path::new("/");
+        let rest = |role, use_| !(role == Role::Named || use_ == Use::Write);
+        // None of them must be held, so that none is refused.
+        let _ = Choice::new(self, &capture.used, &mut capture.chosen, nowhere).all(&mut capture.files, rest);
         let (mut read, mut places) = (Vec::new(), HashMap::new());
-        for Later { file, how } in std::mem::take(&mut capture.later) {
+        for Later { file, how } in std::mem::take(&mut capture.chosen.later) {
             let JobFile { path, state: Some(state), role } = &capture.files[file] else { continue };
             let logs = [(capture.segment.saturating_sub(1), capture.log_end), (capture.segment, 0)];
             let mut reading = Reading {
@@ -466,7 +490,7 @@ impl Files {
                 all: &capture.files,
                 places: &mut places,
                 logs,
-                next_space: &mut capture.next_space,
+                next_space: &mut capture.chosen.next_space,
             };
             let contents = match how {
                 Reader::Hold { space, in_newest, in_place } => reading.hold(path, state, space, in_newest, in_place)?,
@@ -523,7 +547,7 @@ impl Files {
             return;
         }
         // Agents need not keep what the image has.
-        self.list.add(&keys(&capture.files, &HashSet::new()));
+        self.list.add(&keys(&capture.files));
         let dirs = self.directories_of_images(info);
         let left: Vec<_> = dirs.into_iter().flat_map(|dir| generations::list(dir, &info.id).unwrap_or_default()).collect();
         let segments: Vec<Option<u64>> = left
@@ -544,50 +568,77 @@ fn segment_of(image: &Path) -> Option<u64> {
     Some(state.files.segment)
 }
 
-/// Chooses for each regular file what becomes of its contents.
+/// How all of these are, by several threads where there are many: the job stands still.
+fn look_at_all(paths: &[(&FilePath, &Known)]) -> Vec<io::Result<Option<FileState>>> {
+    /// Fewer are looked at sooner than a thread is made.
+    const MANY: usize = 256;
+    let look =
+        |paths: &[(&FilePath, &Known)]| -> Vec<_> { paths.iter().map(|(path, _)| job_file::look(path.as_path())).collect() };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if paths.len() < MANY || threads == 1 {
+        return look(paths);
+    }
+    let (own, others) = paths.split_at(paths.len() / threads);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = others
+            .chunks(others.len().div_ceil(threads - 1))
+            .map(|part| (part, std::thread::Builder::new().spawn_scoped(scope, move || look(part)).ok()))
+            .collect();
+        let mut all = look(own);
+        for (part, thread) in parts {
+            // Where no thread can be made, this one does it.
+            all.extend(thread.and_then(|thread| thread.join().ok()).unwrap_or_else(|| look(part)));
+        }
+        all
+    })
+}
+
+/// Chooses for regular files what becomes of their contents.
 struct Choice<'a> {
     files: &'a BTreeMap<FilePath, Known>,
     newest: Option<&'a (PathBuf, HashMap<FilePath, u32>)>,
     used: HashMap<(u64, &'a FilePath), &'a UsedFile>,
     stager: Stager<'a>,
-    later: Vec<(FilePath, Reader)>,
-    /// Numbers under which contents are held, so that a file with two names is held once.
-    spaces: HashMap<FileNumber, Contents>,
-    next_space: u32,
-    room: u64,
-    named_room: u64,
-    /// Files that are written in place and not held.
-    not_held: Vec<usize>,
+    chosen: &'a mut Chosen,
 }
 
-impl Choice<'_> {
-    fn all(&mut self, files: &mut [JobFile]) -> Result<(), SaveError> {
-        let rank = |file: &JobFile| {
-            let use_ = file.state.as_ref().map(|state| self.use_of(&file.path, state));
-            (std::cmp::Reverse(file.role), std::cmp::Reverse(use_), file.state.as_ref().map_or(0, FileState::size))
-        };
-        let mut order: Vec<usize> = (0..files.len()).collect();
-        order.sort_by_cached_key(|&at| rank(&files[at]));
-        for at in order {
-            let JobFile { path, role, state: Some(state) } = &mut files[at] else { continue };
+impl<'a> Choice<'a> {
+    fn new(files: &'a Files, used: &'a [UsedFile], chosen: &'a mut Chosen, beside: &'a Path) -> Self {
+        let used = used.iter().map(|file| ((file.inode, &file.path), file)).collect();
+        Self { files: &files.known, newest: files.newest.as_ref(), used, stager: Stager::new(beside), chosen }
+    }
+
+    /// Chooses for those that are `meant`, by their role and their use: those that must be held first, then what may be written to,
+    /// small ones first.
+    fn all(&mut self, files: &mut [JobFile], meant: impl Fn(Role, Use) -> bool) -> Result<(), SaveError> {
+        let mut order = Vec::new();
+        for (at, JobFile { path, role, state }) in files.iter().enumerate() {
+            let Some(state) = state else { continue };
+            let use_ = self.use_of(path, state);
+            if meant(*role, use_) {
+                order.push((std::cmp::Reverse(*role), std::cmp::Reverse(use_), state.size(), at));
+            }
+        }
+        order.sort_unstable();
+        for (std::cmp::Reverse(role), std::cmp::Reverse(use_), _, at) in order {
+            let JobFile { path, state: Some(state), .. } = &mut files[at] else { continue };
             if !matches!(state.kind, FileKind::Regular { .. }) {
-                if *role == Role::Named && state.kind == FileKind::Device {
+                if role == Role::Named && state.kind == FileKind::Device {
                     return Err(SaveError::Device { path: path.as_path().to_owned() });
                 }
                 continue;
             }
-            let contents = match self.spaces.get(&state.identity) {
+            let contents = match self.chosen.contents.get(&state.identity) {
                 Some(&known) => known,
                 None => {
-                    let chosen = self.choose(path, *role, state)?;
-                    self.spaces.insert(state.identity, chosen);
+                    let chosen = self.choose(at, path, role, state)?;
+                    self.chosen.contents.insert(state.identity, chosen);
                     chosen
                 }
             };
             state.set_contents(contents);
-            let is_held = matches!(contents, Contents::Held(_));
-            if !is_held && *role == Role::Touched && self.use_of(path, state) == Use::Write {
-                self.not_held.push(at);
+            if !matches!(contents, Contents::Held(_)) && role == Role::Touched && use_ == Use::Write {
+                self.chosen.not_held.push(at);
             }
         }
         Ok(())
@@ -597,18 +648,19 @@ impl Choice<'_> {
         self.used.get(&(state.identity.inode, path)).map_or(Use::Read, |used| used.use_)
     }
 
-    fn choose(&mut self, path: &FilePath, role: Role, state: &FileState) -> Result<Contents, SaveError> {
+    fn choose(&mut self, at: usize, path: &FilePath, role: Role, state: &FileState) -> Result<Contents, SaveError> {
         let used = self.used.get(&(state.identity.inode, path));
         let in_place = used.is_some_and(|used| used.use_ == Use::Write);
         let size = state.size();
         if used.is_some_and(|used| used.untouchable) && role != Role::Named && size > 0 {
             return Ok(Contents::Unknown);
         }
+        let Chosen { room, share, named_room, .. } = *self.chosen;
         let room = match role {
-            Role::Named => self.named_room,
-            Role::Touched if in_place => self.room,
-            Role::Touched => self.room.min(self.room / SHARE),
-            Role::Read => self.room.min(LARGEST_READ),
+            Role::Named => named_room,
+            Role::Touched if in_place => room,
+            Role::Touched => room.min(share),
+            Role::Read => room.min(LARGEST_READ),
         };
         // Holes are not counted. A file that may be too large is looked at, others are what their size says.
         let mut data = size;
@@ -620,7 +672,7 @@ impl Choice<'_> {
             return match role {
                 Role::Named => Err(SaveError::TooMuch { path: path.as_path().to_owned() }),
                 Role::Touched => {
-                    self.later.push((path.clone(), Reader::Hash { in_place }));
+                    self.chosen.later.push(Later { file: at, how: Reader::Hash { in_place } });
                     Ok(Contents::Unknown)
                 }
                 Role::Read => Ok(Contents::Unknown),
@@ -629,29 +681,29 @@ impl Choice<'_> {
         let quiet = self.files.get(path).and_then(|known| known.state.as_ref()).is_some_and(|before| before.is_unchanged(state))
             && self.newest.is_some_and(|(_, spaces)| spaces.contains_key(path))
             && !used.is_some_and(|used| used.mapped);
-        let space = self.next_space;
+        let space = self.chosen.next_space;
         if size == 0 && role != Role::Named {
             // Nothing is to be read.
         } else if (in_place || role == Role::Named) && !quiet {
-            let at = path.as_path();
+            let from = path.as_path();
             let staged =
-                job_file::open_to_read(at).map_err(StageError::Read).and_then(|file| self.stager.add(&file, at, size, space));
+                job_file::open_to_read(from).map_err(StageError::Read).and_then(|file| self.stager.add(&file, from, size, space));
             match (staged, role) {
                 (Ok(()), _) => (),
-                (Err(StageError::Read(source)), Role::Named) => return Err(SaveError::read("read", at)(source)),
+                (Err(StageError::Read(source)), Role::Named) => return Err(SaveError::read("read", from)(source)),
                 (Err(StageError::Write(source)), Role::Named) => {
                     return Err(SaveError::Stage { dir: self.stager.beside().to_owned(), source });
                 }
                 (Err(_), _) => return Ok(Contents::Unknown),
             }
         } else {
-            self.later.push((path.clone(), Reader::Hold { space, in_newest: quiet, in_place }));
+            self.chosen.later.push(Later { file: at, how: Reader::Hold { space, in_newest: quiet, in_place } });
         }
         match role {
-            Role::Named => self.named_room -= data,
-            Role::Touched | Role::Read => self.room -= data,
+            Role::Named => self.chosen.named_room -= data,
+            Role::Touched | Role::Read => self.chosen.room -= data,
         }
-        self.next_space += 1;
+        self.chosen.next_space += 1;
         Ok(Contents::Held(space))
     }
 }

@@ -172,7 +172,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         launch_dir: std::env::current_dir().unwrap_or_default().into(),
         launch_dir_is: DirectoryIdentity::of(Path::new(".")),
         generation: 1,
-        launched_at_ns: machine::launch_time_ns(),
+        launched_at_ns: machine::realtime_ns(),
         taken_at_ns: 0,
         launcher: NsPid(own_pid().0),
         launcher_pgid: NsPid(group.as_raw()),
@@ -202,8 +202,6 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     if let Some(complaint) = environment::offer(&info) {
         launch.reporter.error(complaint);
     }
-    // What is younger has been made by the job.
-    machine::wait_for_time_after(machine::realtime_ns());
     let child = command.spawn().map_err(|source| {
         environment::withdraw(&info);
         library::take_back(&info.id);

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use ckpt_objects::HostPid;
 use ckpt_objects::clocks::Clocks;
@@ -17,18 +16,6 @@ fn nanoseconds(time: Timespec) -> u64 {
 /// Nanoseconds since the epoch.
 pub fn realtime_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
-}
-
-/// Nanoseconds since the epoch by the clock that file systems go by, which lags a little behind.
-pub fn launch_time_ns() -> u64 {
-    nanoseconds(clock_gettime(ClockId::RealtimeCoarse))
-}
-
-/// Waits until what is made has a later time of birth than this one of [`launch_time_ns`]: a tick, some milliseconds at most.
-pub fn wait_for_time_after(time_ns: u64) {
-    while launch_time_ns() <= time_ns {
-        std::thread::sleep(Duration::from_micros(200));
-    }
 }
 
 /// This machine, now, with what its clocks show to the job.

@@ -67,7 +67,7 @@ pub struct JobInfo {
     pub launch_dir_is: DirectoryIdentity,
     /// The generation of this checkpoint: 1 for a job's first, rising over restarts.
     pub generation: u64,
-    /// When the job was launched: nanoseconds since the epoch, by the clock that file systems go by.
+    /// When the job was launched: nanoseconds since the epoch.
     pub launched_at_ns: u64,
     /// When the job was frozen: nanoseconds since the epoch.
     pub taken_at_ns: u64,

@@ -321,7 +321,8 @@ impl<'a> Rollback<'a> {
         let is_it = |at: &PathBuf| job_file::look(at).is_ok_and(|now| now.is_some_and(|now| now.identity.is(&state.identity)));
         // A number without a time of birth may be another file's by now.
         let known = known.filter(|_| state.identity.born_ns != 0).cloned().filter(is_it);
-        let looks = matches!(state.kind, FileKind::Regular { .. });
+        // A restart that was killed may have left it there under a name of its own.
+        let looks = matches!(state.kind, FileKind::Regular { .. } | FileKind::Directory);
         known.or_else(|| if looks { named_in(path, &state.identity) } else { None })
     }
 
@@ -749,7 +750,9 @@ fn named_in(path: &Path, number: &FileNumber) -> Option<PathBuf> {
     let entries = std::fs::read_dir(path.parent()?).ok()?.flatten();
     let candidates = entries.filter(|entry| entry.ino() == number.inode).map(|entry| entry.path());
     let is_it = |path: &PathBuf| job_file::look(path).is_ok_and(|now| now.is_some_and(|now| now.identity.is(number)));
-    candidates.into_iter().find(|path| is_it(path) && path.symlink_metadata().is_ok_and(|meta| meta.nlink() == 1))
+    candidates
+        .into_iter()
+        .find(|path| is_it(path) && path.symlink_metadata().is_ok_and(|meta| meta.is_dir() || meta.nlink() == 1))
 }
 
 /// The hash of the beginning of a file; nothing where it is shorter.
