@@ -254,7 +254,7 @@ impl Program {
     /// Runs the program plainly, then kills and restarts it, and returns what is to be told of that, and of what went wrong.
     #[must_use]
     pub fn run(&self, identity: Identity, length: Length) -> Run {
-        let mut run = Run::new(&self.name, identity);
+        let mut run = Run::new(&self.name, identity, &self.options);
         match self.installed_version(identity) {
             Ok(version) => run.version = version,
             Err(complaint) => {

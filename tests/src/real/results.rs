@@ -20,6 +20,8 @@ pub struct Run {
     pub name: String,
     /// Who ran it.
     pub identity: String,
+    /// The options of `ckpt-launch` that it had.
+    pub options: Vec<String>,
     /// What it says of its version.
     pub version: String,
     /// How long an uninterrupted run takes, in seconds.
@@ -47,13 +49,14 @@ pub struct Run {
 impl Run {
     /// Of a program that is going to be run.
     #[must_use]
-    pub fn new(name: &str, identity: Identity) -> Self {
+    pub fn new(name: &str, identity: Identity, options: &[String]) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let release = read("/etc/os-release");
         let system =
             release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("an unknown system").trim_matches('"');
         let system = format!("Linux {} of {system}", read("/proc/sys/kernel/osrelease").trim());
-        Self { name: name.to_owned(), identity: name_of(identity).to_owned(), system, ..Self::default() }
+        let (name, identity) = (name.to_owned(), name_of(identity).to_owned());
+        Self { name, identity, options: options.to_vec(), system, ..Self::default() }
     }
 
     /// Takes over what the tools told in a run.
@@ -181,7 +184,9 @@ fn write_group(text: &mut String, title: &str, programs: &[&Program], runs: &[Ru
     for program in programs {
         let runs: Vec<&Run> = runs.iter().filter(|run| run.name == program.name).collect();
         let star = if program.short.is_some() { "\\*" } else { "" };
-        let options = if program.options.is_empty() { String::new() } else { format!(" (`{}`)", program.options.join(" ")) };
+        // What is shown was measured with the options of the run; the description may have others by now.
+        let options = runs.first().map_or(&program.options, |run| &run.options);
+        let options = if options.is_empty() { String::new() } else { format!(" (`{}`)", options.join(" ")) };
         let does = program.does.clone() + &options;
         let Some(first) = runs.first() else {
             let _ = writeln!(text, "| {}{star} | | {does} | | | | | | | | not run yet |", program.name);
