@@ -605,8 +605,8 @@ const MARK: &[u8; 6] = b"XXXXXX";
 /// Names that are tried, as many as glibc does (`TMP_MAX`).
 const ATTEMPTS: u32 = 62 * 62 * 62;
 
-/// Puts random letters into a template until `make` succeeds, or fails for another reason than that there is such a file. The C library would
-/// choose a name that nobody sees before the file is there.
+/// Fills a template with random letters and calls `make`, again with others as long as a file has that name. The C library's own
+/// functions hide the name until the file is there, too late to note it.
 ///
 /// # Safety
 /// The template must be a C string that may be changed.

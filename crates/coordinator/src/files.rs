@@ -60,7 +60,7 @@ pub fn list_of(info: &JobInfo) -> TouchedDir {
 /// Where it is when its images are in this directory.
 #[must_use]
 pub fn list_in(dir: &Path, info: &JobInfo) -> TouchedDir {
-    TouchedDir::at(dir.join(touched::directory_name(&plain_name(info), &info.id)))
+    TouchedDir::at(beside(dir, info, ImageName::list_name))
 }
 
 /// Where a restart puts what it takes away.
@@ -78,17 +78,18 @@ pub fn output_of(info: &JobInfo) -> PathBuf {
 /// Where that is when the job's images are in this directory.
 #[must_use]
 pub fn output_in(dir: &Path, info: &JobInfo) -> PathBuf {
-    ImageName::new(&info.name, &info.id, 1).map_or_else(|_| dir.join("ckpt.output"), |name| dir.join(name.output_name()))
+    beside(dir, info, ImageName::output_name)
 }
 
 /// Where a restart puts what it takes away, when the job's images are in this directory.
 #[must_use]
 pub fn aside_in(dir: &Path, info: &JobInfo) -> PathBuf {
-    ImageName::new(&info.name, &info.id, 1).map_or_else(|_| dir.join("ckpt.aside"), |name| dir.join(name.aside_name()))
+    beside(dir, info, ImageName::aside_name)
 }
 
-fn plain_name(info: &JobInfo) -> String {
-    ImageName::new(&info.name, &info.id, 1).map_or_else(|_| "job".to_owned(), |name| name.name().to_owned())
+/// What has this name beside the images of a job. No id that a job can have leads out of the directory.
+fn beside(dir: &Path, info: &JobInfo, name: fn(&ImageName) -> String) -> PathBuf {
+    ImageName::new(&info.name, &info.id, 1).map_or_else(|_| dir.join("ckpt_without_id"), |image| dir.join(name(&image)))
 }
 
 /// Bytes of files' contents that an image in the job's directory may hold.
@@ -155,7 +156,8 @@ pub fn is_of_the_kernel(path: &Path) -> bool {
 }
 
 /// The device and inode numbers of this process's own input and output, where they are files.
-fn own_streams() -> HashSet<(u64, u64)> {
+#[must_use]
+pub fn own_streams() -> HashSet<(u64, u64)> {
     let own = (0..3).map(|fd| std::fs::metadata(format!("/proc/self/fd/{fd}")));
     own.flatten().filter(Metadata::is_file).map(|meta| (meta.dev(), meta.ino())).collect()
 }
@@ -174,7 +176,7 @@ pub struct Files {
     newest: Option<(PathBuf, HashMap<FilePath, u32>)>,
     /// Which segment began with each generation.
     generations: BTreeMap<u64, u64>,
-    /// Files of which the user has been told that they are not held.
+    /// The user has been told that images do not hold these.
     told: BTreeSet<FilePath>,
 }
 
@@ -184,18 +186,9 @@ struct Known {
     /// How it was at the last checkpoint.
     state: Option<FileState>,
     /// The hash of its contents as far as they were read.
-    hashed: Option<HashedFile>,
+    hashed: Option<Hashed>,
     /// The job has touched it since the last checkpoint.
     is_new: bool,
-}
-
-#[derive(Clone)]
-struct HashedFile(Hashed);
-
-impl std::fmt::Debug for HashedFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "HashedFile({} bytes)", self.0.len())
-    }
 }
 
 /// The files of a job at one freeze.
@@ -217,7 +210,7 @@ pub struct Capture {
 #[derive(Debug)]
 struct Later {
     file: usize,
-    how: Reader,
+    how: HowToRead,
 }
 
 /// What has been chosen so far of the contents of files.
@@ -238,7 +231,7 @@ struct Chosen {
 
 /// How a file is read while the job runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reader {
+enum HowToRead {
     /// Into the image, as the contents of this space.
     Hold {
         space: u32,
@@ -270,6 +263,10 @@ impl Files {
         let segment = list.segment();
         let mut all = Self::new(list, segment.is_none(), segment.unwrap_or(files.segment));
         all.generations.insert(generation, files.segment);
+        // What the killed run has noted was rolled back: what is at those paths now may be somebody else's.
+        if let Ok((_, end)) = all.list.read(all.segment.saturating_sub(1), 0) {
+            all.read_to[0] = end;
+        }
         for file in files.files.iter().filter(|file| file.role == Role::Touched && file.state.is_some()) {
             all.known.insert(file.path.clone(), Known::default());
         }
@@ -493,8 +490,8 @@ impl Files {
                 next_space: &mut capture.chosen.next_space,
             };
             let contents = match how {
-                Reader::Hold { space, in_newest, in_place } => reading.hold(path, state, space, in_newest, in_place)?,
-                Reader::Hash { in_place } => reading.hash(path, state, in_place),
+                HowToRead::Hold { space, in_newest, in_place } => reading.hold(path, state, space, in_newest, in_place)?,
+                HowToRead::Hash { in_place } => reading.hash(path, state, in_place),
             };
             read.push((state.identity, contents));
             if contents == Contents::Unknown && *role == Role::Named {
@@ -672,7 +669,7 @@ impl<'a> Choice<'a> {
             return match role {
                 Role::Named => Err(SaveError::TooMuch { path: path.as_path().to_owned() }),
                 Role::Touched => {
-                    self.chosen.later.push(Later { file: at, how: Reader::Hash { in_place } });
+                    self.chosen.later.push(Later { file: at, how: HowToRead::Hash { in_place } });
                     Ok(Contents::Unknown)
                 }
                 Role::Read => Ok(Contents::Unknown),
@@ -697,7 +694,7 @@ impl<'a> Choice<'a> {
                 (Err(_), _) => return Ok(Contents::Unknown),
             }
         } else {
-            self.chosen.later.push(Later { file: at, how: Reader::Hold { space, in_newest: quiet, in_place } });
+            self.chosen.later.push(Later { file: at, how: HowToRead::Hold { space, in_newest: quiet, in_place } });
         }
         match role {
             Role::Named => self.chosen.named_room -= data,
@@ -767,7 +764,7 @@ impl Reading<'_, '_> {
         let size = state.size();
         let is_same = |known: &&Known| known.state.as_ref().is_some_and(|before| before.identity.is(&state.identity));
         let before = self.files.known.get(path).filter(|known| !in_place && is_same(known));
-        let mut hashed = before.and_then(|known| known.hashed.clone()).map_or_else(Hashed::default, |hashed| hashed.0);
+        let mut hashed = before.and_then(|known| known.hashed.clone()).unwrap_or_default();
         if hashed.len() > size {
             hashed = Hashed::default();
         }
@@ -776,7 +773,7 @@ impl Reading<'_, '_> {
             && let Place::File = self.place(&at, state, &file, in_place)
         {
             if let Some(known) = self.files.known.get_mut(path) {
-                known.hashed = Some(HashedFile(hashed));
+                known.hashed = Some(hashed);
             }
             return Contents::Hashed(hash);
         }

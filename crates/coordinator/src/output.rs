@@ -34,9 +34,9 @@ pub fn tidy(dir: &Path) {
 #[derive(Debug, Default)]
 struct Lines {
     whole: HashSet<Vec<u8>>,
-    /// What was cut off may begin in the midst of a line.
+    /// The rest of a line whose start was not cut off.
     end: Option<Vec<u8>>,
-    /// And it ends where the job was killed.
+    /// The start of the line that the job was writing when it was killed.
     beginning: Option<Vec<u8>>,
 }
 

@@ -88,6 +88,12 @@ impl ImageName {
         format!("ckpt_{}_{}.output", self.name, self.job)
     }
 
+    /// The name of the directory, beside the images of the job, for the list of the files that it touches; `ckpt_*.img` never matches it.
+    #[must_use]
+    pub fn list_name(&self) -> String {
+        format!(".ckpt_{}_{}.files", self.name, self.job)
+    }
+
     /// The parts of the last component of `path`, when that is the name of a complete image.
     #[must_use]
     pub fn parse(path: &Path) -> Option<Self> {

@@ -225,12 +225,6 @@ pub fn moved(path: &FilePath, from: &FilePath, to: &FilePath) -> Option<FilePath
     Some(if rest.as_os_str().is_empty() { to.into() } else { to.join(rest).into() })
 }
 
-/// The name of the directory of a job's list, beside its images: hidden, and matched by no pattern for images.
-#[must_use]
-pub fn directory_name(name: &str, job: &str) -> String {
-    format!(".ckpt_{name}_{job}.files")
-}
-
 /// An [`Identity`] by statx(2).
 #[must_use]
 pub fn identity(stat: &rustix::fs::Statx) -> Identity {

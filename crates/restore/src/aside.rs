@@ -1,5 +1,5 @@
-//! What a restart takes out of the job's way without knowing whether somebody wants it: it is kept in one directory beside the images
-//! until the job has ended well.
+//! What a restart takes out of the job's way without knowing whether somebody wants it. It is kept in a directory beside the images: one
+//! for files, which goes when the job has ended well, and one for what others wrote to the job's output, which stays.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
@@ -30,10 +30,9 @@ impl Aside {
     /// When it cannot be copied; no part of it is left.
     pub fn keep_tail(&self, file: BorrowedFd<'_>, from: u64, to: u64, name: &OsStr) -> io::Result<PathBuf> {
         self.make()?;
-        let (path, copy) = self.create(name)?;
-        let outcome = copy_range(file, from, to, &copy).and_then(|()| copy.sync_all());
-        outcome.inspect_err(|_| self.forget(&path))?;
-        Ok(path)
+        let place = free_place(&self.dir, name)?;
+        copy_tail(file, from, to, &place).inspect_err(|_| self.remove_empty())?;
+        Ok(place)
     }
 
     /// Moves a file, with all that is in it if it is a directory, to the place below this directory that its path says.
@@ -64,13 +63,9 @@ impl Aside {
     ///
     /// When they cannot be copied; no part of them is left.
     pub fn take_tail(&self, path: &Path, from: u64, to: u64) -> io::Result<PathBuf> {
+        let file = open_to_read(path)?;
         let place = self.place_of(path, &format!(".from-byte-{from}"))?;
-        let copy = || {
-            let copy = File::options().write(true).create_new(true).mode(0o600).open(&place)?;
-            copy_range(open_to_read(path)?.as_fd(), from, to, &copy)?;
-            copy.sync_all()
-        };
-        copy().inspect_err(|_| drop(std::fs::remove_file(&place)))?;
+        copy_tail(file.as_fd(), from, to, &place)?;
         Ok(place)
     }
 
@@ -91,21 +86,9 @@ impl Aside {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let parent = self.dir.join(inside.parent().unwrap_or(Path::new("")));
         DirBuilder::new().mode(0o700).recursive(true).create(&parent)?;
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        for number in 1u64.. {
-            let mut unique = name.to_owned();
-            unique.push(ending);
-            if number > 1 {
-                unique.push(format!(".{number}"));
-            }
-            let place = parent.join(unique);
-            match place.symlink_metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(place),
-                Err(error) => return Err(error),
-                Ok(_) => (),
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
+        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        name.push(ending);
+        free_place(&parent, &name)
     }
 
     /// Removes the directories in which nothing is, this one too.
@@ -133,21 +116,30 @@ impl Aside {
             other => other,
         }
     }
+}
 
-    fn create(&self, name: &OsStr) -> io::Result<(PathBuf, File)> {
-        for number in 1u64.. {
-            let mut unique = OsString::from(name);
-            if number > 1 {
-                unique.push(format!(".{number}"));
-            }
-            let path = self.dir.join(unique);
-            match File::options().write(true).create_new(true).mode(0o600).open(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
-                other => return Ok((path, other?)),
-            }
+/// Where nothing is in a directory: `name`, or `name.2` and so on.
+fn free_place(dir: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    for number in 1u64.. {
+        let mut unique = OsString::from(name);
+        if number > 1 {
+            unique.push(format!(".{number}"));
         }
-        Err(io::ErrorKind::AlreadyExists.into())
+        let place = dir.join(unique);
+        match place.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(place),
+            Err(error) => return Err(error),
+            Ok(_) => (),
+        }
     }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Copies the bytes `from..to` of a file to where nothing is. They are durable then, or nothing of them is left.
+fn copy_tail(file: BorrowedFd<'_>, from: u64, to: u64, place: &Path) -> io::Result<()> {
+    let copy = File::options().write(true).create_new(true).mode(0o600).open(place)?;
+    let outcome = copy_range(file, from, to, &copy).and_then(|()| copy.sync_all());
+    outcome.inspect_err(|_| drop(std::fs::remove_file(place)))
 }
 
 /// Renames a file, or a directory with all that is in it; to another file system it is copied.

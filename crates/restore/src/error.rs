@@ -7,7 +7,7 @@ use ckpt_image::ReadError;
 use ckpt_objects::rebuild::RebuildError;
 
 use crate::memory::MemoryError;
-use crate::missing::{Listing, Quoted};
+use crate::missing::Listing;
 use crate::restorer::{Failure, RegionFull};
 use crate::tree::TreeError;
 
@@ -47,27 +47,6 @@ pub enum RestoreError {
         use_: &'static str,
         /// What the system said.
         source: io::Error,
-    },
-    /// A file that the image holds cannot be made.
-    #[error(
-        "cannot make {path}, which the image holds: {source}; give --map {old}=NEW to have it elsewhere",
-        path = .path.display(), old = Quoted(.old)
-    )]
-    Remake {
-        /// The file.
-        path: PathBuf,
-        /// What the job knew the directory as that cannot be made.
-        old: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Something else is in the place of a file that the image holds.
-    #[error("{path} is not {was} any more, and the image holds it as one; move away what is there now", path = .path.display())]
-    OtherKind {
-        /// The file.
-        path: PathBuf,
-        /// What it was.
-        was: &'static str,
     },
     /// A file is not what it was.
     #[error("{path}, which process {pid} {use_}, {how}; bring back the file as it was{hint}", path = .path.display())]

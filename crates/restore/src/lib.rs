@@ -54,7 +54,7 @@ use std::time::{Duration, Instant};
 use ckpt_coordinator::Listener;
 use ckpt_coordinator::environment::{offer, variables};
 use ckpt_coordinator::library;
-use ckpt_image::ImageReader;
+use ckpt_image::{ImageName, ImageReader};
 use ckpt_objects::job::JobInfo;
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::process::{Life, children, status_if_there};
@@ -121,7 +121,11 @@ pub struct RestoredJob {
 
 /// Reads what an image says of its job.
 pub fn read_job(reader: &ImageReader) -> Result<JobState, RestoreError> {
-    postcard::from_bytes(reader.metadata()).map_err(|error| RestoreError::Metadata(error.to_string()))
+    let job: JobState = postcard::from_bytes(reader.metadata()).map_err(|error| RestoreError::Metadata(error.to_string()))?;
+    // Names of files are made from its id.
+    ImageName::new(&job.info.name, &job.info.id, job.info.generation)
+        .map_err(|error| RestoreError::Metadata(error.to_string()))?;
+    Ok(job)
 }
 
 /// Brings a job back. The caller must have one thread. `own` is its terminal; `tell` is told what takes its time.

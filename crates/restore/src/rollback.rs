@@ -26,7 +26,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use ckpt_coordinator::files::{begin_segment, budget, is_of_the_kernel, left_out, list_in};
+use ckpt_coordinator::files::{begin_segment, budget, is_of_the_kernel, left_out, list_in, own_streams};
 use ckpt_image::ImageReader;
 use ckpt_objects::file;
 use ckpt_objects::job::JobInfo;
@@ -71,6 +71,8 @@ pub struct Rollback<'a> {
     directories_moved: usize,
     /// Where copies are of files that have been rewritten: other names of such a file need none of their own.
     rewritten: HashMap<FileNumber, PathBuf>,
+    /// By which paths those have been rewritten, or have got another name for the copy: once for all rounds.
+    settled: HashSet<(PathBuf, FileNumber)>,
     set_aside: Vec<SetAside>,
     made: Vec<PathBuf>,
     /// What is not as it was, and why.
@@ -136,6 +138,7 @@ impl<'a> Rollback<'a> {
             done: Vec::new(),
             directories_moved: 0,
             rewritten: HashMap::new(),
+            settled: HashSet::new(),
             set_aside: Vec::new(),
             made: Vec::new(),
             lost: Vec::new(),
@@ -241,8 +244,7 @@ impl<'a> Rollback<'a> {
     /// Leaves out what is brought back otherwise: this restart's own input and output, and the names of living sockets.
     fn leave_out(&mut self, job: &JobState, paths: &PathMap, info: &JobInfo) {
         let ignored = left_out(info);
-        let own = (0..3).filter_map(|fd| std::fs::metadata(format!("/proc/self/fd/{fd}")).ok()).filter(|meta| meta.is_file());
-        let own: HashSet<(u64, u64)> = own.map(|meta| (meta.dev(), meta.ino())).collect();
+        let own = own_streams();
         let sockets: HashSet<PathBuf> =
             job.sockets.iter().filter_map(unix::name_that_is_used).map(|file| paths.resolve(&file.path)).collect();
         self.wanted.retain(|path, _| {
@@ -343,6 +345,8 @@ impl<'a> Rollback<'a> {
         // A directory that gets its name back brings what is in it, which may not be as it was.
         for _ in 0..ROUNDS {
             let before = self.directories_moved;
+            // What is missing may be found in the next round.
+            self.lost.clear();
             outcome = self.take_away(&wanted).and_then(|()| self.bring_back(&wanted));
             if outcome.is_err() || self.directories_moved == before {
                 break;
@@ -551,7 +555,12 @@ impl<'a> Rollback<'a> {
         if wanted.in_image && state.is_unchanged(&now) {
             return Ok(());
         }
+        let key = (path.to_owned(), now.identity);
+        if self.settled.contains(&key) {
+            return Ok(());
+        }
         if let Some(copy) = self.rewritten.get(&now.identity) {
+            self.settled.insert(key);
             let linked = self.aside.link(copy, path).map_err(aside_failed(self.aside, path))?;
             self.done.push(Done::Made(linked));
             return Ok(());
@@ -570,6 +579,7 @@ impl<'a> Rollback<'a> {
                 let place = self.aside.copy(path).map_err(aside_failed(self.aside, path))?;
                 self.set_aside.push(SetAside { path: path.to_owned(), bytes: now.size(), mtime_ns: now.mtime_ns });
                 self.rewritten.insert(now.identity, place.clone());
+                self.settled.insert(key);
                 self.done.push(Done::Rewritten { path: path.to_owned(), copy: place, state: now });
                 let file = open(path, OFlags::RDWR).map_err(failed("open for writing", path))?;
                 return stored.write(self.reader, &file, path).map_err(failed("write", path));

@@ -175,22 +175,28 @@ fn data_from(from: &Fd, at: u64, size: u64) -> (u64, u64) {
     }
 }
 
+/// How many bytes a call has copied; nothing where it has to end: the file has been cut meanwhile, or it is none that the call copies.
+fn copied_by(outcome: Result<u64, Errno>) -> Option<u64> {
+    match outcome {
+        Ok(0) => None,
+        Ok(copied) => Some(copied),
+        Err(Errno(call::nr_errno::EINTR)) => Some(0),
+        Err(errno) => {
+            after_failed_write(errno);
+            None
+        }
+    }
+}
+
 /// Copies a range by the first call that can.
 fn copy_data(from: &Fd, to: &Fd, start: u64, end: u64) -> bool {
     let mut at = start;
     while at < end {
         let (mut source, mut sink) = (at, at);
         // SAFETY: both offsets are written, and live over the call.
-        match unsafe { syscall!(nr::__NR_copy_file_range, from.0, &raw mut source, to.0, &raw mut sink, end - at, 0) } {
-            Ok(copied @ 1..) => at += copied,
-            Err(Errno(call::nr_errno::EINTR)) => (),
-            // The end of a file that has been cut meanwhile, or what this call does not copy.
-            Ok(_) => break,
-            Err(errno) => {
-                after_failed_write(errno);
-                break;
-            }
-        }
+        let copied = unsafe { syscall!(nr::__NR_copy_file_range, from.0, &raw mut source, to.0, &raw mut sink, end - at, 0) };
+        let Some(copied) = copied_by(copied) else { break };
+        at += copied;
     }
     // SAFETY: takes numbers only.
     if at < end && unsafe { syscall!(nr::__NR_lseek, to.0, at, nr::SEEK_SET) }.is_err() {
@@ -199,15 +205,9 @@ fn copy_data(from: &Fd, to: &Fd, start: u64, end: u64) -> bool {
     while at < end {
         let mut source = at;
         // SAFETY: the offset is written, and lives over the call.
-        match unsafe { syscall!(nr::__NR_sendfile, to.0, from.0, &raw mut source, end - at) } {
-            Ok(copied @ 1..) => at += copied,
-            Err(Errno(call::nr_errno::EINTR)) => (),
-            Ok(_) => break,
-            Err(errno) => {
-                after_failed_write(errno);
-                break;
-            }
-        }
+        let copied = unsafe { syscall!(nr::__NR_sendfile, to.0, from.0, &raw mut source, end - at) };
+        let Some(copied) = copied_by(copied) else { break };
+        at += copied;
     }
     copy_range(from, to, at, end)
 }

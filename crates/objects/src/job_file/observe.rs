@@ -1,9 +1,9 @@
 //! Taking files as they are at the freeze.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::{fmt, io};
 
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, StatxTimestamp, copy_file_range, ioctl_ficlone, statx};
 use rustix::io::Errno;
@@ -83,6 +83,12 @@ pub fn open_to_read(path: &Path) -> io::Result<File> {
 pub struct Hashed {
     len: u64,
     hasher: Xxh3,
+}
+
+impl fmt::Debug for Hashed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hashed").field("len", &self.len).finish_non_exhaustive()
+    }
 }
 
 impl Default for Hashed {

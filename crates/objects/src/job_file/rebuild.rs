@@ -40,8 +40,8 @@ pub fn rebuild_file(state: &FileState, path: &Path) -> io::Result<Option<File>> 
     Ok(None)
 }
 
-/// Gives a file its owner, permissions and time, as far as whoever restarts the job may. To be done last: permissions may forbid to write it, and
-/// writing changes the time.
+/// Gives a file its owner, permissions and time. What this user may not set stays as it is. Call it last: the permissions may forbid
+/// writing, and writing changes the time.
 ///
 /// # Errors
 ///
@@ -56,7 +56,7 @@ pub fn rebuild_attributes(state: &FileState, path: &Path) -> io::Result<()> {
     rebuild_time(state, path)
 }
 
-/// Gives a file its modification time, as far as whoever restarts the job may.
+/// Gives a file its modification time. Where this user may not set it, it stays as it is.
 ///
 /// # Errors
 ///
