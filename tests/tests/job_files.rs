@@ -507,7 +507,7 @@ as_either! {
     input_files_come_back the_other_job_in_the_directory_is_left_alone a_file_with_a_similar_name_is_left_alone
     a_file_in_a_directory_of_the_job_is_not_lost an_edit_is_set_aside
     what_replaced_a_file_is_set_aside_whole two_restarts_of_one_image each_generation_has_its_files the_newer_generation_after_the_older
-    a_restart_of_a_restart a_refused_restart_leaves_the_files
+    a_restart_of_a_restart a_refused_restart_leaves_the_files a_file_where_a_killed_run_had_one_is_left_alone
     a_restart_that_is_killed_is_done_again names_of_one_file_that_was_half_made_again a_directory_that_has_moved what_was_set_aside_stays_where_the_job_fails
 }
 
@@ -753,6 +753,30 @@ fn a_restart_of_a_restart(identity: Identity) {
     files.compare(&job.files(), true, &said);
     job.ends_well();
     assert_eq!(sandbox.read_text("work/log"), "one\ntwo\nthree\n");
+}
+
+fn a_file_where_a_killed_run_had_one_is_left_alone(identity: Identity) {
+    let sandbox = Staged::sandbox(identity, &[]);
+    // No run gives it the same name.
+    let mut job = Staged::launch(&sandbox, "job", &[], &[MAKES, "echo two > passing.$(date +%N)", "echo three >> log", "true"]);
+    let (image, _) = job.checkpoint();
+    job.reach(2);
+    let mut names = fs::read_dir(sandbox.join("work")).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+    let name = names.find(|name| name.to_string_lossy().starts_with("passing.")).expect("the job's file");
+    let name = format!("work/{}", name.to_string_lossy());
+    job.kill();
+    let said = job.restart(&[&image]);
+    assert!(!sandbox.join(&name).exists(), "{name} is still there\n{said}");
+    sandbox.write(&name, "the user's");
+    job.reach(2);
+    let (image, _) = job.checkpoint();
+    let path = sandbox.write(&name, "edited by the user");
+    let was = very_file(&path);
+    job.reach(3);
+    job.kill();
+    let said = job.restart(&[&image]);
+    assert!(path.exists() && was == very_file(&path), "the user's {name} was touched\n{said}");
+    job.ends_well();
 }
 
 fn a_refused_restart_leaves_the_files(identity: Identity) {
