@@ -445,11 +445,7 @@ for step in range(25):
 "#;
 
 files_survive!(two_thousand_files, python(&MANY.replace("FILES", "2000")));
-files_survive!(
-    #[ignore = "takes a while"]
-    ten_thousand_files,
-    python(&MANY.replace("FILES", "10000"))
-);
+files_survive!(ten_thousand_files, python(&MANY.replace("FILES", "10000")));
 
 /// Whole trees, with the times of their files; the copies are made by the kernel.
 const PYTHON_COPIES: &str = r#"
