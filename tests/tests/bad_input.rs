@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ckpt_image::{Codec, ImageName, ImageReader, ImageWriter, encode};
-use ckpt_objects::JobState;
+use ckpt_session::JobState;
 use ckpt_tests::job::{IMAGES, await_image};
 use ckpt_tests::sandbox::BOUND;
 use ckpt_tests::{Identity, Job, Sandbox, artifacts, as_either, not_run, tool};

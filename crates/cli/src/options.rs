@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
-use ckpt_coordinator::options::{BeforeEnd, Given, On, Reactions, SavePattern, Time, Verbosity, parse_interval};
-use ckpt_coordinator::{Reporter, leave_other_jobs};
+use ckpt_coordinator::leave_other_jobs;
+use ckpt_coordinator::options::{BeforeEnd, Given, On, Reactions, SavePattern, Time, parse_interval};
 use ckpt_image::Codec;
-use ckpt_objects::job::{Hooks, Interval, Settings};
+use ckpt_session::job::{Hooks, Interval, Settings};
+use ckpt_session::{Reporter, Verbosity};
 use clap::{Args, Parser};
 
 use crate::exit;

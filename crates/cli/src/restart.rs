@@ -5,13 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ckpt_coordinator::files::Files;
-use ckpt_coordinator::living;
-use ckpt_coordinator::{Reporter, Restarted, coordinate_restarted};
+use ckpt_coordinator::{Restarted, coordinate_restarted};
 use ckpt_image::generations::{Selected, hold};
-use ckpt_objects::JobState;
-use ckpt_objects::job::Settings;
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_restore::{Options, RestoreError, RestoredJob, read_job, restore};
+use ckpt_session::JobState;
+use ckpt_session::Reporter;
+use ckpt_session::job::Settings;
+use ckpt_session::living;
 
 use crate::{RunOptions, exit};
 

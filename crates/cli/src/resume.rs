@@ -10,8 +10,8 @@ use ckpt_coordinator::control::running;
 use ckpt_coordinator::job_name;
 use ckpt_image::generations::{Check, SelectError, Selected, Skipped, claim, is_held, open_newest};
 use ckpt_image::{ImageName, ImageReader};
-use ckpt_objects::job::JobInfo;
 use ckpt_restore::read_job;
+use ckpt_session::job::JobInfo;
 
 /// No job's id, of the right form.
 const NO_JOB: &str = "0000000000000000";

@@ -3,11 +3,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use ckpt_session::Received;
 use ckpt_wire::{CallRecord, Order, Report, ReportKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::freeze::FrozenProcess;
-use crate::rendezvous::Received;
 
 /// How long a call may take: none that is made waits for anything.
 const GRACE: Duration = Duration::from_secs(10);

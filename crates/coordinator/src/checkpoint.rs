@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use ckpt_image::{Codec, ImageName, ImageWriter, WriteError, generations};
 use ckpt_objects::clocks::{self, Clocks};
-use ckpt_objects::job::JobInfo;
 use ckpt_objects::job_file::SaveError;
 use ckpt_objects::observe::ObserveError;
 use ckpt_objects::older::Switch;
 use ckpt_objects::{FilePath, HostPid};
+use ckpt_session::job::{JobInfo, realtime_ns};
+use ckpt_session::{Bytes, Took};
+use ckpt_session::{Listener, Received};
 use ckpt_wire::{Feature, Order, Report, ReportKind, Step};
 use nix::sys::signal::Signal as NixSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,7 +28,6 @@ use crate::freeze::{FreezeError, Frozen, FrozenProcess, Settings, freeze};
 use crate::hooks::HookRunner;
 use crate::machine;
 use crate::probe;
-use crate::rendezvous::{Listener, Received};
 use crate::survey::{Context, Survey, survey};
 use crate::tree::Anchor;
 
@@ -142,35 +143,6 @@ impl fmt::Display for Taken {
     }
 }
 
-/// A number of bytes for people: `1.9 GiB`.
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut value, mut unit) = (self.0 as f64, "B");
-        for larger in ["KiB", "MiB", "GiB", "TiB"] {
-            if value < 1024.0 {
-                break;
-            }
-            (value, unit) = (value / 1024.0, larger);
-        }
-        if unit == "B" || value >= 100.0 { write!(f, "{value:.0} {unit}") } else { write!(f, "{value:.1} {unit}") }
-    }
-}
-
-/// A duration for people: `31 ms`, `1.4 s`.
-pub struct Took(pub Duration);
-
-impl fmt::Display for Took {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 < Duration::from_secs(1) {
-            write!(f, "{} ms", self.0.as_millis())
-        } else {
-            write!(f, "{:.1} s", self.0.as_secs_f64())
-        }
-    }
-}
-
 /// What checkpoints of a job are taken with.
 pub struct Checkpointer {
     /// Where the job hangs in the tree of processes.
@@ -222,7 +194,7 @@ impl Checkpointer {
         let begun = Instant::now();
         // Where an image cannot even be begun the job need not be disturbed.
         let writer = ImageWriter::create(&dir, &name)?;
-        info.taken_at_ns = machine::realtime_ns();
+        info.taken_at_ns = realtime_ns();
         let keep = info.settings.keep;
         let (generation, job) = (info.generation, info.id.clone());
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use ckpt_image::{CHUNK_SIZE, Codec, Extent, ImageWriter, PAGE_SIZE, WriteError, encode};
 use ckpt_objects::file::Piece;
+use ckpt_session::Received;
 use ckpt_wire::{Report, ReportKind};
 
 use crate::freeze::{FreezeError, FrozenProcess};
 use crate::hand_over::HandOver;
-use crate::rendezvous::Received;
 
 /// How long a worker waits for a slot before it looks after those who dump.
 const LOOK_AFTER: Duration = Duration::from_millis(20);

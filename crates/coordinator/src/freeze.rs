@@ -10,6 +10,7 @@ use ckpt_objects::older::Switch;
 use ckpt_objects::process::{Status, threads};
 use ckpt_objects::signal::Siginfo;
 use ckpt_objects::{FilePath, HostPid, NsPid};
+use ckpt_session::{Connection, Listener, Received};
 use ckpt_sys::blocked::{self, Call};
 use ckpt_sys::process::{kcmp, shared, tgkill};
 use ckpt_wire::{BlockedCall, Feature, Hello, Order, PROTOCOL, Report, ReportKind, Start, Step};
@@ -18,7 +19,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::diagnosis::{is_static, why_no_agent};
 use crate::hand_over::HandOver;
-use crate::rendezvous::{Connection, Listener, Received};
 use crate::second_door::{AgentCode, Door, DoorError};
 use crate::tree::{Anchor, Member};
 

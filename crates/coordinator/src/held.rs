@@ -4,23 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use ckpt_objects::{HostPid, NsPid};
+use ckpt_session::HeldSignal;
 
 /// How long after the first process the coordinator gets a signal that is sent to all: schedulers send them in one loop.
 const MOMENT: Duration = Duration::from_millis(250);
 /// How long after the coordinator the last process gets it.
 const LATE: Duration = Duration::from_secs(2);
-
-/// A process holds a signal back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// The process.
-    pub pid: HostPid,
-    /// Its number in its own pid namespace.
-    pub ns_pid: NsPid,
-    /// The signal.
-    pub signal: i32,
-}
 
 /// What becomes of a signal that the whole job was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +38,14 @@ pub enum Verdict {
 /// All that is held back, and why.
 #[derive(Debug, Default)]
 pub struct Held {
-    waiting: Vec<(Hold, Instant)>,
+    waiting: Vec<(HeldSignal, Instant)>,
     /// Signals that the coordinator has got, when, and what became of them.
     heard: Vec<(i32, Instant, Fate)>,
 }
 
 impl Held {
     /// A process tells that it holds a signal back, which the coordinator acts on or (any more) does not. `is_first`: it is the job's first process.
-    pub fn hold(&mut self, hold: Hold, is_acted_on: bool, is_first: bool, now: Instant) -> Verdict {
+    pub fn hold(&mut self, hold: HeldSignal, is_acted_on: bool, is_first: bool, now: Instant) -> Verdict {
         self.heard.retain(|&(_, at, fate)| fate == Fate::Awaited || now < at + LATE);
         match self.heard.iter().find(|heard| heard.0 == hold.signal).map(|heard| heard.2) {
             Some(Fate::Dropped) => Verdict::Leave,
@@ -78,14 +67,14 @@ impl Held {
     }
 
     /// The coordinator has acted on a signal. Gives who holds it back.
-    pub fn settle(&mut self, signal: i32, fate: Fate, now: Instant) -> Vec<Hold> {
+    pub fn settle(&mut self, signal: i32, fate: Fate, now: Instant) -> Vec<HeldSignal> {
         self.heard.retain(|heard| heard.0 != signal);
         self.heard.push((signal, now, fate));
         self.take(|hold, _| hold.signal == signal)
     }
 
     /// Who has held a signal back for a moment that the coordinator did not get: it was sent to that process alone.
-    pub fn alone(&mut self, now: Instant) -> Vec<Hold> {
+    pub fn alone(&mut self, now: Instant) -> Vec<HeldSignal> {
         let heard: Vec<i32> = self.heard.iter().map(|heard| heard.0).collect();
         self.take(|hold, since| !heard.contains(&hold.signal) && now >= since + MOMENT)
     }
@@ -96,19 +85,21 @@ impl Held {
         self.waiting.iter().filter(|(hold, _)| !is_heard(hold.signal)).map(|(_, since)| *since + MOMENT).min()
     }
 
-    fn take(&mut self, is_it: impl Fn(&Hold, Instant) -> bool) -> Vec<Hold> {
+    fn take(&mut self, is_it: impl Fn(&HeldSignal, Instant) -> bool) -> Vec<HeldSignal> {
         self.waiting.extract_if(.., |(hold, since)| is_it(hold, *since)).map(|(hold, _)| hold).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ckpt_objects::{HostPid, NsPid};
+
     use super::*;
 
     const TERM: i32 = 15;
 
-    fn hold(pid: i32) -> Hold {
-        Hold { pid: HostPid(pid), ns_pid: NsPid(pid), signal: TERM }
+    fn hold(pid: i32) -> HeldSignal {
+        HeldSignal { pid: HostPid(pid), ns_pid: NsPid(pid), signal: TERM }
     }
 
     #[test]

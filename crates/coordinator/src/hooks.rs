@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ckpt_objects::job::Hooks;
+use ckpt_session::Reporter;
+use ckpt_session::job::Hooks;
 
-use crate::report::Reporter;
 use crate::servants::Servants;
 
 /// How long a command may take: the checkpoint, or the end of the run, waits for it.

@@ -6,29 +6,28 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use ckpt_objects::directory::DirectoryIdentity;
-use ckpt_objects::job::{JobInfo, Settings};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{FilePath, HostPid, NsPid};
+use ckpt_session::Listener;
+use ckpt_session::Reporter;
+use ckpt_session::environment;
+use ckpt_session::job::realtime_ns;
+use ckpt_session::job::{JobInfo, Settings};
+use ckpt_session::library::{self, AGENT_FILE, find_agent};
 use ckpt_sys::program::found_heeds_preload;
 use ckpt_wire::touched::ENV_TOUCHED;
 use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL};
 use nix::sys::signal::Signal as NixSignal;
 use rustix::process::{Pid, set_child_subreaper};
 
-use crate::environment;
 use crate::files::Files;
-use crate::library;
-use crate::machine;
 use crate::nesting::without_agents;
 use crate::options::Reactions;
-use crate::rendezvous::Listener;
-use crate::report::Reporter;
 use crate::run::{Coordinator, Terminal, Watch};
 use crate::signals::{Signals, start_with_mask};
 
@@ -68,9 +67,6 @@ pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> LaunchErro
     move |source| LaunchError::System { what, source }
 }
 
-/// The file name of the agent's library.
-pub(crate) const AGENT_FILE: &str = "libckpt_preload.so";
-
 /// What a launch is asked for.
 pub struct Launch {
     /// The command and its arguments; not empty.
@@ -106,31 +102,6 @@ pub struct Restarted {
     pub image: Option<File>,
 }
 
-/// Finds the agent's library: beside this program, in `../lib`, or where the build puts it.
-#[must_use]
-pub fn find_agent() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?;
-    let dir = program.parent()?;
-    [
-        dir.join(AGENT_FILE),
-        dir.join("../lib").join(AGENT_FILE),
-        dir.join("deps").join(AGENT_FILE),
-        dir.join("..").join(AGENT_FILE),
-    ]
-    .into_iter()
-    .find(|path| path.is_file())
-    .and_then(|path| path.canonicalize().ok())
-}
-
-/// The inode number of a process's pid namespace.
-pub fn pid_namespace(pid: HostPid) -> io::Result<u64> {
-    Ok(std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino())
-}
-
-pub(crate) fn own_pid() -> HostPid {
-    HostPid(i32::try_from(std::process::id()).unwrap_or(0))
-}
-
 /// What a job with this command is called.
 #[must_use]
 pub fn job_name(command: &[OsString]) -> String {
@@ -151,7 +122,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
 
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
     let listener =
-        Listener::bind(&id, pid_namespace(own_pid()).map_err(system("read /proc"))?).map_err(system("open a socket"))?;
+        Listener::bind(&id, HostPid::own().pid_namespace().map_err(system("read /proc"))?).map_err(system("open a socket"))?;
     let signals = Signals::catch(&Reactions::from_settings(&launch.settings.on, &[]))?;
     let terminal = OwnTerminal::find();
     let program = PathBuf::from(&launch.command[0]);
@@ -172,9 +143,9 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         launch_dir: std::env::current_dir().unwrap_or_default().into(),
         launch_dir_is: DirectoryIdentity::of(Path::new(".")),
         generation: 1,
-        launched_at_ns: machine::realtime_ns(),
+        launched_at_ns: realtime_ns(),
         taken_at_ns: 0,
-        launcher: NsPid(own_pid().0),
+        launcher: NsPid(HostPid::own().0),
         launcher_pgid: NsPid(group.as_raw()),
         launcher_sid: NsPid(session.map_or(0, nix::unistd::Pid::as_raw)),
         first: NsPid(0),
@@ -211,7 +182,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let first = Pid::from_child(&child);
     info.first = NsPid(first.as_raw_nonzero().get());
     let terminal = Terminal { own: terminal, shared: true, is_new: false };
-    Coordinator::new(info, own_pid(), listener, files, agent, Watch::Child(first), signals, terminal, launch.reporter)?.run()
+    Coordinator::new(info, HostPid::own(), listener, files, agent, Watch::Child(first), signals, terminal, launch.reporter)?.run()
 }
 
 /// Stays with a restarted job to its end. Gives the exit code.
@@ -258,7 +229,7 @@ fn preload(agent: &Path) -> OsString {
 /// What the job's shield is told: see [`ENV_SHIELD`].
 fn shield(reactions: &Reactions) -> String {
     let signals: Vec<String> = reactions.shielded().map(|signal| signal.as_raw().to_string()).collect();
-    format!("{}:{}", own_pid(), signals.join(","))
+    format!("{}:{}", HostPid::own(), signals.join(","))
 }
 
 /// The signals that the command's agent shields it from; none, if it will have no agent.

@@ -5,18 +5,8 @@ use std::os::unix::fs::FileExt;
 
 use ckpt_objects::HostPid;
 use ckpt_objects::clocks::Clocks;
-use ckpt_objects::job::Machine;
 use ckpt_objects::memory::mappings;
-use rustix::time::{ClockId, Timespec, clock_gettime};
-
-fn nanoseconds(time: Timespec) -> u64 {
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
-}
-
-/// Nanoseconds since the epoch.
-pub fn realtime_ns() -> u64 {
-    nanoseconds(clock_gettime(ClockId::Realtime))
-}
+use ckpt_session::job::Machine;
 
 /// This machine, now, with what its clocks show to the job.
 pub fn observe(clocks: Clocks) -> Machine {

@@ -13,8 +13,8 @@ use ckpt_objects::process::status_if_there;
 use ckpt_wire::touched::ENV_TOUCHED;
 use ckpt_wire::{ENV_AGENT, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL};
 
-use crate::launch::{AGENT_FILE, own_pid, pid_namespace};
-use crate::rendezvous::Listener;
+use ckpt_session::Listener;
+use ckpt_session::library::AGENT_FILE;
 
 /// The variable that loads the agent: ld.so(8).
 const LD_PRELOAD: &str = "LD_PRELOAD";
@@ -34,7 +34,7 @@ pub struct Nested(String);
 pub fn leave_other_jobs() -> Result<(), Nested> {
     let Ok(job) = env::var(ENV_JOB) else { return Ok(()) };
     let launcher = env::var(ENV_SHIELD).ok().and_then(|shield| shield.split_once(':')?.0.parse().ok());
-    let is_there = pid_namespace(own_pid()).is_ok_and(|namespace| Listener::exists(&job, namespace));
+    let is_there = HostPid::own().pid_namespace().is_ok_and(|namespace| Listener::exists(&job, namespace));
     if is_there && launcher.is_some_and(|launcher| descends_from(HostPid(launcher))) {
         return Err(Nested(job));
     }
@@ -44,7 +44,7 @@ pub fn leave_other_jobs() -> Result<(), Nested> {
 
 /// Whether this process is a child of that one's, or a child of such a one.
 fn descends_from(ancestor: HostPid) -> bool {
-    let mut pid = own_pid();
+    let mut pid = HostPid::own();
     while pid != ancestor {
         match status_if_there(pid).map(|status| status.number("PPid")) {
             None | Some(0) => return false,

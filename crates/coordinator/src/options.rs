@@ -5,8 +5,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ckpt_objects::job::Interval;
 use ckpt_objects::job_file;
+use ckpt_session::job::Interval;
 use rustix::process::Signal;
 
 /// A length of time as users write it: `300`, `0.5`, `5m`, `1h`, `2d`; seconds without a unit.
@@ -241,17 +241,6 @@ impl FromStr for SavePattern {
         job_file::full_pattern(text, Path::new("/")).map_err(|error| error.to_string())?;
         Ok(Self(text.to_owned()))
     }
-}
-
-/// How much is said on standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verbosity {
-    /// Errors only.
-    Quiet,
-    /// One line per event.
-    Normal,
-    /// More.
-    Verbose,
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use rustix::fs::{Access, MemfdFlags, access, memfd_create, statvfs};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 
-use crate::checkpoint::Bytes;
-use crate::launch::find_agent;
+use ckpt_session::Bytes;
+use ckpt_session::library::find_agent;
 
 mod trial;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ckpt_objects::job::{Interval, Settings};
+use ckpt_session::job::{Interval, Settings};
 
 use crate::options::Action;
 

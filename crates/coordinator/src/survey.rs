@@ -14,7 +14,6 @@ use ckpt_objects::file::{
     DeletedFile, FileIdentity, OpenFile, OpenFileKind, Piece, RegularFile, contents, identify, name_of, split_deleted,
 };
 use ckpt_objects::file_lock::Locks;
-use ckpt_objects::job::{JobInfo, Machine};
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{self, AddressSpace, Backing, Mapping, Vma, VmaFlags, guards, mappings, mm_fields};
 use ckpt_objects::mqueue::{self, Mqueue};
@@ -35,7 +34,9 @@ use ckpt_objects::sysv::Row;
 use ckpt_objects::terminal::{self, Group};
 use ckpt_objects::thread::{Rseq, ThreadSettings, ThreadState};
 use ckpt_objects::timer::IntervalTimer;
-use ckpt_objects::{FilePath, HostPid, JobState, NsPid, epoll, event, eventfd, inotify, pidfd, signalfd, timerfd};
+use ckpt_objects::{FilePath, HostPid, NsPid, epoll, event, eventfd, inotify, pidfd, signalfd, timerfd};
+use ckpt_session::JobState;
+use ckpt_session::job::{JobInfo, Machine};
 use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
 
 use crate::files::{UsedFile, used};
@@ -267,7 +268,7 @@ impl<'a> Surveyor<'a> {
         let mut pids: HashMap<HostPid, NsPid> = frozen.processes.iter().map(|process| (process.pid, process.ns_pid)).collect();
         pids.extend(frozen.zombies.iter().map(|member| (member.pid, member.status.ns_pid())));
         pids.insert(context.reaper, context.info.launcher);
-        let own = HostPid(i32::try_from(std::process::id()).unwrap_or(0));
+        let own = HostPid::own();
         Self {
             reaper: Status::of(context.reaper).ok(),
             frozen,

@@ -12,7 +12,7 @@ pub use observe::{Descriptions, SeenDescriptor, descriptors, info_field, is_own}
 pub struct FdEntry {
     /// Its number.
     pub fd: i32,
-    /// Index into [`crate::JobState::open_files`].
+    /// Index into `JobState::open_files`.
     pub file: u32,
     /// `FD_CLOEXEC`.
     pub close_on_exec: bool,

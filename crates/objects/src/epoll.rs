@@ -33,7 +33,7 @@ pub struct EpollState {
 pub struct Registration {
     /// The number that the descriptor had when it was registered.
     pub fd: i32,
-    /// Index into [`crate::JobState::open_files`].
+    /// Index into `JobState::open_files`.
     pub file: u32,
     /// `EPOLL*`: what it waits for, and how.
     pub events: u32,

@@ -64,12 +64,12 @@ pub enum OpenFileKind {
     },
     /// An end of a pipe, or a named pipe.
     Pipe {
-        /// Index into [`crate::JobState::pipes`].
+        /// Index into `JobState::pipes`.
         pipe: u32,
     },
     /// Shared memory that has no name in a file system (memfd), or whose name is gone.
     SharedMemory {
-        /// Index into [`crate::JobState::shared_memory`].
+        /// Index into `JobState::shared_memory`.
         object: u32,
     },
     /// A directory that has been removed.
@@ -117,12 +117,12 @@ pub enum OpenFileKind {
     },
     /// A socket.
     Socket {
-        /// Index into [`crate::JobState::sockets`].
+        /// Index into `JobState::sockets`.
         socket: u32,
     },
     /// A POSIX message queue.
     Mqueue {
-        /// Index into [`crate::JobState::mqueues`].
+        /// Index into `JobState::mqueues`.
         queue: u32,
     },
     /// A pidfd, which must be opened when its process is there, by each process that has it.

@@ -18,7 +18,7 @@ pub use rebuild::{rebuild, record};
 /// A lock or lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileLock {
-    /// Index into [`crate::JobState::open_files`] of the description that it was set through.
+    /// Index into `JobState::open_files` of the description that it was set through.
     pub file: u32,
     /// A descriptor for that, in the process that has the lock or in some process: the `si_fd` of a lease's signal.
     pub fd: i32,

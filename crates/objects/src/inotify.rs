@@ -43,6 +43,6 @@ pub struct Watch {
 pub enum Watched {
     /// One that has a name.
     Path(FilePath),
-    /// One whose name is gone, and that the job has open: index into [`crate::JobState::open_files`].
+    /// One whose name is gone, and that the job has open: index into `JobState::open_files`.
     File(u32),
 }

@@ -15,7 +15,6 @@ pub mod eventfd;
 pub mod file;
 pub mod file_lock;
 pub mod inotify;
-pub mod job;
 pub mod job_file;
 pub mod memory;
 pub mod mqueue;
@@ -45,5 +44,4 @@ pub mod touched;
 pub mod udp_socket;
 pub mod unix_socket;
 
-pub use job::JobState;
 pub use names::{FilePath, HostPid, NsPid};

@@ -89,7 +89,7 @@ pub enum Backing {
     Anonymous,
     /// A private mapping of a file. Pages that the image holds differ from the file's.
     PrivateFile {
-        /// Index into [`crate::JobState::mapped_files`].
+        /// Index into `JobState::mapped_files`.
         file: u32,
         /// Byte offset of `start` in the file.
         offset: u64,
@@ -98,14 +98,14 @@ pub enum Backing {
     },
     /// A shared mapping of a file whose contents are the file's own (the job cannot write through it).
     SharedFile {
-        /// Index into [`crate::JobState::mapped_files`].
+        /// Index into `JobState::mapped_files`.
         file: u32,
         /// Byte offset of `start` in the file.
         offset: u64,
     },
     /// A shared mapping of an object whose contents the image holds.
     SharedMemory {
-        /// Index into [`crate::JobState::shared_memory`].
+        /// Index into `JobState::shared_memory`.
         object: u32,
         /// Byte offset of `start` in the object.
         offset: u64,
@@ -222,6 +222,6 @@ pub struct MmFields {
     pub env_end: u64,
     /// The auxiliary vector, as in `/proc/PID/auxv`.
     pub auxv: Vec<u8>,
-    /// The program (`/proc/PID/exe`): index into [`crate::JobState::mapped_files`].
+    /// The program (`/proc/PID/exe`): index into `JobState::mapped_files`.
     pub exe: u32,
 }

@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,6 +16,23 @@ pub struct NsPid(pub i32);
 /// A process or thread id as the coordinator sees it. It differs from the job's own after a restart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPid(pub i32);
+
+impl HostPid {
+    /// This process.
+    #[must_use]
+    pub fn own() -> Self {
+        Self(i32::try_from(std::process::id()).unwrap_or(0))
+    }
+
+    /// The inode number of its pid namespace.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc/PID/ns/pid` cannot be read: the process has ended, or is another user's.
+    pub fn pid_namespace(self) -> io::Result<u64> {
+        Ok(std::fs::metadata(format!("/proc/{self}/ns/pid"))?.ino())
+    }
+}
 
 impl fmt::Display for NsPid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -15,7 +15,7 @@ use crate::{HostPid, NsPid, event};
 /// Whom a description sends a signal, when, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signalling {
-    /// Index into [`crate::JobState::open_files`].
+    /// Index into `JobState::open_files`.
     pub file: u32,
     /// A process that has it open, which is to set it.
     pub pid: NsPid,

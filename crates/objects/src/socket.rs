@@ -66,7 +66,7 @@ pub struct Message {
     pub data: Vec<u8>,
     /// Who sent it, where that was noted (`SO_PASSCRED`).
     pub credentials: Option<Credentials>,
-    /// Descriptors that came with it: indices into [`crate::JobState::open_files`].
+    /// Descriptors that came with it: indices into `JobState::open_files`.
     pub files: Vec<u32>,
     /// The address of its sender; nothing for a stream.
     pub from: Address,

@@ -56,7 +56,7 @@ pub enum TcpLink {
         /// Who waits to be accepted.
         waiting: Vec<WaitingConnection>,
     },
-    /// A socket of the job: index into [`crate::JobState::sockets`].
+    /// A socket of the job: index into `JobState::sockets`.
     Peer {
         /// Its peer.
         socket: u32,
@@ -86,7 +86,7 @@ pub enum TcpLink {
 /// A connection that nobody has accepted yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingConnection {
-    /// Who connected: index into [`crate::JobState::sockets`]; nothing for one that has been closed.
+    /// Who connected: index into `JobState::sockets`; nothing for one that has been closed.
     pub client: Option<u32>,
     /// The listening side's address.
     pub local: Address,

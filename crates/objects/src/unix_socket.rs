@@ -52,10 +52,10 @@ pub enum UnixLink {
     Listening {
         /// How many may wait, as the kernel counts.
         backlog: u32,
-        /// Who waits to be accepted, in their order: indices into [`crate::JobState::sockets`].
+        /// Who waits to be accepted, in their order: indices into `JobState::sockets`.
         waiting: Vec<u32>,
     },
-    /// A socket of the job: index into [`crate::JobState::sockets`]. The other need not be connected to this one, if they are
+    /// A socket of the job: index into `JobState::sockets`. The other need not be connected to this one, if they are
     /// datagram sockets.
     Peer(u32),
     /// It waits to be accepted: its listener says so.

@@ -5,13 +5,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ckpt_image::ImageReader;
+use ckpt_objects::FilePath;
 use ckpt_objects::directory::DirectoryIdentity;
 use ckpt_objects::file::{self, FileIdentity, OpenFile, OpenFileKind};
 use ckpt_objects::inotify::Watched;
 use ckpt_objects::memory::{Backing, Vma};
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
-use ckpt_objects::{FilePath, JobState};
+use ckpt_session::JobState;
 use ckpt_sys::cpu;
 
 use crate::error::RestoreError;

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::path::Path;
 
 use ckpt_image::ImageReader;
-use ckpt_objects::JobState;
 use ckpt_objects::file;
 use ckpt_objects::shared_memory::SharedMemoryKind;
+use ckpt_session::JobState;
 use rustix::fs::{FallocateFlags, OFlags};
 
 use crate::aside::Aside;

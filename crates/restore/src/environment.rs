@@ -3,8 +3,8 @@
 //! A value is written where the old one is, if it is no longer: `getenv` and `/proc/PID/environ` show it then. Programs that have copied their environment
 //! at their start (shells, Python's `os.environ`) go by their copies; so does what they start.
 
-use ckpt_objects::job::Variable;
 use ckpt_objects::memory::MmFields;
+use ckpt_session::job::Variable;
 
 use crate::memory::{Layout, MemoryError};
 

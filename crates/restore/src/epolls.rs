@@ -9,10 +9,11 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
+use ckpt_objects::NsPid;
 use ckpt_objects::epoll::{self, Registration};
 use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::process::Life;
-use ckpt_objects::{JobState, NsPid};
+use ckpt_session::JobState;
 use rustix::io::{Errno, FdFlags};
 
 use crate::control::Report;

@@ -5,9 +5,10 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use ckpt_image::ImageReader;
-use ckpt_objects::job::Variable;
 use ckpt_objects::process::{Life, ProcessState};
-use ckpt_objects::{FilePath, JobState, sysv};
+use ckpt_objects::{FilePath, sysv};
+use ckpt_session::JobState;
+use ckpt_session::job::Variable;
 use ckpt_sys::fork::{Fork, fork_telling};
 
 use crate::contents::Stored;

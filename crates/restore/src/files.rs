@@ -30,9 +30,9 @@ use crate::terminals;
 /// The descriptors of the job's objects, in the process that made them and in all that it forked.
 #[derive(Debug, Default)]
 pub struct Files {
-    /// By index in [`ckpt_objects::JobState::open_files`]; nothing for those that each process opens by itself.
+    /// By index in [`ckpt_session::JobState::open_files`]; nothing for those that each process opens by itself.
     pub open: Vec<Option<RawFd>>,
-    /// By index in [`ckpt_objects::JobState::shared_memory`].
+    /// By index in [`ckpt_session::JobState::shared_memory`].
     pub shared: Vec<RawFd>,
     /// Shared memory that is to be sealed when everybody has mapped it, and how.
     pub seals: Vec<(RawFd, u32)>,
@@ -53,7 +53,7 @@ struct Builder<'a> {
     restart: &'a Restart<'a>,
     /// Files without a name, by device and inode number.
     unnamed: HashMap<(u64, u64), OwnedFd>,
-    /// Message queues, by index in [`ckpt_objects::JobState::mqueues`].
+    /// Message queues, by index in [`ckpt_session::JobState::mqueues`].
     queues: Vec<OwnedFd>,
     files: Files,
 }

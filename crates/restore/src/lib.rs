@@ -51,15 +51,16 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ckpt_coordinator::Listener;
-use ckpt_coordinator::environment::{offer, variables};
-use ckpt_coordinator::library;
 use ckpt_image::{ImageName, ImageReader};
-use ckpt_objects::job::JobInfo;
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::process::{Life, children, status_if_there};
 use ckpt_objects::terminal::OwnTerminal;
-use ckpt_objects::{FilePath, HostPid, JobState, NsPid};
+use ckpt_objects::{FilePath, HostPid, NsPid};
+use ckpt_session::JobState;
+use ckpt_session::Listener;
+use ckpt_session::environment::{offer, variables};
+use ckpt_session::job::JobInfo;
+use ckpt_session::library;
 use ckpt_sys::syscall;
 use ckpt_wire::touched::{ENV_TOUCHED, VARIABLE_SIZE};
 use linux_raw_sys::general as nr;
@@ -160,8 +161,8 @@ pub fn restore(
         library::lend_again(&job.info.id).map_err(RestoreError::call("put the agent's library back into /tmp"))?;
     }
     let home = home_of(&info, options, reader);
-    let aside = Aside { dir: ckpt_coordinator::files::aside_in(&home, &info) };
-    let output = Aside { dir: ckpt_coordinator::files::output_in(&home, &info) };
+    let aside = Aside { dir: ckpt_session::files::aside_in(&home, &info) };
+    let output = Aside { dir: ckpt_session::files::output_in(&home, &info) };
     let mut rollback = Rollback::plan(job, reader, &mut paths, &info, &aside)?;
     let holds = |path: &FilePath| rollback.provides(path);
     let mut missing = Missing::default();
@@ -428,7 +429,7 @@ impl Watcher<'_> {
             next.extend(children(pid));
         }
         let stand_in = stand_in.ok_or_else(|| RestoreError::Died(" (the launcher's stand-in)".to_owned()))?;
-        let namespace = ckpt_coordinator::pid_namespace(self.init).map_err(RestoreError::call("read /proc"))?;
+        let namespace = self.init.pid_namespace().map_err(RestoreError::call("read /proc"))?;
         Ok((stand_in, namespace))
     }
 

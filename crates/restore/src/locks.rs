@@ -10,10 +10,11 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use ckpt_objects::NsPid;
 use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::file_lock::{self, FileLock, Holder, Standing, held};
 use ckpt_objects::rebuild::RebuildError;
-use ckpt_objects::{JobState, NsPid};
+use ckpt_session::JobState;
 use linux_raw_sys::general as nr;
 
 use crate::epolls;

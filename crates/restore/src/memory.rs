@@ -102,9 +102,9 @@ pub struct Layout<'a> {
 
 /// What memory is mapped from.
 pub struct Sources<'a> {
-    /// By index in [`ckpt_objects::JobState::mapped_files`]: where the file is; nothing for one that is gone or has changed.
+    /// By index in [`ckpt_session::JobState::mapped_files`]: where the file is; nothing for one that is gone or has changed.
     pub files: &'a [Option<PathBuf>],
-    /// Descriptors by index in [`ckpt_objects::JobState::shared_memory`].
+    /// Descriptors by index in [`ckpt_session::JobState::shared_memory`].
     pub shared: &'a [RawFd],
     /// The objects themselves.
     pub objects: &'a [SharedMemory],

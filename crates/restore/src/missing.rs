@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ckpt_objects::FilePath;
-use ckpt_objects::job::Variable;
+use ckpt_session::job::Variable;
 
 use crate::error::RestoreError;
 use crate::paths::PathMap;

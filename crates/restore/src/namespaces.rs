@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use ckpt_objects::JobState;
 use ckpt_objects::clocks;
 use ckpt_objects::older::Switch;
 use ckpt_objects::shared_memory::SharedMemoryKind;
+use ckpt_session::JobState;
 use ckpt_sys::fork::{Fork, fork};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;

@@ -13,10 +13,10 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use ckpt_coordinator::report;
-use ckpt_objects::JobState;
 use ckpt_objects::file::{OpenFile, OpenFileKind, RegularFile, open_although};
 use ckpt_objects::rebuild::own_fd_path;
+use ckpt_session::JobState;
+use ckpt_session::report;
 use rustix::fs::{FileType, OFlags, SeekFrom};
 
 use crate::aside::Aside;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ckpt_objects::FilePath;
 use ckpt_objects::directory::DirectoryIdentity;
-use ckpt_objects::job::JobInfo;
+use ckpt_session::job::JobInfo;
 
 /// Replacements of path prefixes, by whole components.
 #[derive(Clone, Debug, Default)]

@@ -26,13 +26,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use ckpt_coordinator::files::{begin_segment, budget, is_of_the_kernel, left_out, list_in, own_streams};
 use ckpt_image::ImageReader;
+use ckpt_objects::FilePath;
 use ckpt_objects::file;
-use ckpt_objects::job::JobInfo;
 use ckpt_objects::job_file::{self, Contents, FileKind, FileNumber, FileState, Hashed, JobFile, JobFiles, Role};
 use ckpt_objects::touched::{self, Touch, TouchedDir};
-use ckpt_objects::{FilePath, JobState};
+use ckpt_session::JobState;
+use ckpt_session::files::{begin_segment, budget, is_of_the_kernel, left_out, list_in, own_streams};
+use ckpt_session::job::JobInfo;
 use ckpt_wire::touched::RecordKind;
 use rustix::fs::OFlags;
 use walkdir::WalkDir;

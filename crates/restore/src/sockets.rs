@@ -17,7 +17,8 @@ use ckpt_objects::process::Life;
 use ckpt_objects::socket::{SocketKind, SocketState, options};
 use ckpt_objects::tcp_socket::TcpLink;
 use ckpt_objects::unix_socket::UnixLink;
-use ckpt_objects::{FilePath, JobState, udp_socket};
+use ckpt_objects::{FilePath, udp_socket};
+use ckpt_session::JobState;
 use rustix::fs::OFlags;
 
 use crate::control::Report;

@@ -9,9 +9,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ckpt_objects::HostPid;
 use ckpt_objects::process::{Life, ProcessState, Status, threads};
 use ckpt_objects::shared_memory::{self, SharedMemoryKind};
-use ckpt_objects::{HostPid, JobState};
+use ckpt_session::JobState;
 use ckpt_sys::syscall;
 use ckpt_wire::Forward;
 use linux_raw_sys::general as nr;

@@ -23,7 +23,8 @@ use ckpt_objects::file::{OpenFile, OpenFileKind, rebuild_named};
 use ckpt_objects::process::{Life, LiveProcess, children, group_session_and_terminal};
 use ckpt_objects::rebuild::{self, RebuildError};
 use ckpt_objects::terminal::{self, OpenPty, OwnTerminal, PtyState};
-use ckpt_objects::{FilePath, HostPid, JobState, NsPid};
+use ckpt_objects::{FilePath, HostPid, NsPid};
+use ckpt_session::JobState;
 use ckpt_sys::fork::{Fork, fork};
 use rustix::fs::{Mode, OFlags};
 

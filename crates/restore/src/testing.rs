@@ -1,11 +1,12 @@
 //! Jobs made up for the tests of this crate.
 
 use ckpt_objects::clocks::Clocks;
-use ckpt_objects::job::{JobInfo, Machine, Settings};
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{AddressSpace, MmFields};
 use ckpt_objects::process::{Credentials, Life, LiveProcess, ProcessSettings, ProcessState};
-use ckpt_objects::{FilePath, JobState, NsPid};
+use ckpt_objects::{FilePath, NsPid};
+use ckpt_session::JobState;
+use ckpt_session::job::{JobInfo, Machine, Settings};
 
 /// A job of processes given as (pid, ppid, pgid, sid), without memory, threads or descriptors.
 pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)]) -> JobState {

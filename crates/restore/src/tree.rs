@@ -15,8 +15,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ckpt_objects::JobState;
 use ckpt_objects::process::Life;
+use ckpt_session::JobState;
 
 /// Index into [`Tree::nodes`].
 pub type Index = usize;

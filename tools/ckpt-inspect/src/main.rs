@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ckpt_image::{ImageReader, ReadError};
-use ckpt_objects::JobState;
+use ckpt_session::JobState;
 use clap::Parser;
 use thiserror::Error;
 

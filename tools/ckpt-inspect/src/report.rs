@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ckpt_image::{ChunkEntry, ImageReader};
-use ckpt_objects::JobState;
+use ckpt_session::JobState;
 use serde::Serialize;
 
 /// One image. As JSON it is what `--json` prints.

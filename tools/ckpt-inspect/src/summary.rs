@@ -4,11 +4,12 @@ use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
+use ckpt_objects::FilePath;
 use ckpt_objects::file::{OpenFile, OpenFileKind};
 use ckpt_objects::job_file::{Contents, FileKind, JobFile, Role};
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::shared_memory::SharedMemoryKind;
-use ckpt_objects::{FilePath, JobState};
+use ckpt_session::JobState;
 
 use crate::report::{Report, Sizes};
 use crate::tree::in_tree_order;

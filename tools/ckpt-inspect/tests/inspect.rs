@@ -8,14 +8,15 @@ use ckpt_image::{Codec, Extent, ImageName, ImageWriter, encode};
 use ckpt_objects::clocks::Clocks;
 use ckpt_objects::descriptor::FdEntry;
 use ckpt_objects::file::{FileIdentity, OpenFile, OpenFileKind, RegularFile};
-use ckpt_objects::job::{Interval, JobInfo, Machine, Settings};
 use ckpt_objects::job_file::{Contents, FileKind, FileNumber, FileState, JobFile, JobFiles, Role};
 use ckpt_objects::memory::{AddressSpace, MemoryPolicy, MmFields};
 use ckpt_objects::pipe::PipeState;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::signal::SignalState;
 use ckpt_objects::thread::{Scheduling, ThreadSettings, ThreadState};
-use ckpt_objects::{FilePath, JobState, NsPid};
+use ckpt_objects::{FilePath, NsPid};
+use ckpt_session::JobState;
+use ckpt_session::job::{Interval, JobInfo, Machine, Settings};
 
 const JOB: &str = "00c0ffee00c0ffee";
 

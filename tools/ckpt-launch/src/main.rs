@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use ckpt_cli::resume::{Found, Passed, find};
 use ckpt_cli::{RunOptions, exit, parse, restart};
-use ckpt_coordinator::{Launch, Reporter, batch, job_name, launch, probe};
-use ckpt_objects::job::Settings;
+use ckpt_coordinator::{Launch, batch, job_name, launch, probe};
+use ckpt_session::Reporter;
+use ckpt_session::job::Settings;
 use clap::Parser;
 
 /// Run a command so that it can be checkpointed, and restarted with ckpt-restart.

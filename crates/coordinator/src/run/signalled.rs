@@ -4,13 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ckpt_objects::HostPid;
+use ckpt_session::HeldSignal;
 use ckpt_wire::Forward;
 use nix::sys::signal::Signal as NixSignal;
 use rustix::process::{Signal, kill_process};
 
 use super::wishes::{Wish, stop_by};
 use super::{Coordinator, Watch};
-use crate::held::{Fate, Hold, Verdict};
+
+use crate::held::{Fate, Verdict};
 use crate::options::{Action, is_given};
 
 /// Longest time between SIGTERM and SIGKILL that schedulers promise unless told otherwise (Slurm's `KillWait`): a checkpoint that took
@@ -73,7 +75,7 @@ impl Coordinator {
         }
     }
 
-    fn let_in(&self, hold: Hold, only_if_handled: bool) {
+    fn let_in(&self, hold: HeldSignal, only_if_handled: bool) {
         self.checkpointer.anchor.let_in(hold.pid, hold.signal, self.info.signal, only_if_handled);
     }
 

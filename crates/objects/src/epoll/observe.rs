@@ -9,7 +9,7 @@ use crate::descriptor::SeenDescriptor;
 use crate::event::{self, EventError};
 
 /// The epoll instance that a descriptor of a frozen process is open on. `descriptions` are all open file descriptions of the job, in
-/// the order of [`crate::JobState::open_files`].
+/// the order of `JobState::open_files`.
 pub fn observe(descriptor: &SeenDescriptor, descriptions: &[SeenDescriptor]) -> Result<EpollState, EventError> {
     let mut numbers: HashMap<i32, u32> = HashMap::new();
     let mut registrations = Vec::new();

@@ -75,7 +75,7 @@ pub struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// For a job of these processes, with these open file descriptions, in the order of [`crate::JobState::open_files`].
+    /// For a job of these processes, with these open file descriptions, in the order of `JobState::open_files`.
     #[must_use]
     pub fn new(processes: Vec<HostPid>, descriptions: &'a [SeenDescriptor]) -> Self {
         Self { processes, descriptions, found: HashMap::new(), known: None }

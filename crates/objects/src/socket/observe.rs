@@ -103,20 +103,20 @@ pub type Refused = (Box<SeenDescriptor>, SocketError);
 pub struct Sockets {
     /// What is known of them.
     pub states: Vec<SocketState>,
-    /// By their index in [`crate::JobState::open_files`].
+    /// By their index in `JobState::open_files`.
     index: HashMap<usize, u32>,
     /// Files that are only in flight, for as long as they are looked at.
     held: Vec<OwnedFd>,
 }
 
 impl Sockets {
-    /// The index of the socket that a description is, by its index in [`crate::JobState::open_files`].
+    /// The index of the socket that a description is, by its index in `JobState::open_files`.
     #[must_use]
     pub fn of_file(&self, file: usize) -> Option<u32> {
         self.index.get(&file).copied()
     }
 
-    /// The files in messages: indices into [`crate::JobState::open_files`], each with the socket that it waits in.
+    /// The files in messages: indices into `JobState::open_files`, each with the socket that it waits in.
     pub fn in_flight(&self) -> impl Iterator<Item = (u32, u32)> {
         (0u32..).zip(&self.states).flat_map(|(socket, state)| {
             let messages = match &state.kind {

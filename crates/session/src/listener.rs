@@ -14,11 +14,20 @@ use rustix::net::{
     SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
 };
 
-use crate::held::Hold;
-
 /// Its name.
 fn name(id: &str, pid_namespace: u64) -> String {
     format!("{SOCKET_PREFIX}{id}/{pid_namespace}")
+}
+
+/// A process holds a signal back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldSignal {
+    /// The process.
+    pub pid: HostPid,
+    /// Its number in its own pid namespace.
+    pub ns_pid: NsPid,
+    /// The signal.
+    pub signal: i32,
 }
 
 /// The abstract socket of a job.
@@ -28,7 +37,7 @@ pub struct Listener {
     /// Connections on which nothing has been said yet, while nobody is expected.
     strangers: Mutex<Vec<Connection>>,
     /// Who holds signals back, for whoever looks next.
-    holds: Mutex<Vec<Hold>>,
+    holds: Mutex<Vec<HeldSignal>>,
 }
 
 impl Listener {
@@ -88,14 +97,14 @@ impl Listener {
     pub fn note(&self, connection: &Connection, hello: &Hello) -> bool {
         let is_hold = hello.protocol == PROTOCOL && (1..=64).contains(&hello.holds);
         if is_hold {
-            let hold = Hold { pid: connection.peer, ns_pid: NsPid(hello.pid), signal: hello.holds };
+            let hold = HeldSignal { pid: connection.peer, ns_pid: NsPid(hello.pid), signal: hello.holds };
             self.holds.lock().unwrap_or_else(PoisonError::into_inner).push(hold);
         }
         is_hold
     }
 
     /// What was noted since the last look.
-    pub fn holds(&self) -> Vec<Hold> {
+    pub fn holds(&self) -> Vec<HeldSignal> {
         std::mem::take(&mut *self.holds.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::job::{JobInfo, Variable};
 use ckpt_objects::FilePath;
-use ckpt_objects::job::{JobInfo, Variable};
 
 /// How the names begin of what schedulers set: Slurm, HTCondor, PBS, LSF, Grid Engine, Flux.
 const PREFIXES: [&str; 8] = ["SLURM_", "SLURMD_", "_CONDOR_", "PBS_", "LSB_", "LSF_", "SGE_", "FLUX_"];

@@ -8,10 +8,27 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
-use crate::launch::find_agent;
+/// The file name of the agent's library.
+pub const AGENT_FILE: &str = "libckpt_preload.so";
 
 /// Where copies are.
 const COPIES: &str = "/tmp";
+
+/// Finds the agent's library: beside this program, in `../lib`, or where the build puts it.
+#[must_use]
+pub fn find_agent() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let dir = program.parent()?;
+    [
+        dir.join(AGENT_FILE),
+        dir.join("../lib").join(AGENT_FILE),
+        dir.join("deps").join(AGENT_FILE),
+        dir.join("..").join(AGENT_FILE),
+    ]
+    .into_iter()
+    .find(|path| path.is_file())
+    .and_then(|path| path.canonicalize().ok())
+}
 
 /// The path of a job's copy.
 #[must_use]
@@ -20,7 +37,7 @@ pub fn copy_of(id: &str) -> PathBuf {
 }
 
 /// The path by which a job that is launched loads the library `own`.
-pub(crate) fn lend(own: PathBuf, id: &str) -> PathBuf {
+pub fn lend(own: PathBuf, id: &str) -> PathBuf {
     let moves = std::env::current_dir().is_ok_and(|dir| own.starts_with(dir));
     let runs = statvfs(COPIES).is_ok_and(|stat| !stat.f_flag.contains(StatVfsMountFlags::NOEXEC));
     let copy = copy_of(id);
@@ -43,13 +60,13 @@ pub fn lend_again(id: &str) -> io::Result<()> {
 }
 
 /// The path by which a job that runs loads the library.
-pub(crate) fn in_use(id: &str) -> Option<PathBuf> {
+pub fn in_use(id: &str) -> Option<PathBuf> {
     let copy = copy_of(id);
     if copy.symlink_metadata().is_ok_and(|meta| is_own(&meta)) { Some(copy) } else { find_agent() }
 }
 
 /// Takes the copy away: no program of the job's is left.
-pub(crate) fn take_back(id: &str) {
+pub fn take_back(id: &str) {
     let copy = copy_of(id);
     if copy.symlink_metadata().is_ok_and(|meta| is_own(&meta)) {
         let _ = std::fs::remove_file(copy);

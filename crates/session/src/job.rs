@@ -2,22 +2,22 @@
 
 use std::fmt;
 
+use ckpt_objects::clocks::Clocks;
+use ckpt_objects::directory::DirectoryIdentity;
+use ckpt_objects::file::{FileIdentity, OpenFile};
+use ckpt_objects::file_lock::FileLock;
+use ckpt_objects::job_file::JobFiles;
+use ckpt_objects::mqueue::Mqueue;
+use ckpt_objects::pipe::PipeState;
+use ckpt_objects::process::ProcessState;
+use ckpt_objects::shared_memory::SharedMemory;
+use ckpt_objects::signalling::Signalling;
+use ckpt_objects::socket::SocketState;
+use ckpt_objects::sysv::SystemV;
+use ckpt_objects::terminal::Terminals;
+use ckpt_objects::{FilePath, NsPid};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-
-use crate::clocks::Clocks;
-use crate::directory::DirectoryIdentity;
-use crate::file::{FileIdentity, OpenFile};
-use crate::file_lock::FileLock;
-use crate::job_file::JobFiles;
-use crate::mqueue::Mqueue;
-use crate::pipe::PipeState;
-use crate::process::ProcessState;
-use crate::shared_memory::SharedMemory;
-use crate::signalling::Signalling;
-use crate::socket::SocketState;
-use crate::sysv::SystemV;
-use crate::terminal::Terminals;
-use crate::{FilePath, NsPid};
 
 /// Everything about a job but the contents of its pages, which the image keeps beside it by address space.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -202,4 +202,11 @@ pub struct Machine {
     pub boot_id: String,
     /// The vDSO's bytes, so that a restart can tell whether it has the same one.
     pub vdso: Vec<u8>,
+}
+
+/// Nanoseconds since the epoch, by the fine clock.
+#[must_use]
+pub fn realtime_ns() -> u64 {
+    let now = clock_gettime(ClockId::Realtime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }

@@ -1,0 +1,17 @@
+//! One run of a job, as launcher and restart both know it: what an image says of the job, what lies beside its images and in `/tmp`, the
+//! socket that its agents connect to, and how the user is told.
+//!
+//! Nothing here freezes a process, writes an image or brings a job back.
+#![forbid(unsafe_code)]
+
+pub mod environment;
+pub mod files;
+pub mod job;
+pub mod library;
+mod listener;
+pub mod living;
+pub mod report;
+
+pub use job::JobState;
+pub use listener::{Connection, HeldSignal, Listener, Received};
+pub use report::{Bytes, Reporter, Took, Verbosity};
