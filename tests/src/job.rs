@@ -328,10 +328,11 @@ print(db.execute("select count(*), sum(i), sum(length(filler)) from t").fetchall
             files: self.leaves.iter().map(|name| sandbox.read(name)).collect(),
             took: Duration::ZERO,
             complaint: self.checked_by.as_ref().and_then(|line| self.shell(sandbox, line).err()),
-            tree: self
-                .directory
-                .as_ref()
-                .map(|_| FileTree::of(sandbox.path(), |name| name == "out" || name == ".ckpt.env" || name.starts_with("err."))),
+            tree: self.directory.as_ref().map(|_| {
+                FileTree::of(sandbox.path(), |name| {
+                    name == "out" || name == ".ckpt.env" || name.starts_with("err.") || name.starts_with(".finish-")
+                })
+            }),
         }
     }
 

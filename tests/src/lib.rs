@@ -63,22 +63,19 @@ macro_rules! survives {
 /// it leaves is as if it never had been; nor does it notice checkpoints. It must take two and a half seconds at least.
 #[macro_export]
 macro_rules! files_survive {
-    ($(#[$meta:meta])* $name:ident, $job:expr) => {
+    ($name:ident, $job:expr) => {
         mod $name {
             #[allow(unused_imports)]
             use super::*;
             const SPAN: std::time::Duration = std::time::Duration::from_millis(700);
-            $(#[$meta])*
             #[test]
             fn as_root() {
                 $crate::Identity::Root.run(|identity| $job.survives_within(SPAN, identity, 3));
             }
-            $(#[$meta])*
             #[test]
             fn as_user() {
                 $crate::Identity::User.run(|identity| $job.survives_within(SPAN, identity, 3));
             }
-            $(#[$meta])*
             #[test]
             fn left_running() {
                 $job.left_running($crate::Identity::own());

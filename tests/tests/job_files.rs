@@ -493,6 +493,163 @@ fn c(name: &str, rounds: u32, args: &[&str]) -> Job {
 program_survives!(closed_files, Job::program("closed_files", 75, &[]).working_in("work").interval("0.2"));
 program_survives!(written_files, Job::program("written_files", 60, &[]).working_in("work").interval("0.2"));
 
+/// A file of HDF5 that is written in place, one data set grown and another made in each step, closed in between.
+const HDF5: &str = r#"
+import time
+import h5py, numpy as np
+with h5py.File("state.h5", "w") as f: f.create_dataset("x", data=np.zeros((0, 500)), maxshape=(None, 500), chunks=(4, 500)); f.attrs["step"] = 0
+for i in range(60):
+    with h5py.File("state.h5", "r+") as f:
+        x = f["x"]; x.resize(i + 1, axis=0); x[i] = np.arange(500) + x[:i].sum() % 97
+        time.sleep(0.01)
+        f.create_dataset(f"step/{i}", data=x[i] * 2); f.attrs["step"] += 1
+    time.sleep(0.02)
+with h5py.File("state.h5", "r") as f:
+    for i in range(60): print(i, f["x"][i].sum(), f[f"step/{i}"][()].sum())
+    print(f.attrs["step"], sorted(f["step"]))
+"#;
+
+// The module takes a while to load.
+files_survive!(data_sets_of_hdf5, python(HDF5).interval("0.5"));
+
+/// A model that is saved after each step, over the one before.
+const TORCH: &str = r#"
+import os, time
+import torch
+torch.manual_seed(1); torch.set_num_threads(1)
+model = torch.nn.Linear(20, 20); torch.save(model.state_dict(), "model.pt")
+for i in range(60):
+    model.load_state_dict(torch.load("model.pt"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1); optimizer.zero_grad()
+    loss = ((model(torch.ones(20) * (i % 5)) - torch.arange(20.0)) ** 2).mean(); loss.backward(); optimizer.step()
+    torch.save(model.state_dict(), "model.pt")
+    torch.save({"step": i, "model": model.state_dict()}, f"step{i}.tmp"); os.rename(f"step{i}.tmp", f"step{i % 3}.pt")
+    open("losses", "a").write(f"{i} {loss.item():.6f}\n")
+    time.sleep(0.02)
+# The archives hold the name of the file that they were written to.
+print({name: [p.sum().item() for p in torch.load(name)["model"].values()] for name in ("step0.pt", "step1.pt", "step2.pt")})
+print(torch.load("model.pt")["weight"].sum().item())
+"#;
+
+files_survive!(models_of_torch, python(TORCH).interval("0.5"));
+
+/// Variables saved after each step, a table grown line by line, and a file that is kept open.
+const R: &str = r#"
+saveRDS(list(n = 0), "state.rds"); dir.create("steps"); log <- file("log", "w")
+for (i in 1:60) {
+    state <- readRDS("state.rds"); state$n <- state$n + i; state$x <- c(state$x, state$n %% 7); saveRDS(state, "state.rds")
+    write.table(data.frame(i = i, n = state$n), "table.csv", append = i > 1, sep = ",", col.names = i == 1, row.names = FALSE)
+    x <- state$x; save(x, file = "new.rda"); file.rename("new.rda", sprintf("steps/%d.rda", i %% 5))
+    cat("line", i, state$n, "\n", file = log); flush(log)
+    cat(i, "\n", file = "count", append = TRUE)
+    Sys.sleep(0.03)
+}
+close(log); print(sum(state$x))
+"#;
+
+files_survive!(variables_saved_by_r, Job::in_directory("work", "Rscript", R).interval("0.4"));
+
+/// Files written whole, appended to, replaced atomically, mapped, and walked over.
+const JAVA: &str = r#"
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.file.*;
+import java.util.List;
+import static java.nio.file.StandardOpenOption.*;
+
+public class Steps {
+    public static void main(String[] args) throws Exception {
+        Path state = Path.of("state"), log = Path.of("log"), steps = Files.createDirectory(Path.of("steps"));
+        Files.writeString(state, "0");
+        for (int i = 0; i < 60; i++) {
+            int n = Integer.parseInt(Files.readString(state)) + i;
+            Files.write(state, List.of(Integer.toString(n)).toString().replaceAll("[^0-9]", "").getBytes());
+            Files.writeString(log, "step " + i + " " + n + "\n", CREATE, APPEND);
+            Path next = Files.createTempFile(steps, "step", ".tmp");
+            Files.write(next, ("contents " + n).getBytes());
+            Files.move(next, steps.resolve("step" + i % 7), StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+            if (i % 7 == 6) Files.delete(steps.resolve("step3"));
+            try (FileChannel channel = FileChannel.open(Path.of("mapped"), CREATE, READ, WRITE)) {
+                ByteBuffer page = channel.map(FileChannel.MapMode.READ_WRITE, 0, 4096);
+                page.putInt(4 * (i % 100), page.getInt(0) + n); page.putInt(0, page.getInt(0) + 1);
+            }
+            Thread.sleep(20);
+        }
+        System.out.println(Files.readString(state));
+    }
+}
+"#;
+
+fn java() -> Job {
+    let job =
+        Job::new("java -Xmx64m -XX:TieredStopAtLevel=1 -cp .. Steps".split(' ')).working_in("work").file("Steps.java", JAVA);
+    job.prepared_by("javac Steps.java").interval("0.4")
+}
+
+files_survive!(files_of_java, java());
+
+/// Units opened for each step: appended to, rewritten, and one of direct access that is changed in place.
+const FORTRAN: &str = r#"
+program steps
+  implicit none
+  integer :: i, n, record, values(16)
+  open(10, file='state', status='new'); write(10, *) 0; close(10)
+  do i = 1, 80
+    open(10, file='state', status='old'); read(10, *) n; close(10)
+    n = n + i
+    open(10, file='state', status='replace'); write(10, *) n; close(10)
+    open(11, file='energies', position='append'); write(11, '(i0, 1x, i0)') i, n; close(11)
+    open(12, file='direct', access='direct', form='unformatted', recl=64)
+    record = 1 + mod(i, 9)
+    values = 0; if (i > 9) read(12, rec=record) values
+    values = values + n; write(12, rec=record) values; close(12)
+    open(13, file='scratch', form='unformatted'); write(13) values; close(13, status='delete')
+    call execute_command_line('sleep 0.02')
+  end do
+  print *, n
+end program
+"#;
+
+fn fortran() -> Job {
+    let job = Job::new(["../steps"]).working_in("work").file("steps.f90", FORTRAN);
+    job.prepared_by("gfortran -o steps steps.f90").interval("0.2")
+}
+
+files_survive!(units_of_fortran, fortran());
+
+/// Rules that make, append, and clean up, by workers that come and go.
+const SNAKEFILE: &str = r#"
+rule all:
+    input: "total"
+rule part:
+    output: "parts/{n}"
+    shell: "echo {wildcards.n} > {output}.new; sleep 0.1; seq {wildcards.n} >> {output}.new; mv {output}.new {output}"
+rule sum:
+    input: "parts/{n}"
+    output: temp("sums/{n}")
+    shell: "awk '{{ s += $1 }} END {{ print s }}' {input} > {output}; rm -f sums/last; ln -s {wildcards.n} sums/last"
+rule total:
+    input: expand("sums/{n}", n=range(1, 13))
+    output: "total"
+    shell: "cat {input} | sort -n > {output}; rm sums/last"
+"#;
+
+/// What Snakemake writes of its own (times, the paths of the sandbox) goes at the end.
+fn snakemake() -> Job {
+    let job = Job::in_directory("work", "bash", "set -eu; snakemake -q -j1 -s ../Snakefile; rm -r .snakemake")
+        .file("Snakefile", SNAKEFILE);
+    job.env("HOME", "/nonexistent").env("XDG_CACHE_HOME", "/tmp").interval("0.5")
+}
+
+files_survive!(a_pipeline_of_snakemake, snakemake());
+
+files_survive!(
+    workers_of_gnu_parallel,
+    bash(
+        "export HOME=$PWD; seq 60 | parallel --will-cite -j2 'echo {} > part.{}; sleep 0.05; cat part.{} >> done; rm part.{}'; rm -rf .parallel; sort -n -o done done"
+    )
+);
+
 files_survive!(files_closed_between_two_steps, c("closed_files", 75, &[]));
 
 files_survive!(files_written_by_unusual_calls, c("written_files", 60, &[]));
