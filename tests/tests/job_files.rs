@@ -493,6 +493,51 @@ fn c(name: &str, rounds: u32, args: &[&str]) -> Job {
 program_survives!(closed_files, Job::program("closed_files", 75, &[]).working_in("work").interval("0.2"));
 program_survives!(written_files, Job::program("written_files", 60, &[]).working_in("work").interval("0.2"));
 
+/// A child below another root; an ordinary user may only change its directory.
+const BELOW_ANOTHER_ROOT: &str = r#"
+import os, time
+os.makedirs("jail/steps")
+for i in range(40):
+    pid = os.fork()
+    if pid == 0:
+        try: os.chroot("jail"); os.chdir("/")
+        except PermissionError: os.chdir("jail")
+        top = "/" if os.path.exists("/steps") else ""
+        n = int(open(top + "state").read()) if i else 0
+        open(top + "state", "w").write(str(n + 1)); open("log", "a").write(f"{i} {n}\n")
+        time.sleep(0.02)
+        open(f"{top}steps/{i}.new", "w").write("x" * i); os.rename(f"steps/{i}.new", f"{top}steps/{i % 7}")
+        time.sleep(0.02)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    open("log", "a").write(f"{i}\n")
+"#;
+
+files_survive!(files_below_another_root, python(BELOW_ANOTHER_ROOT));
+
+/// The same by one process that stays there.
+const STAYS_BELOW_ANOTHER_ROOT: &str = r#"
+import os, time
+os.makedirs("jail/steps"); open("jail/given", "w").write("given")
+log = open("log", "w")
+pid = os.fork()
+if pid == 0:
+    try: os.chroot("jail"); os.chdir("/")
+    except PermissionError: os.chdir("jail")
+    open("state", "w").write("0")
+    for i in range(60):
+        n = int(open("state").read()); open("state", "w").write(str(n + 1))
+        open(f"steps/{i}.new", "w").write(open("given").read() * i); os.rename(f"steps/{i}.new", f"steps/{i % 7}")
+        open("given", "a").write(str(n % 3))
+        if i % 7 == 5: os.remove("steps/2")
+        log.write(f"{i} {n}\n"); log.flush()
+        time.sleep(0.03)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"#;
+
+files_survive!(a_process_below_another_root, python(STAYS_BELOW_ANOTHER_ROOT));
+
 /// A file of HDF5 that is written in place, one data set grown and another made in each step, closed in between.
 const HDF5: &str = r#"
 import time

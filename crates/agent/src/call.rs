@@ -2,7 +2,7 @@
 
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use linux_raw_sys::general as nr;
 
 /// A descriptor that is closed when dropped.
@@ -33,6 +33,41 @@ pub fn gettid() -> i32 {
     unsafe { syscall!(nr::__NR_gettid) }.unwrap_or(0) as i32
 }
 
+/// A directory that no path leads to from below another root: a process that changes its root keeps it open.
+pub struct Outside(AtomicI32);
+
+/// `/proc`, which the agent reads.
+pub static PROC: Outside = Outside::new();
+
+impl Outside {
+    /// One that is not kept open.
+    pub const fn new() -> Self {
+        Self(AtomicI32::new(-1))
+    }
+
+    /// Keeps it open, by a number that programs hardly use.
+    pub fn keep(&self, directory: &Fd) {
+        const LOWEST: u32 = 900;
+        // SAFETY: takes numbers only.
+        if let Ok(kept) = unsafe { syscall!(nr::__NR_fcntl, directory.0, nr::F_DUPFD_CLOEXEC, LOWEST) } {
+            self.0.store(kept as i32, Ordering::Release);
+        }
+    }
+
+    /// Its descriptor where one was kept. A program that closes all its descriptors may have given the number to another file.
+    pub fn get(&self) -> Option<i32> {
+        Some(self.0.load(Ordering::Acquire)).filter(|&directory| directory >= 0)
+    }
+}
+
+/// A path, and the directory that it is relative to: `/proc` where that is kept open, for a path that leads there.
+pub fn at_proc(path: &[u8]) -> (i32, &[u8]) {
+    match (PROC.get(), path.strip_prefix(b"/proc/")) {
+        (Some(proc), Some(below)) => (proc, below),
+        _ => (nr::AT_FDCWD, path),
+    }
+}
+
 /// Opens `path`, which ends with a zero byte, for reading.
 pub fn open(path: &[u8]) -> Result<Fd, Errno> {
     open_with(path, nr::O_RDONLY)
@@ -43,8 +78,9 @@ pub fn open_with(path: &[u8], flags: u32) -> Result<Fd, Errno> {
     if path.last() != Some(&0) {
         return Err(Errno(nr_errno::EINVAL));
     }
+    let (dir, path) = at_proc(path);
     // SAFETY: the path is a string that ends with a zero byte.
-    let fd = unsafe { syscall!(nr::__NR_openat, nr::AT_FDCWD, path.as_ptr(), flags | nr::O_CLOEXEC, 0) }?;
+    let fd = unsafe { syscall!(nr::__NR_openat, dir, path.as_ptr(), flags | nr::O_CLOEXEC, 0) }?;
     Ok(Fd(fd as i32))
 }
 

@@ -73,10 +73,9 @@ fn connect_with(flags: u32) -> Result<Connection, Errno> {
 /// The inode number of this process's pid namespace.
 fn pid_namespace() -> Result<u64, Errno> {
     let mut link = [0u8; 64];
+    let (dir, path) = call::at_proc(b"/proc/thread-self/ns/pid\0");
     // SAFETY: the path ends with a zero byte, and the buffer is writable for its length.
-    let n = unsafe {
-        syscall!(nr::__NR_readlinkat, nr::AT_FDCWD, c"/proc/thread-self/ns/pid".as_ptr(), link.as_mut_ptr(), link.len())
-    }?;
+    let n = unsafe { syscall!(nr::__NR_readlinkat, dir, path.as_ptr(), link.as_mut_ptr(), link.len()) }?;
     // The link reads `pid:[4026531836]`.
     let text = blocked::after(link.get(..n as usize).unwrap_or(&[]), b"[").unwrap_or(&[]);
     blocked::number(text, 10).map(|(number, _)| number).ok_or(Errno(nr_errno::EINVAL))

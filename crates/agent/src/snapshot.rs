@@ -139,20 +139,25 @@ fn withhold(shared: &Shared, advice: u32) {
 unsafe extern "C" fn fork_twin(arguments: *mut u8) {
     // SAFETY: the leader passed its arguments, and waits.
     let arguments = unsafe { &mut *arguments.cast::<ForkArguments>() };
-    let keep = arguments.connection.0.0 as u32;
-    // SAFETY: closes descriptors of the helper's own table.
-    unsafe {
-        if keep > 0 {
-            let _ = syscall!(nr::__NR_close_range, 0, keep - 1, 0);
-        }
-        let _ = syscall!(nr::__NR_close_range, keep + 1, u32::MAX, 0);
-    }
+    close_all_but(arguments.connection.0.0, call::PROC.get());
     // fork: no exit signal, so that whoever inherits the twin is not told.
     // SAFETY: with no flags, the child runs on a copy of this very stack.
     match unsafe { syscall!(nr::__NR_clone, 0, 0, 0, 0, 0) } {
         Ok(0) => run_twin(arguments),
         Ok(pid) => arguments.result = pid as i64,
         Err(errno) => arguments.result = -i64::from(errno.0),
+    }
+}
+
+/// Closes the descriptors of the caller's own table, but for these.
+fn close_all_but(connection: i32, proc: Option<i32>) {
+    let proc = proc.unwrap_or(connection);
+    let (first, last) = (connection.min(proc) as u32, connection.max(proc) as u32);
+    for (from, to) in [(0, first.checked_sub(1)), (first + 1, last.checked_sub(1)), (last + 1, Some(u32::MAX))] {
+        if let Some(to) = to.filter(|&to| from <= to) {
+            // SAFETY: nobody else has this table.
+            let _ = unsafe { syscall!(nr::__NR_close_range, from, to, 0) };
+        }
     }
 }
 

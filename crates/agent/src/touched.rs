@@ -22,7 +22,8 @@ use ckpt_wire::touched::{ENV_TOUCHED, Identity, Knowledge, RecordKind, VARIABLE_
 use linux_raw_sys::errno::ENOENT;
 use linux_raw_sys::general as nr;
 
-use crate::call::{self, Fd};
+use crate::call::{self, Fd, Outside};
+use crate::procfs;
 pub use path::chroot;
 use path::{Path, Target};
 use table::{Head, Table, epoch, forget_all, is_cached, is_hopeless};
@@ -637,6 +638,14 @@ unsafe fn open_at(dir: c_int, path: *const c_char, flags: u32) -> Result<Fd, Err
 
 /// What was kept of the root directory: see [`chroot`].
 static ROOT_LEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The job's list in a process that has changed its root.
+static LIST: Outside = Outside::new();
+
+/// The link in `/proc` that leads to what a descriptor is open on.
+fn descriptor_link(fd: c_int) -> procfs::Path {
+    procfs::Path::new().text(b"/proc/self/fd/").number(fd as u64)
+}
 
 /// Bytes of the root's path; `None` where it cannot be told.
 fn root_len() -> Option<usize> {

@@ -121,8 +121,9 @@ pub fn become_process(
     // Failures from here on must find the pipe by its new number.
     let restart = &Restart { reports, ..*restart };
     let builder = Builder { restart, process, live, layout: &layout, vmas: &vmas, vdso: &vdso, own, exe, reports };
-    let first =
-        builder.build(&mut region).unwrap_or_else(|error| family::fail(restart, &format!("process {}", process.pid), &error));
+    let first = change_root(restart, live)
+        .and_then(|()| builder.build(&mut region))
+        .unwrap_or_else(|error| family::fail(restart, &format!("process {}", process.pid), &error));
     // SAFETY: the operations replace this program by the job's: nothing of it is used any more.
     unsafe { region.enter(first, reports) }
 }
@@ -308,10 +309,6 @@ fn set_place(restart: &Restart<'_>, live: &LiveProcess, files: &Files, pid: NsPi
         None => std::env::set_current_dir(&cwd),
     };
     changed.map_err(ProcessError::call(format!("change to directory {}", cwd.display())))?;
-    if live.root.0 != b"/" {
-        let root = restart.paths.resolve(&live.root);
-        rustix::process::chroot(&root).map_err(ProcessError::call(format!("change the root to {}", root.display())))?;
-    }
     rustix::process::umask(Mode::from_raw_mode(live.umask));
     if live.settings.core_filter != 0 {
         // What a core would hold is no reason to fail.
@@ -325,6 +322,15 @@ fn set_place(restart: &Restart<'_>, live: &LiveProcess, files: &Files, pid: NsPi
         restart.report(&Report::Note(format!("process {pid}: cannot set oom_score_adj to {wanted}: {error}")));
     }
     Ok(())
+}
+
+/// Changes the root directory, from below which no path leads to what a restart needs.
+fn change_root(restart: &Restart<'_>, live: &LiveProcess) -> Result<(), ProcessError> {
+    if live.root.0 == b"/" {
+        return Ok(());
+    }
+    let root = restart.paths.resolve(&live.root);
+    rustix::process::chroot(&root).map_err(ProcessError::call(format!("change the root to {}", root.display())))
 }
 
 /// Words by which the threads of one process wait for each other.

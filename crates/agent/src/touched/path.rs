@@ -9,9 +9,8 @@ use ckpt_wire::touched::{Knowledge, path_key};
 use linux_raw_sys::general as nr;
 
 use super::table::{cache_now, is_cached};
-use super::{Place, WHO, directory, identity, open_at, root_len, set_root_len, state};
-use crate::call::{self, Fd};
-use crate::procfs;
+use super::{LIST, Place, WHO, descriptor_link, directory, identity, open_at, root_len, set_root_len, state, undo};
+use crate::call::{self, Fd, PROC};
 
 /// Bytes of a path (`PATH_MAX`).
 pub const LONGEST: usize = 4096;
@@ -109,11 +108,11 @@ impl Path {
         if !self.begin() {
             return false;
         }
-        let link = procfs::Path::new().text(b"/proc/self/fd/").number(fd as u64);
+        let link = descriptor_link(fd);
+        let (proc, link) = call::at_proc(link.as_bytes());
         let room = self.bytes.get_mut(self.root..).unwrap_or(&mut []);
         // SAFETY: the path ends with a zero byte; the buffer is writable for its length.
-        let read =
-            unsafe { syscall!(nr::__NR_readlinkat, nr::AT_FDCWD, link.as_bytes().as_ptr(), room.as_mut_ptr(), room.len()) };
+        let read = unsafe { syscall!(nr::__NR_readlinkat, proc, link.as_ptr(), room.as_mut_ptr(), room.len()) };
         self.take(read)
     }
 
@@ -311,24 +310,24 @@ static ROOT: Root = Root(UnsafeCell::new([0; LONGEST]));
 /// # Safety
 /// As for [`super::before`]; `call` makes the call.
 pub unsafe fn chroot(path: *const c_char, call: impl FnOnce() -> c_int) -> c_int {
-    if !super::is_on() {
-        return call();
-    }
     let mut root = Path::new();
     let place = Place::followed(nr::AT_FDCWD, path);
     // SAFETY: the caller's promise; a path that the kernel cannot read is refused by it.
-    let known = unsafe { Target::open(place) }.is_some_and(|target| root.of_descriptor(target.fd()));
+    let known = super::is_on() && unsafe { Target::open(place) }.is_some_and(|target| root.of_descriptor(target.fd()));
+    let outside = [(&LIST, undo::open_directory()), (&PROC, call::open_with(b"/proc\0", nr::O_PATH | nr::O_DIRECTORY).ok())];
     let result = call();
     // A child of vfork has a root of its own, but its parent's memory.
-    if result == 0 && !shares_memory_with_parent() {
+    if result == 0 && !(known && root.inside() == b"/") && !shares_memory_with_parent() {
         enter(known.then_some(&root));
+        for (kept, directory) in outside {
+            directory.iter().for_each(|directory| kept.keep(directory));
+        }
     }
     result
 }
 
 fn enter(root: Option<&Path>) {
     match root {
-        Some(root) if root.inside() == b"/" => (),
         Some(root) if root.root == 0 => {
             // SAFETY: nothing reads it before its length is set.
             if let Some(to) = unsafe { &mut *ROOT.0.get() }.get_mut(..root.len) {

@@ -1,6 +1,6 @@
 //! What is known already: this process's cache, and the job's hash table. And the log.
 
-use core::ffi::c_char;
+use core::ffi::{c_char, c_int};
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use ckpt_sys::raw::Errno;
@@ -12,7 +12,7 @@ use ckpt_wire::touched::{
 use linux_raw_sys::errno::{EMFILE, ENFILE, ENOENT};
 use linux_raw_sys::general as nr;
 
-use super::{after_failed_write, again, directory, identity, nanoseconds, open_at};
+use super::{LIST, after_failed_write, again, directory, identity, nanoseconds, open_at};
 use crate::call::Fd;
 use crate::procfs;
 
@@ -107,7 +107,8 @@ impl Head {
     /// The head; read once in each epoch. `None` where that cannot be done.
     pub fn get() -> Option<Self> {
         let epoch = EPOCH.load(Acquire);
-        if HEAD.read_in.load(Acquire) == epoch {
+        // Where the list is known by a descriptor only, it must be seen to be the list before anything is made there.
+        if HEAD.read_in.load(Acquire) == epoch && LIST.get().is_none() {
             return Some(kept_head(epoch));
         }
         Table::open().map(|table| table.head)
@@ -158,12 +159,12 @@ impl Head {
     fn log(&self) -> Option<Fd> {
         let name = procfs::Path::new().text(LOG_PREFIX.as_bytes()).number(self.segment);
         let flags = nr::O_WRONLY | nr::O_APPEND;
-        with_path(name.as_bytes(), |name| {
+        with_path(name.as_bytes(), |dir, name| {
             // SAFETY: the name is a C string.
             unsafe {
-                match open_at(nr::AT_FDCWD, name, flags) {
+                match open_at(dir, name, flags) {
                     Err(Errno(errno)) if errno == ENOENT as i32 => {
-                        let log = open_at(nr::AT_FDCWD, name, flags | nr::O_CREAT).ok()?;
+                        let log = open_at(dir, name, flags | nr::O_CREAT).ok()?;
                         // Whatever the program's umask.
                         let _ = syscall!(nr::__NR_fchmod, log.0, 0o600);
                         Some(log)
@@ -175,14 +176,17 @@ impl Head {
     }
 }
 
-/// Calls `f` with the path of a file in the job's list. The name ends with a zero byte.
-fn with_path<R>(name: &[u8], f: impl FnOnce(*const c_char) -> R) -> Option<R> {
+/// Calls `f` with the path of a file in the job's list, and what it is relative to. The name ends with a zero byte.
+fn with_path<R>(name: &[u8], f: impl FnOnce(c_int, *const c_char) -> R) -> Option<R> {
+    if let Some(list) = LIST.get() {
+        return Some(f(list, name.as_ptr().cast()));
+    }
     let mut path = [0u8; VARIABLE_SIZE + 64];
     let directory = directory()?.to_bytes();
     path.get_mut(..directory.len())?.copy_from_slice(directory);
     *path.get_mut(directory.len())? = b'/';
     path.get_mut(directory.len() + 1..)?.get_mut(..name.len())?.copy_from_slice(name);
-    Some(f(path.as_ptr().cast()))
+    Some(f(nr::AT_FDCWD, path.as_ptr().cast()))
 }
 
 /// The job's hash table, opened.
@@ -211,9 +215,9 @@ impl Table {
 
     fn open_in(epoch: u64, known: bool) -> Result<Self, Errno> {
         // SAFETY: the path is a C string.
-        let file = with_path(b"known\0", |path| unsafe { open_at(nr::AT_FDCWD, path, nr::O_RDWR) });
+        let file = with_path(b"known\0", |dir, path| unsafe { open_at(dir, path, nr::O_RDWR) });
         let file = file.ok_or(Errno(ENOENT as i32))??;
-        let head = if known { kept_head(epoch) } else { read_head(&file, epoch)? };
+        let head = if known && LIST.get().is_none() { kept_head(epoch) } else { read_head(&file, epoch)? };
         Ok(Self { known: file, head })
     }
 

@@ -9,7 +9,7 @@ use linux_raw_sys::errno::EPERM;
 use linux_raw_sys::{general as nr, ioctl};
 
 use super::path::Target;
-use super::{after_failed_write, again, directory, open_at};
+use super::{LIST, after_failed_write, again, descriptor_link, directory, open_at};
 use crate::call::{self, Fd};
 use crate::procfs;
 
@@ -50,8 +50,12 @@ impl Name {
 
 /// The job's list, where kept contents lie.
 pub fn open_directory() -> Option<Fd> {
+    let (dir, path) = match LIST.get() {
+        Some(list) => (list, c"."),
+        None => (nr::AT_FDCWD, directory()?),
+    };
     // SAFETY: the path is a C string.
-    unsafe { open_at(nr::AT_FDCWD, directory()?.as_ptr(), nr::O_PATH | nr::O_DIRECTORY) }.ok()
+    unsafe { open_at(dir, path.as_ptr(), nr::O_PATH | nr::O_DIRECTORY) }.ok()
 }
 
 /// Removes kept contents.
@@ -74,15 +78,12 @@ pub fn keep(dir: &Fd, largest: u64, target: &Target, stat: &nr::statx, goes: boo
     links_first && by_link() || by_copy() || !links_first && by_link()
 }
 
-fn path_of(target: &Target) -> procfs::Path {
-    procfs::Path::new().text(b"/proc/self/fd/").number(target.fd() as u64)
-}
-
 fn link(dir: &Fd, target: &Target, name: &Name) -> bool {
-    let path = path_of(target);
-    let from = path.as_bytes().as_ptr();
+    let path = descriptor_link(target.fd());
+    let (proc, from) = call::at_proc(path.as_bytes());
+    let from = from.as_ptr();
     // SAFETY: both paths end with a zero byte.
-    unsafe { syscall!(nr::__NR_linkat, nr::AT_FDCWD, from, dir.0, name.as_ptr(), nr::AT_SYMLINK_FOLLOW) }.is_ok()
+    unsafe { syscall!(nr::__NR_linkat, proc, from, dir.0, name.as_ptr(), nr::AT_SYMLINK_FOLLOW) }.is_ok()
 }
 
 fn has_room(dir: &Fd, bytes: u64) -> bool {
@@ -114,13 +115,14 @@ fn copy(dir: &Fd, target: &Target, size: u64, name: &Name) -> bool {
 }
 
 fn open_contents(target: &Target) -> Option<Fd> {
-    let path = path_of(target);
-    let path = path.as_bytes().as_ptr().cast();
+    let path = descriptor_link(target.fd());
+    let (proc, path) = call::at_proc(path.as_bytes());
+    let path = path.as_ptr().cast();
     let flags = nr::O_RDONLY | nr::O_NONBLOCK | nr::O_NOCTTY;
     // SAFETY: the path ends with a zero byte.
     unsafe {
-        match open_at(nr::AT_FDCWD, path, flags | nr::O_NOATIME) {
-            Err(Errno(errno)) if errno == EPERM as i32 => open_at(nr::AT_FDCWD, path, flags).ok(),
+        match open_at(proc, path, flags | nr::O_NOATIME) {
+            Err(Errno(errno)) if errno == EPERM as i32 => open_at(proc, path, flags).ok(),
             opened => opened.ok(),
         }
     }
