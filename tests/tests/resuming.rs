@@ -139,14 +139,14 @@ fn damaged_images_are_passed_over_by_name() {
 }
 
 #[test]
-fn where_no_image_is_whole_the_job_begins_anew() {
+fn where_no_image_is_whole_the_job_begins_anew_if_the_user_says_so() {
     let sandbox = sandbox(Identity::own());
     for image in killed(&sandbox, RESUME, 0) {
         let whole = fs::read(&image).expect("the image");
         fs::write(&image, &whole[..whole.len() / 2]).expect("the image");
     }
     fs::write(sandbox.join("out"), "").expect("the output");
-    let mut running = start(&sandbox, launch(&sandbox, &["--resume"]), 1);
+    let mut running = start(&sandbox, launch(&sandbox, &["--resume=fresh"]), 1);
     assert_eq!((running.wait(BOUND), sandbox.read_text("out")), (0, lines(20)), "{}", running.stderr());
     let said = running.stderr();
     assert!(said.contains("passed over") && said.contains("nothing to resume"), "{said}");

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod options;
+pub mod owner;
 mod restart;
 pub mod resume;
 

@@ -85,6 +85,9 @@ pub struct RunOptions {
     /// At a restart: bring the job back although it lives: a second copy beside it, with the same files
     #[arg(long)]
     pub again: bool,
+    /// At a restart: use images that are another user's files. Whoever owns an image decides what runs
+    #[arg(long)]
+    pub trust_owner: bool,
     /// Refuse a checkpoint while a socket leads outside of the job, and the restart of a job that had such, instead of losing that connection
     #[arg(long)]
     pub strict: bool,

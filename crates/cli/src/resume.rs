@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use ckpt_coordinator::control::running;
 use ckpt_coordinator::job_name;
-use ckpt_image::generations::{Check, SelectError, Selected, Skipped, claim, is_held, open_newest};
-use ckpt_image::{ImageName, ImageReader};
+use ckpt_image::generations::{Check, SelectError, Selected, Skipped, Trust, claim, is_held, open_newest};
+use ckpt_image::{ImageName, ImageReader, ReadError};
 use ckpt_restore::read_job;
 use ckpt_session::job::JobInfo;
 
@@ -35,10 +35,18 @@ pub enum Found {
 /// An image of the job that is not resumed.
 #[derive(Debug)]
 pub enum Passed {
-    /// It is no complete image.
-    Incomplete(Skipped),
+    /// It is no complete image, or not this user's.
+    Skipped(Skipped),
     /// Its job runs.
     Runs(PathBuf),
+}
+
+impl Passed {
+    /// Whether it is this user's, and damaged: a job that is started anew instead writes over what it has done.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        matches!(self, Self::Skipped(skipped) if !matches!(skipped.reason, ReadError::Foreign { .. }))
+    }
 }
 
 /// Looks in `dir` for the job of this user with this command and [key](ckpt_coordinator::batch::key). Of several, the one whose newest image is the
@@ -47,7 +55,9 @@ pub enum Passed {
 /// # Errors
 ///
 /// When the directory cannot be read.
-pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
+pub fn find(dir: &Path, command: &[OsString], key: &str, trust: Trust) -> io::Result<Found> {
+    // Root goes on with its own jobs: it launches no one else's.
+    let trust = if trust == Trust::OneUser { Trust::Own } else { trust };
     let mut jobs: BTreeMap<String, (String, Vec<PathBuf>)> = BTreeMap::new();
     match fs::read_dir(dir) {
         Ok(entries) => {
@@ -68,7 +78,7 @@ pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
     // Where the file system has no locks, at least those on this machine are known.
     let running = running().unwrap_or_default();
     for (job, (name, images)) in jobs {
-        match images.iter().find_map(|path| info(path)) {
+        match images.iter().find_map(|path| info(path, trust)) {
             Some(info) if !is_meant(&info, command, key) => continue,
             // Whose they are cannot be known any more, but perhaps they are missed.
             None if name != own_name => continue,
@@ -79,11 +89,11 @@ pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
             passed.push(Passed::Runs(path.clone()));
             continue;
         }
-        match open_newest(&images, Check::EveryByte) {
+        match open_newest(&images, Check::EveryByte, trust) {
             Ok(selected) => candidates.push((selected.image.header().created_at_ns, selected)),
-            Err(SelectError::NoImage { skipped }) => passed.extend(skipped.into_iter().map(Passed::Incomplete)),
+            Err(SelectError::NoImage { skipped }) => passed.extend(skipped.into_iter().map(Passed::Skipped)),
             // They were sorted by their jobs; a name that lies is no image of this one.
-            Err(SelectError::SeveralJobs { .. }) => (),
+            Err(SelectError::SeveralJobs { .. } | SelectError::SeveralUsers { .. }) => (),
         }
     }
     candidates.sort_by_key(|(created_at, _)| *created_at);
@@ -98,13 +108,11 @@ pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
 }
 
 /// What an image says of its job, if it is whole enough to say it.
-fn info(path: &Path) -> Option<JobInfo> {
-    let image = ImageReader::open(path).ok()?;
+fn info(path: &Path, trust: Trust) -> Option<JobInfo> {
+    let image = ImageReader::open(path).ok().filter(|image| trust == Trust::Any || image.is_own())?;
     read_job(&image).ok().map(|job| job.info)
 }
 
 fn is_meant(info: &JobInfo, command: &[OsString], key: &str) -> bool {
-    info.key == key
-        && info.uid == rustix::process::getuid().as_raw()
-        && info.command.iter().map(|word| word.as_os_str()).eq(command.iter().map(OsString::as_os_str))
+    info.key == key && info.command.iter().map(|word| word.as_os_str()).eq(command.iter().map(OsString::as_os_str))
 }

@@ -1,13 +1,15 @@
 //! The generations of a job: which images there are, which is the newest that is whole, and which may go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::owner::is_own;
 use crate::reader::ImageFile;
 use crate::writer::{Stale, remove_if_stale, sync_dir};
 use crate::{Header, ImageName, ImageReader, ReadError};
@@ -17,6 +19,8 @@ use crate::{Header, ImageName, ImageReader, ReadError};
 pub struct Candidate {
     /// Where it is.
     pub path: PathBuf,
+    /// The user id of its owner.
+    pub owner: u32,
     /// What it says of itself.
     pub header: Header,
 }
@@ -48,6 +52,17 @@ pub enum Check {
     EveryByte,
 }
 
+/// Whose files may be images. A file says of itself what it likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// This user's own only.
+    Own,
+    /// This user's own where there are such, else those of one other user, whom root then becomes.
+    OneUser,
+    /// Anybody's.
+    Any,
+}
+
 /// The newest image that is whole.
 #[derive(Debug)]
 pub struct Selected {
@@ -65,6 +80,12 @@ pub enum SelectError {
     SeveralJobs {
         /// One file of each job, by job id.
         jobs: BTreeMap<String, PathBuf>,
+    },
+    /// The files belong to several users, and none to this one.
+    #[error("these files belong to users {}; name those of one", owners.iter().map(u32::to_string).collect::<Vec<_>>().join(" and "))]
+    SeveralUsers {
+        /// User ids.
+        owners: BTreeSet<u32>,
     },
     /// None of the files is a complete image.
     #[error("no complete image among {} files{}", skipped.len(), Reasons(skipped))]
@@ -103,24 +124,25 @@ impl fmt::Display for Reasons<'_> {
 ///
 /// # Errors
 ///
-/// When the files belong to several jobs.
-pub fn newest<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Candidates, SelectError> {
+/// When the files belong to several jobs, or to several users though that matters.
+pub fn newest<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, trust: Trust) -> Result<Candidates, SelectError> {
     let mut found = Candidates::default();
     let mut jobs = BTreeMap::new();
-    for path in paths {
-        let path = path.as_ref();
-        if found.newest_first.iter().any(|candidate| candidate.path == path) {
+    for (path, file) in trusted(paths, trust)? {
+        let path = &path;
+        if found.newest_first.iter().any(|candidate| candidate.path == *path) {
             continue;
         }
-        let job = match ImageFile::open(path).and_then(|file| file.header()) {
-            Ok((header, _)) => {
+        let job = match file.and_then(|file| Ok((file.owner.0, file.header()?.0))) {
+            Ok((owner, header)) => {
                 let job = header.job.clone();
-                found.newest_first.push(Candidate { path: path.to_owned(), header });
+                found.newest_first.push(Candidate { path: path.to_owned(), owner, header });
                 Some(job)
             }
             Err(reason) => {
+                let is_foreign = matches!(reason, ReadError::Foreign { .. });
                 found.skipped.push(Skipped { path: path.to_owned(), reason });
-                ImageName::parse(path).map(|name| name.job().to_owned())
+                ImageName::parse(path).filter(|_| !is_foreign).map(|name| name.job().to_owned())
             }
         };
         if let Some(job) = job {
@@ -142,10 +164,16 @@ pub fn newest<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Cand
 /// # Errors
 ///
 /// When the files belong to several jobs, or none of them is a complete image.
-pub fn open_newest<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, check: Check) -> Result<Selected, SelectError> {
-    let Candidates { newest_first, mut skipped } = newest(paths)?;
-    for Candidate { path, .. } in newest_first {
+pub fn open_newest<P: AsRef<Path>>(
+    paths: impl IntoIterator<Item = P>,
+    check: Check,
+    trust: Trust,
+) -> Result<Selected, SelectError> {
+    let Candidates { newest_first, mut skipped } = newest(paths, trust)?;
+    for Candidate { path, owner, .. } in newest_first {
         let opened = ImageReader::open(&path).and_then(|image| match check {
+            // Somebody has put another file there meanwhile.
+            _ if image.owner().0 != owner => Err(ReadError::Foreign { path: path.clone(), owner: image.owner().0 }),
             Check::Structure => Ok(image),
             Check::EveryByte => image.check_chunks().map(|()| image),
         });
@@ -155,6 +183,34 @@ pub fn open_newest<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, check: Ch
         }
     }
     Err(SelectError::NoImage { skipped })
+}
+
+/// A file, opened, or why it is passed over.
+type Opened = (PathBuf, Result<ImageFile, ReadError>);
+
+/// Opens those files that may be images. Of the others each has an error for its place.
+fn trusted<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, trust: Trust) -> Result<Vec<Opened>, SelectError> {
+    let mut files: Vec<_> = paths.into_iter().map(|path| (path.as_ref().to_owned(), ImageFile::open(path.as_ref()))).collect();
+    let own = |file: &Result<ImageFile, ReadError>| file.as_ref().is_ok_and(ImageFile::is_own);
+    if trust == Trust::Any || trust == Trust::OneUser && !files.iter().any(|(_, file)| own(file)) {
+        let owners: BTreeSet<u32> = files.iter().filter_map(|(_, file)| Some(file.as_ref().ok()?.owner.0)).collect();
+        if trust == Trust::OneUser && owners.len() > 1 {
+            return Err(SelectError::SeveralUsers { owners });
+        }
+        return Ok(files);
+    }
+    for (path, file) in &mut files {
+        let foreign = match file {
+            Ok(open) if open.is_own() => None,
+            Ok(open) => Some(open.owner.0),
+            // One that only its owner may read is no damaged one.
+            Err(_) => fs::symlink_metadata(&*path).ok().map(|meta| meta.uid()).filter(|_| !is_own(path)),
+        };
+        if let Some(owner) = foreign {
+            *file = Err(ReadError::Foreign { path: path.clone(), owner });
+        }
+    }
+    Ok(files)
 }
 
 /// Why old files could not be removed. What was written before is not affected.
@@ -169,24 +225,37 @@ pub struct PruneError {
     pub source: io::Error,
 }
 
-/// The images of `job` in `dir` by their names, the newest first.
+/// The images of `job` in `dir` by their names, the newest first; this user's own only, as everywhere below.
 ///
 /// # Errors
 ///
 /// When the directory cannot be read.
 pub fn list(dir: &Path, job: &str) -> io::Result<Vec<(ImageName, PathBuf)>> {
     let mut images = names_in(dir, job, ImageName::parse)?;
+    images.retain(|(_, path)| is_own(path));
     images.sort_by_key(|(name, _)| std::cmp::Reverse(name.generation()));
     Ok(images)
 }
 
-/// The number for the next checkpoint of `job` in `dir`: one more than the highest there is, or 1.
+/// The number for the next checkpoint of `job` in `dir`: one more than the highest there is, or 1; a higher one where somebody else's file
+/// has that name.
 ///
 /// # Errors
 ///
 /// When the directory cannot be read.
 pub fn next_generation(dir: &Path, job: &str) -> io::Result<u64> {
-    Ok(list(dir, job)?.first().map_or(1, |(newest, _)| newest.generation().saturating_add(1)))
+    let (mut next, mut foreign) = (1, BTreeSet::new());
+    for (name, path) in names_in(dir, job, ImageName::parse)? {
+        if is_own(&path) {
+            next = next.max(name.generation().saturating_add(1));
+        } else {
+            foreign.insert(name.generation());
+        }
+    }
+    while foreign.contains(&next) {
+        next += 1;
+    }
+    Ok(next)
 }
 
 /// Removes the complete images of `job` in `dir` that are older than its `keep` newest complete ones; at least one stays.
@@ -280,7 +349,7 @@ pub fn remove_stale_temporaries(dir: &Path, job: &str) -> Result<usize, PruneErr
     };
     let mut removed = 0;
     for (_, path) in names_in(dir, job, ImageName::parse_temporary).map_err(fail("list", dir))? {
-        if matches!(remove_if_stale(&path).map_err(fail("remove", &path))?, Stale::Removed) {
+        if is_own(&path) && matches!(remove_if_stale(&path).map_err(fail("remove", &path))?, Stale::Removed) {
             removed += 1;
         }
     }

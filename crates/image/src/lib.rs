@@ -33,6 +33,7 @@ mod codec;
 mod format;
 pub mod generations;
 mod name;
+mod owner;
 mod reader;
 mod writer;
 

@@ -76,6 +76,12 @@ impl ImageName {
         format!(".{}.tmp", self.file_name())
     }
 
+    /// Another such name, for where somebody else has taken the first.
+    #[must_use]
+    pub(crate) fn other_temp_file_name(&self, number: u32) -> String {
+        format!(".{}.{number:08x}.tmp", self.file_name())
+    }
+
     /// The name of the directory, beside the images of the job, for what its restarts set aside; `ckpt_*.img` never matches it.
     #[must_use]
     pub fn aside_name(&self) -> String {
@@ -103,7 +109,10 @@ impl ImageName {
     /// The parts of the last component of `path`, when that is the name of an image being written.
     #[must_use]
     pub fn parse_temporary(path: &Path) -> Option<Self> {
-        Self::from_file_name(path.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix(".tmp")?)
+        let name = path.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix(".tmp")?;
+        let image =
+            name.rsplit_once('.').filter(|(_, number)| number.len() == 8 && *number != "img").map_or(name, |(image, _)| image);
+        Self::from_file_name(image)
     }
 
     fn from_file_name(file_name: &str) -> Option<Self> {

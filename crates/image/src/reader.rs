@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +21,7 @@ use crate::format::{
     ChunkEntry, FOOTER_LEN, Footer, FooterFault, HEADER_LEN, HEADER_MAGIC, Header, HeaderFault, Index, PlacedExtent, SourceFile,
     VERSION,
 };
+use crate::owner::is_own_in;
 
 /// Which part of a file an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,14 @@ pub enum ReadError {
     NotAFile {
         /// What it is called.
         path: PathBuf,
+    },
+    /// Somebody else may have written anything in it.
+    #[error("{} belongs to user {owner}, so it is not used; give --trust-owner if you trust that user", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The user id of its owner.
+        owner: u32,
     },
     /// There is nothing in it.
     #[error("{} is empty: it was not completed; use an earlier generation", path.display())]
@@ -179,6 +188,18 @@ impl ImageReader {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.file.path
+    }
+
+    /// The user and group that the file belongs to.
+    #[must_use]
+    pub fn owner(&self) -> (u32, u32) {
+        self.file.owner
+    }
+
+    /// Whether it belongs to this user, as far as its file system tells.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.file.is_own()
     }
 
     /// Bytes of the file.
@@ -381,6 +402,8 @@ pub(crate) struct ImageFile {
     path: PathBuf,
     file: File,
     size: u64,
+    /// User and group.
+    pub(crate) owner: (u32, u32),
 }
 
 impl ImageFile {
@@ -393,7 +416,12 @@ impl ImageFile {
         if !metadata.is_file() {
             return Err(ReadError::NotAFile { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), file, size: metadata.len() })
+        Ok(Self { path: path.to_owned(), file, size: metadata.len(), owner: (metadata.uid(), metadata.gid()) })
+    }
+
+    /// Whether it belongs to this user.
+    pub(crate) fn is_own(&self) -> bool {
+        is_own_in(self.owner.0, &self.path)
     }
 
     /// The header and its checksum; also of a file that is not complete.

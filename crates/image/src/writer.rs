@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -21,6 +22,7 @@ use crate::codec::{Codec, EncodedChunk, encode};
 use crate::format::{
     ChunkEntry, Extent, FOOTER_LEN, Footer, HEADER_LEN, Header, Index, MAX_METADATA_RATIO, PlacedExtent, SourceFile,
 };
+use crate::owner::is_own;
 use crate::{CHUNK_SIZE, ImageName};
 
 /// Why an image could not be written. Nothing is left of it, unless only its directory could not be made durable.
@@ -139,7 +141,7 @@ impl ImageWriter {
         if fs::symlink_metadata(&path).is_ok() {
             return Err(WriteError::Exists { path });
         }
-        let temporary = Temporary::create(dir.join(name.temp_file_name()))?;
+        let temporary = Temporary::create(free_temporary(dir, name))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let header = Header::new(name, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)).to_bytes();
         temporary.write(&header, 0)?;
@@ -237,6 +239,16 @@ impl Contents {
         self.extents.extend(extents.iter().map(|&extent| PlacedExtent { extent, chunk: number }));
         Some(offset)
     }
+}
+
+/// The name for a file while it is being written: where others may write, somebody may have taken the first.
+fn free_temporary(dir: &Path, name: &ImageName) -> PathBuf {
+    let first = dir.join(name.temp_file_name());
+    let mut random = [0; 4];
+    if fs::symlink_metadata(&first).is_ok() && !is_own(&first) && getrandom(&mut random, GetRandomFlags::empty()).is_ok() {
+        return dir.join(name.other_temp_file_name(u32::from_ne_bytes(random)));
+    }
+    first
 }
 
 /// The file while it is being written. It is locked, so that another writer can tell it from one that was left behind.

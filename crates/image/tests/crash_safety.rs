@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use ckpt_image::generations::{Check, list, next_generation, open_newest, remove_stale_temporaries};
+use ckpt_image::generations::{Check, Trust, list, next_generation, open_newest, remove_stale_temporaries};
 use ckpt_image::{Codec, ImageReader, ImageWriter, WriteError};
 use common::{JOB, listing, name, write_sample, write_space};
 
@@ -146,7 +146,7 @@ fn a_killed_writer_leaves_only_whole_images() {
             ImageReader::open(path).expect("open").verify().expect("verify");
         }
         if let Some((newest, path)) = images.first() {
-            let selected = open_newest(images.iter().map(|(_, path)| path), Check::EveryByte).expect("open_newest");
+            let selected = open_newest(images.iter().map(|(_, path)| path), Check::EveryByte, Trust::Own).expect("open_newest");
             assert_eq!(selected.image.path(), path);
             assert_eq!(selected.image.header().generation, newest.generation());
         }

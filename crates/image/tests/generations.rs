@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use ckpt_image::generations::{Check, SelectError, list, newest, next_generation, open_newest, prune};
+use ckpt_image::generations::{Check, SelectError, Trust, list, newest, next_generation, open_newest, prune};
 use ckpt_image::{Codec, ImageName, ImageWriter, ReadError};
 use common::{JOB, listing, write_sample};
 
@@ -18,10 +18,10 @@ fn generations(count: u64) -> (tempfile::TempDir, Vec<PathBuf>) {
 #[test]
 fn the_newest_generation_is_chosen_whatever_the_order() {
     let (_dir, paths) = generations(11);
-    let found = newest([&paths[3], &paths[10], &paths[0], &paths[10]]).expect("newest");
+    let found = newest([&paths[3], &paths[10], &paths[0], &paths[10]], Trust::Own).expect("newest");
     let order: Vec<_> = found.newest_first.iter().map(|candidate| candidate.header.generation).collect();
     assert_eq!(order, [11, 4, 1]);
-    let selected = open_newest(&paths, Check::EveryByte).expect("open_newest");
+    let selected = open_newest(&paths, Check::EveryByte, Trust::Own).expect("open_newest");
     assert_eq!((selected.image.header().generation, selected.skipped.len()), (11, 0));
 }
 
@@ -38,7 +38,7 @@ fn a_damaged_newest_generation_falls_back_to_the_one_before() {
     fs::write(&readme, "not an image").expect("write");
 
     let files = paths.iter().chain([&readme]);
-    let selected = open_newest(files.clone(), Check::EveryByte).expect("open_newest");
+    let selected = open_newest(files.clone(), Check::EveryByte, Trust::Own).expect("open_newest");
     assert_eq!(selected.image.path(), paths[1]);
     let skipped: Vec<_> = selected.skipped.iter().map(|skipped| &skipped.path).collect();
     assert_eq!(skipped, [&readme, &paths[3], &paths[2]]);
@@ -47,7 +47,7 @@ fn a_damaged_newest_generation_falls_back_to_the_one_before() {
     assert!(matches!(selected.skipped[2].reason, ReadError::Checksum { .. }));
 
     // Pages are not looked at when they are going to be checked anyway.
-    let selected = open_newest(files, Check::Structure).expect("open_newest");
+    let selected = open_newest(files, Check::Structure, Trust::Own).expect("open_newest");
     assert_eq!(selected.image.path(), paths[2]);
 }
 
@@ -60,7 +60,7 @@ fn images_of_two_jobs_are_an_error_that_lists_them() {
         if damaged {
             fs::write(&paths[2], "").expect("write");
         }
-        let error = open_newest(&paths, Check::EveryByte).expect_err("two jobs");
+        let error = open_newest(&paths, Check::EveryByte, Trust::Own).expect_err("two jobs");
         assert!(matches!(error, SelectError::SeveralJobs { .. }));
         let text = error.to_string();
         assert!(text.contains("2 jobs") && text.contains(JOB) && text.contains("fedcba9876543210 (/"), "{text}");
@@ -72,10 +72,10 @@ fn without_a_whole_image_every_file_is_named_with_its_reason() {
     let (dir, paths) = generations(1);
     fs::write(&paths[0], "").expect("write");
     let absent = dir.path().join("ckpt_*.img");
-    let text = open_newest([&paths[0], &absent], Check::Structure).expect_err("none").to_string();
+    let text = open_newest([&paths[0], &absent], Check::Structure, Trust::Own).expect_err("none").to_string();
     assert!(text.contains("000001.img is empty") && text.contains("failed to read") && text.contains("ckpt_*.img"), "{text}");
     let none: [PathBuf; 0] = [];
-    assert!(matches!(open_newest(none, Check::Structure), Err(SelectError::NoImage { .. })));
+    assert!(matches!(open_newest(none, Check::Structure, Trust::Own), Err(SelectError::NoImage { .. })));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn an_image_that_was_renamed_is_known_by_its_header() {
     let (dir, paths) = generations(3);
     let renamed = dir.path().join("saved");
     fs::rename(&paths[2], &renamed).expect("rename");
-    let selected = open_newest([&paths[0], &renamed, &paths[1]], Check::Structure).expect("open_newest");
+    let selected = open_newest([&paths[0], &renamed, &paths[1]], Check::Structure, Trust::Own).expect("open_newest");
     assert_eq!(selected.image.path(), renamed);
 }
 

@@ -11,7 +11,7 @@ use ckpt_cli::{RunOptions, exit, parse, restart};
 use ckpt_coordinator::{Launch, batch, job_name, launch, probe};
 use ckpt_session::Reporter;
 use ckpt_session::job::Settings;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Run a command so that it can be checkpointed, and restarted with ckpt-restart.
 #[derive(Parser)]
@@ -26,9 +26,9 @@ struct Arguments {
     #[arg(long)]
     wait_all: bool,
     /// Go on from the newest complete image of this job in DIR; start COMMAND when there is none. This job is that of the same user with the same COMMAND,
-    /// job name, array task and rank
-    #[arg(long)]
-    resume: bool,
+    /// job name, array task and rank. Where all its images are damaged nothing is started, but with =fresh; =require starts nothing where there is none
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "if-any")]
+    resume: Option<Resume>,
     /// What tells this job from others with the same COMMAND in DIR [default: SLURM_JOB_NAME]
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
@@ -38,6 +38,18 @@ struct Arguments {
     /// The command and its arguments
     #[arg(required_unless_present = "check", trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+/// What `--resume` does where there is no image to go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Resume {
+    /// Starts the command, unless there are damaged images.
+    #[value(hide = true)]
+    IfAny,
+    /// Starts the command, whatever there is.
+    Fresh,
+    /// Ends.
+    Require,
 }
 
 fn main() -> ExitCode {
@@ -57,8 +69,8 @@ fn run(arguments: Arguments) -> ExitCode {
     }
     let key = batch::key(arguments.job.as_deref());
     let command = arguments.command;
-    if arguments.resume {
-        match find(dir, &command, &key) {
+    if let Some(resume) = arguments.resume {
+        match find(dir, &command, &key, arguments.run.trust()) {
             Ok(Found::Image { selected, held, older }) => {
                 let path = selected.image.path();
                 let slurm = batch::Slurm::here().map_or_else(String::new, |slurm| format!(" ({slurm})"));
@@ -68,7 +80,11 @@ fn run(arguments: Arguments) -> ExitCode {
                 }
                 return ExitCode::from(restart(&selected, held, &arguments.run, |_| settings.clone(), reporter));
             }
-            Ok(Found::Nothing(passed)) => explain(dir, &passed, &job_name(&command), reporter),
+            Ok(Found::Nothing(passed)) => {
+                if !starts_without(resume, dir, &passed, &job_name(&command), reporter) {
+                    return ExitCode::from(exit::IMAGE_INVALID);
+                }
+            }
             Err(error) => {
                 reporter.error(format_args!("cannot look for images in {}: {error}; nothing is started", dir.display()));
                 return ExitCode::from(exit::CANNOT_LAUNCH);
@@ -84,18 +100,33 @@ fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Says why a job is not resumed.
-fn explain(dir: &Path, passed: &[Passed], name: &str, reporter: Reporter) {
+/// Says why a job is not resumed; whether it is started instead.
+fn starts_without(resume: Resume, dir: &Path, passed: &[Passed], name: &str, reporter: Reporter) -> bool {
     for passed in passed {
         match passed {
-            Passed::Incomplete(skipped) => reporter.error(format_args!("passed over: {}", skipped.reason)),
+            Passed::Skipped(skipped) => reporter.error(format_args!("passed over: {}", skipped.reason)),
             Passed::Runs(path) => reporter.error(format_args!(
                 "passed over: the job of {} runs, or its launcher does; this is taken for another (--job NAME tells jobs apart)",
                 path.display()
             )),
         }
     }
-    reporter.event(format_args!("nothing to resume in {}: starting {name}", dir.display()));
+    let dir = dir.display();
+    match resume {
+        Resume::Require => {
+            reporter.error(format_args!("nothing to resume in {dir}, and --resume=require was given: {name} is not started"));
+            return false;
+        }
+        Resume::IfAny if passed.iter().any(Passed::is_damaged) => {
+            reporter.error(format_args!(
+                "every image of {name} in {dir} is damaged, so it is not started: it might write over its results; \
+                 --resume=fresh starts it from the beginning"
+            ));
+            return false;
+        }
+        Resume::IfAny | Resume::Fresh => reporter.event(format_args!("nothing to resume in {dir}: starting {name}")),
+    }
+    true
 }
 
 /// Prints what this machine allows.

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ckpt_cli::owner::become_owner;
 use ckpt_cli::{RunOptions, exit, parse, restart};
 use ckpt_image::generations::{Check, open_newest};
 use clap::Parser;
@@ -26,12 +27,16 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let reporter = arguments.run.reporter();
-    let selected = match open_newest(&arguments.images, Check::EveryByte) {
+    let selected = match open_newest(&arguments.images, Check::EveryByte, arguments.run.trust()) {
         Ok(selected) => selected,
         Err(error) => {
             reporter.error(error);
             return ExitCode::from(exit::IMAGE_INVALID);
         }
     };
+    if let Err(error) = become_owner(&selected.image, &arguments.run) {
+        reporter.error(error);
+        return ExitCode::from(exit::CANNOT_RESTORE);
+    }
     ExitCode::from(restart(&selected, None, &arguments.run, |launch| arguments.run.restart_settings(launch), reporter))
 }

@@ -1,0 +1,164 @@
+//! What other users must not be able to do: whoever can write to the directory of a job's images, or to `/tmp`, neither runs anything as the
+//! job's user, nor stops its checkpoints, nor changes what a restart brings back.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+use ckpt_tests::job::IMAGES;
+use ckpt_tests::sandbox::BOUND;
+use ckpt_tests::{Identity, Job, Sandbox, as_either, tool};
+
+/// Somebody else: neither root, nor the ordinary user of the tests, nor the overflow uid.
+const SOMEBODY: u32 = 54_322;
+
+as_either! { another_users_image names_that_somebody_has_taken damaged_images_only an_image_among_those_of_somebody }
+
+/// Runs a test where files can be given away.
+fn as_root_only(test: impl FnOnce()) {
+    Identity::Root.run(|_| test());
+}
+
+fn give_away(path: &Path) {
+    chown(path, Some(SOMEBODY), Some(SOMEBODY)).expect("root may give files away");
+}
+
+/// A directory as `/tmp` is.
+fn make_sticky(sandbox: &Sandbox) {
+    fs::set_permissions(sandbox.join(IMAGES), fs::Permissions::from_mode(0o1777)).expect("chmod");
+}
+
+/// A job that prints a line every tenth of a second.
+fn lines() -> Job {
+    Job::script("bash", "for i in {1..25}; do echo $i; sleep 0.1; done").interval("0.2")
+}
+
+fn expected() -> String {
+    (1..=25).map(|i| format!("{i}\n")).collect()
+}
+
+fn another_users_image(identity: Identity) {
+    as_root_only(|| {
+        let (job, marker) = (lines().option("--hook-restart").option("touch hook-has-run"), "hook-has-run");
+        let sandbox = job.sandbox(identity);
+        let images = job.killed(&sandbox);
+        images.iter().for_each(|image| give_away(image));
+        if identity == Identity::User {
+            // It could not be read otherwise: only its owner may.
+            images.iter().for_each(|image| fs::set_permissions(image, fs::Permissions::from_mode(0o644)).expect("chmod"));
+            let mut running = job.restart(&sandbox, &images, 1);
+            assert_eq!(running.wait(BOUND), 124, "{}", running.stderr());
+            assert!(running.stderr().contains(&format!("belongs to user {SOMEBODY}")), "{}", running.stderr());
+            assert!(!sandbox.join(marker).exists(), "the hook of somebody's image has run");
+        } else {
+            // Root becomes the owner, for whom this image of root's is none.
+            let mut running = job.restart(&sandbox, &images, 1);
+            assert_eq!(running.wait(BOUND), 122, "{}", running.stderr());
+            assert!(!sandbox.join(marker).exists(), "somebody's hook has run as root");
+        }
+        let mut trusting = sandbox.command(tool("ckpt-restart"));
+        trusting.arg("--trust-owner").args(&images);
+        let mut running = sandbox.start(trusting, "out", true, "err.2");
+        assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+        assert_eq!(sandbox.read_text("out"), expected());
+        assert!(sandbox.join(marker).exists());
+    });
+}
+
+#[test]
+fn root_restarts_a_users_image_as_that_user() {
+    as_root_only(|| {
+        let script = "for i in {1..15}; do sleep 0.1; done; echo \"$(id -u) $(id -g) $(grep CapEff /proc/self/status)\"";
+        let job = Job::script("bash", script).option("--hook-restart").option("id -u > by-hook").interval("0.2");
+        let sandbox = job.sandbox(Identity::User);
+        let images = job.killed(&sandbox);
+        let mut command = sandbox.own_command(tool("ckpt-restart"));
+        command.args(&images);
+        let mut running = sandbox.start(command, "out", true, "err.1");
+        assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+        assert_eq!(sandbox.read_text("out"), "54321 54321 CapEff:\t0000000000000000\n");
+        assert_eq!(sandbox.read_text("by-hook"), "54321\n");
+    });
+}
+
+fn names_that_somebody_has_taken(identity: Identity) {
+    as_root_only(|| {
+        let job = lines();
+        let sandbox = job.sandbox(identity);
+        make_sticky(&sandbox);
+        let mut running = job.launch(&sandbox);
+        running.until_says("checkpoint 1:");
+        let first = sandbox.images(IMAGES).pop().expect("an image");
+        let name = first.file_name().and_then(|name| name.to_str()).expect("text");
+        let stem = name.strip_suffix("000001.img").expect("the first generation").to_owned();
+        let planted: Vec<String> =
+            (10..14).map(|n| format!("{stem}{n:06}.img")).chain([format!("{stem}{}.img", u64::MAX)]).collect();
+        let unfinished = (9..16).map(|n| format!(".{stem}{n:06}.img.tmp"));
+        for name in planted.iter().cloned().chain(unfinished) {
+            let path = sandbox.join(IMAGES).join(name);
+            fs::write(&path, "planted").expect("write");
+            give_away(&path);
+        }
+        running.until_says("checkpoint 15:");
+        running.kill();
+        assert!(!running.stderr().contains("no checkpoint"), "{}", running.stderr());
+        // Those that somebody has planted count as no images.
+        let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+        assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+        assert_eq!(sandbox.read_text("out"), expected());
+        let left = |name: &String| sandbox.join(IMAGES).join(name).exists();
+        assert!(planted.iter().all(left), "somebody's files were removed");
+    });
+}
+
+/// `ckpt-launch --resume` of a job in a sandbox.
+fn resume(sandbox: &Sandbox, how: &str, run: usize) -> (i32, String) {
+    let mut command = sandbox.command(tool("ckpt-launch"));
+    command.arg(how).arg("-d").arg(sandbox.join(IMAGES)).args(["--", "bash", "./script"]);
+    let mut running = sandbox.start(command, "out", true, &format!("err.{run}"));
+    (running.wait(BOUND), running.stderr())
+}
+
+fn damaged_images_only(identity: Identity) {
+    let job = lines();
+    let sandbox = job.sandbox(identity);
+    let images = job.killed(&sandbox);
+    let good: Vec<Vec<u8>> = images.iter().map(|image| fs::read(image).expect("read")).collect();
+    for (image, good) in images.iter().zip(&good) {
+        fs::write(image, &good[..good.len() - 1]).expect("write");
+    }
+    let before = sandbox.read("out");
+    let (code, said) = resume(&sandbox, "--resume", 1);
+    assert_eq!((code, sandbox.read("out") == before), (124, true), "{said}");
+    assert!(said.contains("--resume=fresh"), "{said}");
+    let (code, said) = resume(&sandbox, "--resume=require", 2);
+    assert_eq!((code, sandbox.read("out") == before), (124, true), "{said}");
+    let (code, said) = resume(&sandbox, "--resume=fresh", 3);
+    assert_eq!(code, 0, "{said}");
+    assert!(sandbox.read_text("out").ends_with(&expected()), "{said}");
+}
+
+fn an_image_among_those_of_somebody(identity: Identity) {
+    as_root_only(|| {
+        let job = lines();
+        let sandbox = job.sandbox(identity);
+        make_sticky(&sandbox);
+        let images = job.killed(&sandbox);
+        // Somebody's copy under the number of a later one: of the same job, and of another.
+        for (image, name) in images.iter().zip(["ckpt_bash_aaaaaaaaaaaaaaaa_000900.img", "ckpt_bash_bbbbbbbbbbbbbbbb_000900.img"])
+        {
+            let copy = sandbox.join(IMAGES).join(name);
+            fs::copy(image, &copy).expect("copy");
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o644)).expect("chmod");
+            give_away(&copy);
+        }
+        let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+        assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+        assert!(running.stderr().contains("passed over"), "{}", running.stderr());
+        assert_eq!(sandbox.read_text("out"), expected());
+        // Now only somebody's are left: they are no reason not to start.
+        let (code, said) = resume(&sandbox, "--resume", 2);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("belongs to user"), "{said}");
+    });
+}
