@@ -10,10 +10,15 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::Encoding;
 use crate::name::{ImageName, JOB_DIGITS, MAX_NAME, is_job_id, is_plain_name};
-use crate::{CHUNK_SIZE, PAGE_SIZE};
 
 /// The version of the format that this crate writes, and the only one that it reads.
 pub const VERSION: u32 = 2;
+
+/// Bytes of a page. Addresses and lengths of extents are multiples of it.
+pub const PAGE_SIZE: usize = 4096;
+
+/// The most bytes that a chunk holds before compression: 1 MiB.
+pub const CHUNK_SIZE: usize = 1 << 20;
 
 /// A byte that no text has, a name, and line ends that a transfer as text would change.
 pub(crate) const HEADER_MAGIC: [u8; 8] = *b"\x89CKPT\r\n\x1a";
