@@ -1,4 +1,4 @@
-//! Whether a directory holds an image of the job that is to be launched: then that goes on (`ckpt-launch --resume`).
+//! Looks in a directory for an image of the job that is being launched (`ckpt-launch --resume`).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,36 +13,36 @@ use ckpt_image::{ImageName, ImageReader};
 use ckpt_restore::read_job;
 use ckpt_session::job::JobInfo;
 
-/// No job's id, of the right form.
+/// A valid id that no job has.
 const NO_JOB: &str = "0000000000000000";
 
-/// What there is.
+/// The result of the search.
 #[derive(Debug)]
 pub enum Found {
     /// An image of the job.
     Image {
         /// The newest complete one.
         selected: Box<Selected>,
-        /// Held against others who would resume it, where the file system has locks.
+        /// Its lock, which keeps others from resuming it; nothing if the file system has no locks.
         held: Option<File>,
-        /// How many jobs there are beside that could be meant too, but are older.
+        /// The number of older jobs that match too.
         older: usize,
     },
-    /// None. What was passed over.
+    /// No image; with those that were passed over.
     Nothing(Vec<Passed>),
 }
 
-/// An image of the job that is not resumed.
+/// An image of the job that cannot be resumed.
 #[derive(Debug)]
 pub enum Passed {
-    /// It is no complete image.
+    /// It is not complete.
     Incomplete(Skipped),
-    /// Its job runs.
+    /// Its job is running.
     Runs(PathBuf),
 }
 
-/// Looks in `dir` for the job of this user with this command and [key](ckpt_coordinator::batch::key). Of several, the one whose newest image is the
-/// youngest is meant; one that runs is another.
+/// Looks in `dir` for the job of this user with this command and [key](ckpt_coordinator::batch::key). If several match, the job with the youngest
+/// image is chosen. A running job does not match.
 ///
 /// # Errors
 ///
@@ -65,12 +65,12 @@ pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
     let own_name = ImageName::new(&job_name(command), NO_JOB, 1).map(|name| name.name().to_owned()).unwrap_or_default();
     let mut passed = Vec::new();
     let mut candidates: Vec<(u64, Selected)> = Vec::new();
-    // Where the file system has no locks, at least those on this machine are known.
+    // If the file system has no locks, at least the jobs on this machine are known.
     let running = running().unwrap_or_default();
     for (job, (name, images)) in jobs {
         match images.iter().find_map(|path| info(path)) {
-            Some(info) if !is_meant(&info, command, key) => continue,
-            // Whose they are cannot be known any more, but perhaps they are missed.
+            Some(info) if !matches(&info, command, key) => continue,
+            // Their owner cannot be read any more, but the user may miss them.
             None if name != own_name => continue,
             _ => (),
         }
@@ -82,14 +82,14 @@ pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
         match open_newest(&images, Check::EveryByte) {
             Ok(selected) => candidates.push((selected.image.header().created_at_ns, selected)),
             Err(SelectError::NoImage { skipped }) => passed.extend(skipped.into_iter().map(Passed::Incomplete)),
-            // They were sorted by their jobs; a name that lies is no image of this one.
+            // They were sorted by the jobs in their names; a file with a wrong name is no image of this job.
             Err(SelectError::SeveralJobs { .. }) => (),
         }
     }
     candidates.sort_by_key(|(created_at, _)| *created_at);
     while let Some((_, selected)) = candidates.pop() {
         match claim(selected.image.path()) {
-            // Somebody was faster.
+            // Another run was faster.
             Ok(None) => passed.push(Passed::Runs(selected.image.path().to_owned())),
             held => return Ok(Found::Image { selected: Box::new(selected), held: held.ok().flatten(), older: candidates.len() }),
         }
@@ -97,13 +97,13 @@ pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
     Ok(Found::Nothing(passed))
 }
 
-/// What an image says of its job, if it is whole enough to say it.
+/// The job in an image, if it can be read.
 fn info(path: &Path) -> Option<JobInfo> {
     let image = ImageReader::open(path).ok()?;
     read_job(&image).ok().map(|job| job.info)
 }
 
-fn is_meant(info: &JobInfo, command: &[OsString], key: &str) -> bool {
+fn matches(info: &JobInfo, command: &[OsString], key: &str) -> bool {
     info.key == key
         && info.uid == rustix::process::getuid().as_raw()
         && info.command.iter().map(|word| word.as_os_str()).eq(command.iter().map(OsString::as_os_str))

@@ -65,9 +65,9 @@ impl Run {
         let (mut pauses, mut largest) = (Vec::new(), 0.0);
         let mut remarks = BTreeSet::new();
         for line in output.stderr.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("ckpt: ")) {
-            if let Some((rest, pause)) = line.strip_prefix("checkpoint ").and_then(|line| line.split_once(", paused ")) {
+            if let Some((rest, pause)) = line.strip_prefix("checkpoint ").and_then(|line| line.split_once(" on disk, paused ")) {
                 pauses.extend(quantity(pause.split(',').next().unwrap_or_default()));
-                let size = rest.rsplit_once(" in ").map_or("", |(_, size)| size);
+                let size = rest.rsplit_once(" → ").map_or("", |(_, size)| size);
                 let bytes = quantity(size).unwrap_or_default();
                 if bytes > largest {
                     (largest, self.image) = (bytes, size.to_owned());

@@ -1,4 +1,4 @@
-//! `ckpt-launch`: runs a command so that it can be checkpointed and restarted. Here is the command line; the work is `ckpt-coordinator`'s.
+//! `ckpt-launch`: runs a command so that it can be checkpointed and restarted. This is the command line; `ckpt-coordinator` does the work.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -15,24 +15,24 @@ use clap::Parser;
 
 /// Run a command so that it can be checkpointed, and restarted with ckpt-restart.
 #[derive(Parser)]
-#[command(version, after_help = exit::HELP, max_term_width = 120)]
+#[command(version, after_help = exit::HELP, max_term_width = 120, mut_arg("dir", |dir| dir.env("CKPT_DIR").hide_env_values(true)))]
 struct Arguments {
     #[command(flatten)]
     run: RunOptions,
-    /// Keep program and library pages in images too, for machines where those files differ
+    /// Save program and library pages in images too, for machines where those files differ
     #[arg(long)]
     self_contained: bool,
     /// Stay until the last process of the job has ended, not only the first
     #[arg(long)]
     wait_all: bool,
-    /// Go on from the newest complete image of this job in DIR; start COMMAND when there is none. This job is that of the same user with the same COMMAND,
-    /// job name, array task and rank
+    /// Continue from the newest complete image of this job in DIR; without one, start COMMAND. An image is of this job if user, COMMAND, job name, array
+    /// task and rank are the same
     #[arg(long)]
     resume: bool,
-    /// What tells this job from others with the same COMMAND in DIR [default: SLURM_JOB_NAME]
+    /// A name that distinguishes this job from others with the same COMMAND in DIR [default: SLURM_JOB_NAME]
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
-    /// Print what this machine allows, and exit: with 0 where jobs can be checkpointed and restarted, else with 121
+    /// Print what this machine supports, and exit: with 0 if jobs can be checkpointed and restarted, otherwise with 121
     #[arg(long)]
     check: bool,
     /// The command and its arguments
@@ -70,7 +70,7 @@ fn run(arguments: Arguments) -> ExitCode {
             }
             Ok(Found::Nothing(passed)) => explain(dir, &passed, &job_name(&command), reporter),
             Err(error) => {
-                reporter.error(format_args!("cannot look for images in {}: {error}; nothing is started", dir.display()));
+                reporter.error(format_args!("failed to look for images in {}: {error}; nothing is started", dir.display()));
                 return ExitCode::from(exit::CANNOT_LAUNCH);
             }
         }
@@ -84,7 +84,7 @@ fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Says why a job is not resumed.
+/// Explains why no image is resumed.
 fn explain(dir: &Path, passed: &[Passed], name: &str, reporter: Reporter) {
     for passed in passed {
         match passed {
@@ -98,10 +98,10 @@ fn explain(dir: &Path, passed: &[Passed], name: &str, reporter: Reporter) {
     reporter.event(format_args!("nothing to resume in {}: starting {name}", dir.display()));
 }
 
-/// Prints what this machine allows.
+/// Prints what this machine supports.
 fn check(dir: &Path) -> ExitCode {
     let findings = probe::check(dir);
-    // Whoever reads no further wants no more than the exit code.
+    // A reader that stops reading needs only the exit code.
     let _ = write!(std::io::stdout(), "{findings}");
     ExitCode::from(if findings.suffices() { 0 } else { exit::CANNOT_LAUNCH })
 }
