@@ -8,7 +8,7 @@ use xtask::processes::{adopt_orphans, run, run_well, shown};
 use xtask::say;
 use xtask::tools::{Profile, Tools, cargo};
 
-use crate::provide;
+use crate::{dependencies, imports, provide};
 
 /// How long a check of the style, with the compilation it needs, may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -26,6 +26,9 @@ pub fn test(filter: Option<&str>) -> Result<ExitCode> {
     let path = provide::python()?;
     if filter.is_none() {
         provide::style_checkers()?;
+        say!("$ cargo xtask imports");
+        imports::imports(false)?;
+        dependencies::check()?;
         step(cargo().args(["fmt", "--all", "--check"]), CHECK_LIMIT)?;
         step(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]), CHECK_LIMIT)?;
     }
