@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use ckpt_coordinator::files::Files;
 use ckpt_coordinator::{Restarted, coordinate_restarted};
-use ckpt_image::generations::{Selected, hold};
+use ckpt_image::generations::{Selected, mark_in_use};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_restore::{Options, RestoreError, RestoredJob, read_job, restore};
 use ckpt_session::JobState;
@@ -39,7 +39,7 @@ pub fn restart(
         ));
         return exit::CANNOT_RESTART;
     }
-    let held = held.or_else(|| hold(path).ok());
+    let held = held.or_else(|| mark_in_use(path).ok());
     let terminal = OwnTerminal::find();
     let restored = read_job(&selected.image).and_then(|mut job| {
         let settings = settings(&job.info.settings);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ckpt_coordinator::control::running;
 use ckpt_coordinator::job_name;
-use ckpt_image::generations::{Check, SelectError, Selected, Skipped, claim, is_held, open_newest};
+use ckpt_image::generations::{Check, SelectError, Selected, Skipped, claim, is_in_use, open_newest};
 use ckpt_image::{ImageName, ImageReader};
 use ckpt_restore::read_job;
 use ckpt_session::job::JobInfo;
@@ -75,7 +75,7 @@ pub fn find(dir: &Path, command: &[OsString], key: &str) -> io::Result<Found> {
             _ => (),
         }
         let runs_here = running.iter().any(|running| running.job == job);
-        if let Some(path) = images.iter().find(|path| runs_here || is_held(path)) {
+        if let Some(path) = images.iter().find(|path| runs_here || is_in_use(path)) {
             passed.push(Passed::Runs(path.clone()));
             continue;
         }
