@@ -1,7 +1,7 @@
 //! Everything a contributor runs: `cargo xtask build|demo|test|imports|programs|objects|bench`.
 //!
-//! Every step is bounded in time, and nothing that was started is left running. The engine is not here: these commands
-//! use the tools as a user does.
+//! Every step has a time limit, and no process is left running. The engine is not here: these commands use the tools as a
+//! user does.
 #![forbid(unsafe_code)]
 
 mod demo;
@@ -36,7 +36,7 @@ usage: cargo xtask COMMAND
 /// How long the benches may take: some hundred runs of jobs of a gigabyte.
 const BENCH_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// How long the table of objects may take: the build of the tests, that is.
+/// How long the table of objects may take, with the build of the tests.
 const OBJECTS_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 fn main() -> ExitCode {
