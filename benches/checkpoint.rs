@@ -1,8 +1,8 @@
-//! How long a job stands still for a checkpoint, how fast its image is written and how fast it comes back, beside what
-//! the machine can do at best with the same bytes, and beside other engines.
+//! The pause of a checkpoint, the time to write its image and the time to restart, compared with the machine's limits for the
+//! same bytes, and with other engines.
 //!
 //! `CKPT_BENCH_MIB` (default 1024), `CKPT_BENCH_REPS` (default 5) and `CKPT_BENCH_DIR` (default: the build folder) change
-//! the job's size, the number of repetitions and where the images go.
+//! the job's size, the number of repetitions and the folder of the images.
 #![forbid(unsafe_code)]
 
 use std::env;
@@ -28,7 +28,7 @@ const RESTART_LIMIT: Duration = Duration::from_secs(60);
 /// How long a subject runs before it is checkpointed, and how long its notes are still watched after.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// What is measured of an engine.
+/// Measurements of an engine.
 #[derive(Default)]
 struct Measured {
     /// Seconds that the ticker stood still.
@@ -41,7 +41,7 @@ struct Measured {
     size: Figure,
 }
 
-/// What is measured of the machine, in seconds.
+/// Measurements of the machine, in seconds.
 #[derive(Default)]
 struct Best {
     memcpy: Figure,
@@ -50,11 +50,11 @@ struct Best {
     zstd_size: Figure,
 }
 
-/// An engine and what has been measured of it.
+/// An engine and its measurements.
 struct Contender {
     engine: Engine,
     measured: Measured,
-    /// Why it was given up.
+    /// Why it was excluded.
     failure: Option<String>,
 }
 
@@ -121,7 +121,7 @@ fn measure(engine: &Engine, subject: &Path, mib: u64, dir: &Path, measured: &mut
     let dir = folder.path();
     let done =
         cycle(engine, subject, mib, dir, measured).with_context(|| format!("{} failed, it said: {}", engine.name(), said(dir)));
-    // The next one starts on a machine where nothing of this one runs.
+    // Nothing of this round may run during the next one.
     done.and(kill_descendants().map(drop))
 }
 
@@ -210,7 +210,7 @@ fn contents(subject: &Path, mib: u64, dir: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A number of the environment's.
+/// A number from the environment.
 fn number(name: &str, default: u64) -> Result<u64> {
     env::var(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("{name} is {text:?}, which is no number")))
 }

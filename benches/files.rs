@@ -1,7 +1,7 @@
-//! What the files that a job has touched add to the time that it stands still: the same job with more and more of them.
+//! The effect of touched files on the pause: the same job with more and more of them.
 //!
 //! Each job makes its files, changes every tenth before each checkpoint, and sleeps. `CKPT_BENCH_REPS` (default 5) is the number of
-//! checkpoints of each; the first, for which every file is new, is shown by itself.
+//! checkpoints of each. The first, for which every file is new, is shown separately.
 #![forbid(unsafe_code)]
 
 use std::env;
@@ -20,7 +20,7 @@ use xtask::tools::{Profile, Tools, target_dir};
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Makes `$1` files of some bytes; each line that comes to the named pipe has every tenth written anew.
+/// Makes `$1` small files. Each line from the named pipe makes it rewrite every tenth.
 const JOB: &str = r#"
 mkdir files; for ((i = 0; i < $1; i++)); do echo "file $i" > "files/$i"; done
 exec 3<> told
@@ -79,7 +79,7 @@ fn wait_for(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The pauses that the launcher told of, in milliseconds.
+/// The pauses that the launcher reported, in milliseconds.
 fn said_pauses(said: &str) -> Vec<f64> {
     let pause = |line: &str| line.split_once("paused ")?.1.split_once(" ms")?.0.parse().ok();
     said.lines().filter_map(pause).collect()

@@ -1,7 +1,7 @@
-//! What a job pays for being under `ckpt-launch` while no checkpoint is made: nothing, if all is well.
+//! The cost of running under `ckpt-launch` without checkpoints, which should be nothing.
 //!
-//! Each kind of work runs plainly and under `ckpt-launch` in turns, and the ratio is taken pair by pair, of the time and of
-//! the processor time. `CKPT_BENCH_REPS` (default 9) changes the number of pairs.
+//! Each kind of work runs plainly and under `ckpt-launch` in turns. Ratios of the time and of the processor time are computed per
+//! pair. `CKPT_BENCH_REPS` (default 9) changes the number of pairs.
 #![forbid(unsafe_code)]
 
 use std::env;
@@ -29,19 +29,19 @@ struct Work<'a> {
     timed: Timed,
 }
 
-/// What is measured of one side, in seconds.
+/// Measurements of one side, in seconds.
 #[derive(Default)]
 struct Measured {
     time: Figure,
     processor: Figure,
 }
 
-/// Whose clock counts.
+/// The clock that counts.
 #[derive(Clone, Copy)]
 enum Timed {
-    /// The program's own, which it writes to its standard output: the start of a job is not in it.
+    /// The program's own, which it prints: it excludes the start of a job.
     Inside,
-    /// This bench's: everything from the start to the end is in it.
+    /// This bench's: it includes everything from the start to the end.
     Outside,
 }
 
@@ -79,7 +79,7 @@ fn compare(tools: &Tools, dir: &Path, pairs: usize) -> Result<()> {
         eprintln!("{} pairs of {}", pairs, work.name);
         let (mut plain, mut launched) = (Measured::default(), Measured::default());
         for pair in 0..pairs {
-            // Whatever the first of a pair has from being first falls on both sides in turns.
+            // Sides alternate in being first, so its effect is the same on both.
             let order = if pair % 2 == 0 { [false, true] } else { [true, false] };
             for under in order {
                 let (time, processor) = run_once(work, under.then_some(tools), dir)?;
@@ -101,7 +101,7 @@ fn compare(tools: &Tools, dir: &Path, pairs: usize) -> Result<()> {
     Ok(())
 }
 
-/// Runs the work once, plainly or under the launcher of `tools`. Gives the seconds of time and of processor time that it took.
+/// Runs the work once, plainly or under the launcher of `tools`. Returns the seconds of time and of processor time.
 fn run_once(work: &Work<'_>, tools: Option<&Tools>, dir: &Path) -> Result<(f64, f64)> {
     let mut command = match tools {
         Some(tools) => {

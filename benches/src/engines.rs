@@ -1,5 +1,5 @@
-//! The engines that are compared: this project's tools, and DMTCP and CRIU where they are installed. Each is used as
-//! its manual says, with a single job in a folder of its own.
+//! The engines that are compared: this project's tools, and DMTCP and CRIU if they are installed. Each is used as its manual
+//! says, with a single job in a separate folder.
 
 use std::env;
 use std::fs;
@@ -14,7 +14,7 @@ use xtask::tools::Tools;
 
 /// How long a checkpoint may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(120);
-/// How long DMTCP's coordinator may take to say which port it has.
+/// How long DMTCP's coordinator may take to report its port.
 const PORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A way to checkpoint and restart a job.
@@ -42,7 +42,7 @@ impl Engine {
         }
     }
 
-    /// Those of the peers that are installed, and a line about each that is left out.
+    /// The installed peers, and a line about each that is missing.
     #[must_use]
     pub fn peers() -> (Vec<Self>, Vec<&'static str>) {
         let (mut found, mut left_out) = (Vec::new(), Vec::new());
@@ -59,7 +59,7 @@ impl Engine {
         (found, left_out)
     }
 
-    /// Starts `words` as a job in `dir`, where its images will be. What is returned is the process to wait for.
+    /// Starts `words` as a job in `dir`, where its images will be. Returns the process to wait for.
     pub fn launch(&self, words: &[String], dir: &Path) -> Result<Child> {
         let mut command = match self {
             Self::Ckpt(tools, codec) => {
@@ -74,14 +74,14 @@ impl Engine {
                 command
             }
             Self::Criu => {
-                // It must lead a session, and have no file open that grows.
+                // It must lead a session, and have no growing file open.
                 return spawn(Command::new("setsid").args(words).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null()));
             }
         };
         spawn(command.args(words).current_dir(dir).stdout(Stdio::null()).stderr(log(dir)?))
     }
 
-    /// Makes a checkpoint of the job in `dir`; returns when the engine says that it is done.
+    /// Takes a checkpoint of the job in `dir`; returns when the engine reports its end.
     pub fn checkpoint(&self, job: &Child, dir: &Path) -> Result<()> {
         let mut command = match self {
             Self::Ckpt(tools, _) => {
@@ -135,7 +135,7 @@ impl Engine {
     }
 }
 
-/// The last things that the engine and the job said, for the message when something fails.
+/// The last lines of the engine and the job, for error messages.
 #[must_use]
 pub fn said(dir: &Path) -> String {
     let texts = ["stderr", "dump.log", "restore.log"].map(|name| fs::read_to_string(dir.join(name)).unwrap_or_default());
@@ -143,7 +143,7 @@ pub fn said(dir: &Path) -> String {
     last.collect::<Vec<_>>().join("; ")
 }
 
-/// The images of whichever engine there are in `dir`.
+/// The images of any engine in `dir`.
 fn images(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).with_context(|| format!("failed to list {}", dir.display()))?;
     let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();

@@ -1,11 +1,11 @@
 //! Repeated measurements, and tables of them.
 
-/// What was measured, once per repetition. Repetitions of different figures belong together by their place.
+/// A measurement, once per repetition. Entries of different figures with the same index belong together.
 #[derive(Clone, Debug, Default)]
 pub struct Figure(pub Vec<f64>);
 
 impl Figure {
-    /// The middle value; the mean of the middle two of an even number. Not a number where nothing was measured.
+    /// The middle value; the mean of the middle two of an even number. NaN without measurements.
     #[must_use]
     pub fn median(&self) -> f64 {
         let sorted = self.sorted();
@@ -16,7 +16,7 @@ impl Figure {
         }
     }
 
-    /// The ratio to `other`, repetition by repetition: what made both slow at the time cancels out.
+    /// The ratio to `other` per repetition: a disturbance of both cancels out.
     #[must_use]
     pub fn per(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())

@@ -1,7 +1,7 @@
-//! What the benches share: their subject programs, figures with their spread, and markdown tables.
+//! Shared code of the benches: their subject programs, figures with their spread, and markdown tables.
 //!
-//! Everything that is compared is measured in the same run, in turns, so that what else the machine does falls on all
-//! sides alike. Each wait is bounded, and nothing that was started or written is left behind.
+//! Things that are compared are measured in the same run, in turns, so that other load affects all sides alike. Each wait is
+//! bounded, and the benches leave no process and no file behind.
 #![forbid(unsafe_code)]
 
 pub mod engines;

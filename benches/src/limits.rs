@@ -1,4 +1,4 @@
-//! What the machine can do at best with the same bytes: the figures that an engine is held against.
+//! The machine's limits with the same bytes: the figures that engines are compared with.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -26,7 +26,7 @@ impl Limits {
     pub fn new(contents: Vec<u8>, dir: &Path) -> Result<Self> {
         let file = dir.join("contents");
         write_durably(&file, &contents)?;
-        // Not zeroes, so that the copy has pages of its own from the start.
+        // Not zeroes, so that the copy has its own pages from the start.
         Ok(Self { copy: vec![1; contents.len()], contents, file, dir: dir.to_path_buf() })
     }
 

@@ -1,11 +1,11 @@
-//! What the figures were measured on, in a few words.
+//! A short description of the machine that was measured.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-/// Processor, memory, kernel, and the file system that `dir` is on.
+/// Processor, memory, kernel, and the file system of `dir`.
 #[must_use]
 pub fn described(dir: &Path) -> String {
     let processor = value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".into());
@@ -22,7 +22,7 @@ pub fn described(dir: &Path) -> String {
     )
 }
 
-/// Bytes that programs can have without swapping (`MemAvailable`).
+/// Bytes available to programs without swapping (`MemAvailable`).
 #[must_use]
 pub fn available_memory() -> u64 {
     value("/proc/meminfo", "MemAvailable")

@@ -1,4 +1,4 @@
-//! The programs that are measured: small C programs that are compiled for each run, since it is glibc's paths that count.
+//! The programs that are measured: small C programs, compiled for each run, because glibc's paths matter.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use xtask::tools::root;
 
 /// How long a compilation may take.
 const COMPILE_LIMIT: Duration = Duration::from_secs(60);
-/// How often a subject's notes are looked at.
+/// How often a subject's notes are read.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Compiles `benches/subjects/NAME.c` into `dir`.
@@ -55,7 +55,7 @@ fn parse(line: &str) -> Option<Note> {
     Some(Note { time: words.next()?.parse().ok()?, gap: words.next()?.parse().ok()? })
 }
 
-/// Waits until a note later than `after` is there, and returns the first such.
+/// Waits for a note later than `after`, and returns the first.
 pub fn next_note(path: &Path, after: u128, limit: Duration) -> Result<Note> {
     let end = Instant::now() + limit;
     loop {

@@ -1,4 +1,4 @@
-"""What sites teach for Python: a handler of SIGUSR2 notes the wish, and the loop saves at a good moment. ROUNDS: how many of 0.1 s."""
+"""A site's recipe for Python: the handler of SIGUSR2 sets a flag, and the loop saves at a good moment. ROUNDS: number of rounds of 0.1 s."""
 
 import os
 import signal

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stands for a program with files in a scratch directory: one that is open all the time, and one that is opened now and then.
+# Stands for a program with files in a scratch directory: one stays open, the other is opened now and then.
 exec 3>"$SCRATCH/log"
 for ((i = 1; i <= ${ROUNDS:-36000}; i++)); do
     sleep 0.1

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Scratch on the node's own disk goes into the image, and comes back on the next node. SCRATCH: where it is.
+# The image holds the scratch directory of the node's local disk, and the next node gets it back. SCRATCH: its path.
 #SBATCH --requeue --open-mode=append --signal=B:USR2@120
 export SCRATCH=${SCRATCH:-/tmp/$USER-scratch}
 mkdir -p "$SCRATCH"

@@ -1,7 +1,7 @@
 #!/bin/bash
-# For a script that has more to do afterwards: the job is a step, and it is steps that Slurm signals without "B:".
+# For a script with more to do afterwards: the job is a step. Without "B:" Slurm signals the steps.
 #SBATCH --requeue --open-mode=append --signal=USR2@120
 srun ckpt-launch -i 300 --resume --on USR2=requeue ./my_script.sh
 code=$?
-[ $code -ne 85 ] || exit 85 # It goes on later.
+[ $code -ne 85 ] || exit 85 # The job continues later.
 echo "ended with $code"

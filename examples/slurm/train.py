@@ -1,4 +1,4 @@
-"""A training loop without any checkpoint code: a small network learns the sine, on numpy alone. EPOCHS: how many."""
+"""A training loop without any checkpoint code: a small network learns the sine, on numpy alone. EPOCHS: their number."""
 
 import os
 

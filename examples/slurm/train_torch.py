@@ -1,4 +1,4 @@
-"""The same in PyTorch, with worker processes that load the data. EPOCHS: how many."""
+"""The same in PyTorch, with worker processes that load the data. EPOCHS: their number."""
 
 import os
 

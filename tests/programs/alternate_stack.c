@@ -1,5 +1,5 @@
 // Tests that a handler on its alternate stack is checkpointed in the middle, and that each thread keeps its own such stack.
-// @restored Signals: alternate stacks of each thread, handlers that run on them
+// @restored Signals: alternate stacks of each thread, with handlers running on them
 #include "check.h"
 
 static int rounds;

@@ -1,7 +1,7 @@
 // Tests that files that send signals when something happens go on doing so, to the same owner.
 // @restored Signal-driven I/O: O_ASYNC, F_SETOWN (process, thread, group), F_SETSIG, of pipes and terminals
-// @refused Signal-driven I/O: directories that are watched by F_NOTIFY; owners outside of the job
-// @not-kept Signal-driven I/O: write life-time hints (F_SET_RW_HINT): they belong to the inode, and change nothing that can be read
+// @refused Signal-driven I/O: directories watched by F_NOTIFY; owners outside of the job
+// @not-kept Signal-driven I/O: write life-time hints (F_SET_RW_HINT): they belong to the inode, and do not affect data
 #include "check.h"
 #include <fcntl.h>
 #include <pthread.h>

@@ -2,7 +2,7 @@
 //
 // All wait at once, for a hundredth of a second per round: each in a thread of one process ("threads"), or each in a
 // process of its own ("processes").
-// @restored Threads: the blocking call that a thread waits in, with the time-out that is left
+// @restored Threads: the blocking call of a thread, with the rest of its time-out
 #include "check.h"
 #include <fcntl.h>
 #include <linux/futex.h>

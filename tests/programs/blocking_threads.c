@@ -1,5 +1,5 @@
 // Tests threads and processes that block every signal by raw system calls: they are checkpointed all the same, and keep their masks.
-// @restored Threads that take no signal: threads and whole processes that block everything by raw calls, running or waiting; masks; the call that was waiting
+// @restored Threads that block every signal: threads and whole processes that block every signal by raw calls, running or waiting; masks; the blocking call
 #include "check.h"
 #include <pthread.h>
 #include <signal.h>

@@ -1,7 +1,7 @@
 // Tests that processes and threads keep who they run as and what they may: a job of root whose parts became ordinary users, each in its way. Of
 // an ordinary user's job it tests that nothing is gained.
 // @restored Process: real, effective, saved and file system ids and groups, also of single threads
-// @restored Process: capabilities (permitted, effective, inheritable, bounding, ambient) and securebits, also of single threads, as far as whoever restarts has them
+// @restored Process: capabilities (permitted, effective, inheritable, bounding, ambient) and securebits, also of single threads, as far as the user of the restart has them
 #include "check.h"
 #include <grp.h>
 #include <linux/securebits.h>

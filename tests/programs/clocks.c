@@ -1,5 +1,5 @@
 // Tests that clocks read through the vDSO agree with the kernel's and never go back, across checkpoint and restart.
-// @restored Time: clocks that are read through the vDSO
+// @restored Time: clocks read through the vDSO
 #include "check.h"
 #include <sched.h>
 #include <sys/time.h>

@@ -1,6 +1,6 @@
 // Tests that files which are closed between two steps are what they were: written by pwrite(2), through a shared mapping, by a temporary file that is
 // renamed over another, cut and grown, and with names that come and go. Each step begins with what the one before left.
-// @restored Files: files that were closed at the checkpoint, and were written, mapped, cut, replaced, linked or removed after it
+// @restored Files: files that were closed at the checkpoint, and were written, mapped, truncated, replaced, linked or removed after it
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>

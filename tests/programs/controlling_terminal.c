@@ -1,7 +1,7 @@
 // Tests that sessions keep their controlling terminals and foreground groups, and that what is typed reaches the right group.
-// @restored Terminals: controlling terminal of each session, and of each process that has given it up
+// @restored Terminals: controlling terminal of each session, and processes that have given it up
 // @restored Terminals: foreground process group, `/dev/tty`, signals that are typed (^C), SIGHUP when the master is closed
-// @not-kept Terminals: the number of a foreground group that has ended: the session's leader is in the foreground in its place
+// @not-kept Terminals: the number of a foreground group that has ended: the session leader becomes the foreground group
 #include "check.h"
 #include <fcntl.h>
 #include <sys/ioctl.h>

@@ -1,5 +1,5 @@
 // Tests that timers of processor time go on: of the process, of each thread, of another process, by each way to name a clock.
-// @restored POSIX timers: clocks of processor time of the process, of a thread (also where the timer says only "my own"), of another process of the job
+// @restored POSIX timers: CPU-time clocks of the process, of a thread (also as "my own"), of another process of the job
 #include "check.h"
 
 static void spin(double seconds) {

@@ -1,5 +1,5 @@
 // Tests that open files that have been deleted keep contents, offsets and identity, between processes too.
-// @restored Files: open files whose name is gone: contents, offsets, identity
+// @restored Files: unlinked open files: contents, offsets, identity
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -1,6 +1,6 @@
 // Tests that files that are mapped shared go back to what they were at the checkpoint, in memory and on disk: also pages that were not in memory then,
 // and that the job has changed since.
-// @restored Memory: shared mappings of files, with pages that were not yet written to the file system, and with pages that were not in memory
+// @restored Memory: shared file mappings, with dirty pages and with pages that were not in memory
 // @refused Memory: shared mappings of files larger than the memory that is free (a copy of them must be made while the job stands still)
 #include "check.h"
 #include <fcntl.h>

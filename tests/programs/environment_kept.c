@@ -1,5 +1,5 @@
 // Tests that the environment and the auxiliary vector are where /proc says, and that both survive exec through `env -i`.
-// @restored Process: arguments, environment and auxiliary vector where /proc shows them
+// @restored Process: arguments, environment and auxiliary vector as /proc shows them
 #include "check.h"
 #include <sys/auxv.h>
 

@@ -1,5 +1,5 @@
 // Tests that the end of a child is told by the signal that clone was given, or not at all, and that the dead of such children stay.
-// @restored Process: exit signals other than SIGCHLD, zombies of such children, SIGCHLD that is ignored, SA_NOCLDWAIT
+// @restored Process: exit signals other than SIGCHLD, zombies of such children, ignored SIGCHLD, SA_NOCLDWAIT
 #include "check.h"
 #include <sched.h>
 

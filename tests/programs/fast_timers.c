@@ -1,6 +1,6 @@
 // Tests that timers whose period is shorter than it takes to look at one do not keep a checkpoint from coming to its end, and go on after it.
-// @restored POSIX timers: periods of microseconds, which expire again while the checkpoint looks at them
-// @restored Interval timers: periods of microseconds, which expire again while the checkpoint looks at them
+// @restored POSIX timers: periods of microseconds, which expire again while the checkpoint reads them
+// @restored Interval timers: periods of microseconds, which expire again while the checkpoint reads them
 #include "check.h"
 #include <sys/time.h>
 

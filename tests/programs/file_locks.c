@@ -1,6 +1,6 @@
 // Tests that POSIX record locks keep their ranges, kinds and owners, and that a process that waits for one still does.
-// @restored File locks: POSIX record locks (fcntl F_SETLK): process, kind, ranges; a process that waits for one (F_SETLKW)
-// @refused File locks: a lock that somebody outside of the job has taken meanwhile (refused at the restart, with who has it)
+// @restored File locks: POSIX record locks (fcntl F_SETLK): process, kind, ranges; a process that waits for a lock (F_SETLKW)
+// @refused File locks: a lock that a process outside of the job has taken meanwhile (the restart is refused, with the owner's name)
 #include "check.h"
 #include <fcntl.h>
 

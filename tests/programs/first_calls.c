@@ -1,7 +1,7 @@
 // Tests that a call which is only about to be made when a checkpoint comes is made: with a signal waiting, it must not be taken for one that this signal interrupted.
 //
 // A breakpoint stands before each call, so that most signals come when the call is what the thread will do next. Reading a regular file never ends with EINTR.
-// @restored Signals: a call that is about to be made when a checkpoint comes is made
+// @restored Signals: a call that is about to be made at a checkpoint is made
 #include "check.h"
 #include <fcntl.h>
 #include <sys/syscall.h>

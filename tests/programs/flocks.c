@@ -1,6 +1,6 @@
 // Tests that locks of flock(2) stay with their descriptions, and that who waits for one still does.
-// @restored File locks: flock(2), exclusive and shared, of files, directories and files without a name; a process that waits for one
-// @restored File locks: flock(2) that whoever starts the restart holds on a descriptor that it hands on, as when the job was launched
+// @restored File locks: flock(2), exclusive and shared, of files, directories and unnamed files; a process that waits for a lock
+// @restored File locks: flock(2) locks on a descriptor inherited from the starter of the restart, as at the launch
 #include "check.h"
 #include <fcntl.h>
 #include <sys/file.h>

@@ -1,5 +1,5 @@
 // Tests that signals which a program ignores do not end the calls of its threads, at whatever moment they come.
-// @restored Signals: those that are ignored interrupt nothing, in programs with several threads
+// @restored Signals: ignored signals interrupt no call, in programs with several threads
 #include "check.h"
 #include <sys/epoll.h>
 #include <sys/prctl.h>

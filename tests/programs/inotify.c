@@ -1,5 +1,5 @@
 // Tests that inotify watches go on under their numbers, of directories, files, and a file whose name is gone.
-// @restored inotify: watches under their numbers, of directories, files and a file whose name is gone; events that were not read
+// @restored inotify: watches with their numbers, of directories, files and an unlinked file; unread events
 #include "check.h"
 #include <fcntl.h>
 #include <poll.h>

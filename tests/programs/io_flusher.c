@@ -1,5 +1,5 @@
 // Tests that a process that takes part in writing to a disk stays marked as such. Only CAP_SYS_RESOURCE may ask and set.
-// @restored Process: PR_SET_IO_FLUSHER, where whoever restarts has CAP_SYS_RESOURCE
+// @restored Process: PR_SET_IO_FLUSHER, if the user of the restart has CAP_SYS_RESOURCE
 #include "check.h"
 #include <sys/prctl.h>
 

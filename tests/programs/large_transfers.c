@@ -1,8 +1,8 @@
 // Tests that a blocking call which transfers more than fits at once transfers all of it: a checkpoint amid it does not cut it short. A signal of the program's own does.
-// @restored Pipes: a blocking write that is half done, which transfers the rest
-// @restored UNIX sockets: blocking calls that are half done (write, send, MSG_WAITALL), which transfer the rest
-// @restored TCP sockets: a recv with MSG_WAITALL that is half done, which waits for the rest
-// @restored Terminals: a blocking write that is half done, which transfers the rest
+// @restored Pipes: a half-done blocking write, which transfers the rest
+// @restored UNIX sockets: half-done blocking calls (write, send, MSG_WAITALL), which transfer the rest
+// @restored TCP sockets: a half-done recv with MSG_WAITALL, which waits for the rest
+// @restored Terminals: a half-done blocking write, which transfers the rest
 #include "check.h"
 #include <arpa/inet.h>
 #include <fcntl.h>

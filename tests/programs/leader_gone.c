@@ -1,8 +1,8 @@
 // Tests that a process goes on whose first thread has ended with pthread_exit: it keeps its pid, and the signals that wait for it keep their
 // values, senders and order; and so do those of a process whose first thread takes no signal.
 // @restored Threads: a process whose first thread has ended
-// @restored Signals: pending ones of a process whose first thread has ended, or blocks every signal by raw calls
-// @not-kept Signals: how many expirations a timer's signal stands for that waits for a process whose first thread has ended: none but that thread may look
+// @restored Signals: pending signals of a process whose first thread has ended, or blocks every signal by raw calls
+// @not-kept Signals: the overrun count of a timer signal pending for a process whose first thread has ended: only that thread may read it
 #include "check.h"
 #include <sys/socket.h>
 

@@ -1,6 +1,6 @@
 // Tests that leases stay, and that their owner is told when somebody opens the file.
 // @restored Leases: read and write leases (F_SETLEASE), their owner and signal
-// @refused Leases: a lease that somebody is breaking (its holder has yet to give it up), delegations
+// @refused Leases: a lease that is being broken (its holder has not released it yet), delegations
 #include "check.h"
 #include <fcntl.h>
 

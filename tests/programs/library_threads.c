@@ -1,6 +1,6 @@
 // Tests the threads that the C library starts for itself and that block every signal: for SIGEV_THREAD timers, for
 // notifications of message queues, and for asynchronous I/O.
-// @restored Threads that take no signal: the C library's for SIGEV_THREAD timers (timer_create), notifications of message queues (mq_notify; while none is registered) and POSIX asynchronous I/O (aio_read, aio_write)
+// @restored Threads that block every signal: the C library's for SIGEV_THREAD timers (timer_create), notifications of message queues (mq_notify; while none is registered) and POSIX asynchronous I/O (aio_read, aio_write)
 #include "check.h"
 #include <aio.h>
 #include <fcntl.h>

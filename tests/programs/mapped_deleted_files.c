@@ -1,5 +1,5 @@
 // Tests that mappings of files that have been deleted keep their contents, and stay shared between the two that have them.
-// @restored Memory: mappings of files whose name is gone, private and shared
+// @restored Memory: mappings of unlinked files, private and shared
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>

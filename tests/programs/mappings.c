@@ -1,5 +1,5 @@
 // Tests that private and shared mappings of files and of nothing keep contents, protections and neighbours.
-// @restored Memory: mappings of files and of nothing, private and shared: contents, protection, place
+// @restored Memory: file and anonymous mappings, private and shared: contents, protection, address
 #include "check.h"
 #include <fcntl.h>
 #include <setjmp.h>

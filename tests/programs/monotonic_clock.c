@@ -1,8 +1,8 @@
 // Tests that the clocks that count from a machine's start go on over a restart from where they were, wherever the machine's are, and that
 // deadlines in the job's memory keep their meaning.
-// @restored Time: CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from the checkpoint on any machine, absolute deadlines of sleeps, condition variables, semaphores and timerfds
-// @not-kept Time: clocks where time namespaces are not allowed: they are the machine's then, and a line says so if they go back
-// @not-kept Time: CPU time of processes and threads: the kernel lets nobody set it, so it is counted anew in each run
+// @restored Time: CLOCK_MONOTONIC and CLOCK_BOOTTIME continue from the checkpoint on any machine; absolute deadlines of sleeps, condition variables, semaphores and timerfds
+// @not-kept Time: clocks, if time namespaces are not allowed: the job has the machine's clocks, and a line says so if they go back
+// @not-kept Time: CPU time of processes and threads: it cannot be set, so it starts at zero in each run
 #include "check.h"
 #include <semaphore.h>
 #include <sys/timerfd.h>

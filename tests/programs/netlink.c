@@ -1,7 +1,7 @@
 // Tests that netlink sockets are there again, with their groups and options, and work.
-// @restored Netlink sockets: protocol, port (another, where somebody has it already), groups, options
-// @refused Netlink sockets: an answer that has not been read yet (the next checkpoint tries again)
-// @not-kept Netlink sockets: news of groups that have not been read: a program can miss them at any time
+// @restored Netlink sockets: protocol, port (another if it is taken), groups, options
+// @refused Netlink sockets: an unread answer (the next checkpoint tries again)
+// @not-kept Netlink sockets: unread multicast messages: a program can miss them at any time
 #include "socket.h"
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>

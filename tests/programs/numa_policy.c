@@ -1,7 +1,7 @@
 // Tests that threads and mappings keep the policy by which their pages are placed on memory nodes.
 // @restored Memory: NUMA policy of each thread (set_mempolicy) and mapping (mbind)
-// @not-kept Memory: on which node each page lies: pages are placed anew, by the policy of their mapping
-// @not-kept Memory: set_mempolicy_home_node: the kernel does not tell it
+// @not-kept Memory: the node of each page: pages are placed anew, by the policy of their mapping
+// @not-kept Memory: set_mempolicy_home_node: the kernel does not show it
 #include "check.h"
 #include <linux/mempolicy.h>
 

@@ -1,5 +1,5 @@
 // Tests that a timer that is over in the midst of a checkpoint sends its signal once, not again after a restart.
-// @restored Interval timers: a time that is over while the checkpoint is taken: one signal, not two
+// @restored Interval timers: a timer that expires during the checkpoint: one signal, not two
 #include "check.h"
 #include <sys/time.h>
 

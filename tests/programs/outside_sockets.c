@@ -1,7 +1,7 @@
 // Tests that a program whose sockets lead outside of the job finds them disconnected after a restart, and can connect them again.
 // The arguments: rounds, the port of an echo server over TCP and UDP, the paths of one over UNIX streams and of a UNIX datagram socket.
-// @restored Sockets to the outside: listening sockets, UDP sockets, UNIX datagram sockets whose peer is still there
-// @restored Sockets to the outside: connections come back as ones that were reset (ECONNRESET, EPOLLHUP) or whose peer is gone; `--strict` refuses
+// @restored Sockets to the outside: listening sockets, UDP sockets, UNIX datagram sockets whose peer still exists
+// @restored Sockets to the outside: connections come back as reset (ECONNRESET, EPOLLHUP) or with the peer gone; `--strict` refuses
 #include "socket.h"
 #include <poll.h>
 #include <sys/epoll.h>

@@ -1,7 +1,7 @@
 // Tests that a call which a signal of the program's own is to end does end with EINTR, also when the signal comes while a checkpoint is taken, or just before one.
 //
 // The signal comes from a timer, which runs on while the process is frozen. It is set by a second thread that blocks the signal, when the first is seen to wait.
-// @restored Signals: those that come during a checkpoint or wait in the image end the call that they would have ended (EINTR), with and without SA_RESTART
+// @restored Signals: signals that arrive during a checkpoint or are pending in the image end the same call that they would have ended (EINTR), with and without SA_RESTART
 #include "check.h"
 #include <fcntl.h>
 #include <linux/futex.h>

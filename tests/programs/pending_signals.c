@@ -1,5 +1,5 @@
 // Tests that pending signals stay pending with their values, senders and order: of the process, of a thread, real-time ones.
-// @restored Signals: pending ones of the process and of each thread, with value, sender, order and all of their siginfo
+// @restored Signals: pending signals of the process and of each thread, with value, sender, order and all of their siginfo
 #include "check.h"
 
 static void take(int signal, int code, int value) {

@@ -1,8 +1,8 @@
 // Tests that what a process has told the kernel of itself stays, beside what process_settings.c tests.
 // @restored Process: personality, core dump filter, PR_SET_THP_DISABLE, PR_SET_MEMORY_MERGE, PR_SET_MDWE, PR_SET_TSC, PR_MCE_KILL, PR_SET_SPECULATION_CTRL
-// @not-kept Process: keyrings, audit login id, Landlock domains, L1D flushing: the kernel does not tell them, or lets nobody set them
-// @not-kept Process: PR_SET_PTRACER: the kernel does not tell it; after a restart processes of the job may trace each other
-// @not-kept Process: PR_SET_SYSCALL_USER_DISPATCH: only a tracer is told, and a program that blocks calls dispatches the agent's too
+// @not-kept Process: keyrings, audit login id, Landlock domains, L1D flushing: the kernel does not show them, or they cannot be set
+// @not-kept Process: PR_SET_PTRACER: the kernel does not show it; after a restart processes of the job may trace each other
+// @not-kept Process: PR_SET_SYSCALL_USER_DISPATCH: the kernel shows it only to a tracer, and a program that blocks calls dispatches the agent's too
 #include "check.h"
 #include <sys/personality.h>
 #include <sys/prctl.h>

@@ -1,5 +1,5 @@
 // Tests that pidfds are of the processes that they were of: alive, dead, waited for, and the process itself.
-// @restored pidfd: of processes that live, have ended, were waited for
+// @restored pidfd: of processes that live, have ended, or were waited for
 // @refused pidfd: of processes outside of the job
 #include "check.h"
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 // Tests that bytes in flight in pipes and named pipes are neither lost nor doubled, and that flags and sizes stay.
 // @restored Pipes: bytes in flight, packets, sizes, flags, named pipes
-// @restored Pipes: a named pipe whose name was removed, before the checkpoint or after it
-// @not-kept Pipes: the name (`/proc/PID/fd`) and mode of a named pipe whose name was removed before the checkpoint
+// @restored Pipes: a named pipe that was unlinked, before the checkpoint or after it
+// @not-kept Pipes: the name (`/proc/PID/fd`) and mode of a named pipe that was unlinked before the checkpoint
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -1,7 +1,7 @@
 // Tests that POSIX message queues keep names, attributes, permissions, messages with their priorities in order, and those who wait.
 // @restored POSIX message queues: name, attributes, permissions, O_NONBLOCK, messages with priorities in order, processes that wait for messages or for room, removed names
-// @refused POSIX message queues: with a notification registered (mq_notify; nobody is told its value), of another user
-// @not-kept POSIX message queues: queues that no process has open, and processes outside of the job that use the same queue (the job has its own after a restart)
+// @refused POSIX message queues: with a registered notification (mq_notify; the kernel does not show its value), of another user
+// @not-kept POSIX message queues: queues that no process has open; sharing with processes outside of the job (after a restart the job has its own queue)
 #include "check.h"
 #include <fcntl.h>
 #include <mqueue.h>

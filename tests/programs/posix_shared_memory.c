@@ -1,6 +1,6 @@
 // Tests that POSIX shared memory keeps names, contents, sizes and sharing: mapped in whole and in part, and open but not mapped.
-// @restored POSIX shared memory: name, contents, size, permissions, objects that are open and not mapped, parts that nobody maps; made anew where /dev/shm is empty
-// @not-kept POSIX shared memory: objects that no process has open or mapped: like any file, they are found again where they still are
+// @restored POSIX shared memory: name, contents, size, permissions, objects that are open and not mapped, parts that no process maps; recreated if /dev/shm is empty
+// @not-kept POSIX shared memory: objects that no process has open or mapped: like any file, they are used if they still exist
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>

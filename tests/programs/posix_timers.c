@@ -1,7 +1,7 @@
 // Tests that timers of timer_create(2) keep their clocks, periods, the time that is left, whom they tell what, and expirations that wait.
-// @restored POSIX timers: clock, period, time left, SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD_ID, signal and value, one signal that waits with its overrun, disarmed ones
-// @not-kept POSIX timers: absolute times of CLOCK_REALTIME and CLOCK_TAI: they become the time that was left; the kernel does not tell which was asked for
-// @not-kept POSIX timers: timer_getoverrun of a signal that was taken before the checkpoint: nobody can set it (si_overrun, which came with the signal, is kept)
+// @restored POSIX timers: clock, period, time left, SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD_ID, signal and value, one pending signal with its overrun, disarmed timers
+// @not-kept POSIX timers: absolute times of CLOCK_REALTIME and CLOCK_TAI: they become the time left; the kernel does not show which was requested
+// @not-kept POSIX timers: timer_getoverrun of a signal received before the checkpoint: it cannot be set (si_overrun, which came with the signal, is kept)
 #include "check.h"
 
 static const clockid_t clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_TAI};

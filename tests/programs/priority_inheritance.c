@@ -1,5 +1,5 @@
 // Tests that priority-inheriting mutexes go on that are held, waited for, and waited with: in one process and shared, robust ones too, and by the raw calls.
-// @restored Futexes: priority-inheriting mutexes that are held and waited for (FUTEX_LOCK_PI), requeueing to them (FUTEX_WAIT_REQUEUE_PI), robust ones
+// @restored Futexes: priority-inheriting mutexes with owners and waiters (FUTEX_LOCK_PI), requeueing to them (FUTEX_WAIT_REQUEUE_PI), robust ones
 #include "check.h"
 #include <linux/futex.h>
 

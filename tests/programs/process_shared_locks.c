@@ -1,5 +1,5 @@
 // Tests that mutexes, read-write locks, condition variables and barriers that processes share go on, held and waited for.
-// @restored Futexes: process-shared mutexes, read-write locks, condition variables and barriers, robust mutexes of a process that ends later
+// @restored Futexes: process-shared mutexes, read-write locks, condition variables and barriers, robust mutexes of a process that ends after the restart
 #include "check.h"
 
 struct shared {

@@ -1,8 +1,8 @@
 // Tests that bytes in flight in pseudo-terminals are neither lost nor doubled nor echoed twice, in either mode and direction.
-// @restored Terminals: output that the master has not read, also after the slave was closed, also more than its buffer holds
-// @restored Terminals: input that the slave has not read: raw bytes, lines, end-of-file marks, literal bytes, the unfinished line
-// @restored Terminals: input that the line discipline has had no room for, which is echoed and translated once it has
-// @not-kept Terminals: a ^V whose literal character is still to come, and the column that erasing a tab goes back to: nothing shows them
+// @restored Terminals: unread output of the slave, also after the slave was closed, also more than the buffer holds
+// @restored Terminals: unread input of the slave: raw bytes, lines, end-of-file marks, literal bytes, the unfinished line
+// @restored Terminals: input that did not fit into the line discipline, which is echoed and translated when it fits
+// @not-kept Terminals: a ^V whose literal character is still to come, and the column that erasing a tab returns to: the kernel does not show them
 #include "check.h"
 #include <fcntl.h>
 #include <poll.h>

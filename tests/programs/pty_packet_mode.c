@@ -1,5 +1,5 @@
 // Tests that a pseudo-terminal's master in packet mode gets each status and each byte once.
-// @restored Terminals: packet mode (TIOCPKT), with a status that was not read yet
+// @restored Terminals: packet mode (TIOCPKT), with an unread status
 // @restored Terminals: output stopped by a typed ^S or by tcflow(3)
 #include "check.h"
 #include <fcntl.h>

@@ -1,10 +1,10 @@
 // Tests that pseudo-terminals keep their numbers, settings, window sizes and states: open, hung up, closed on one side, never opened.
 // @restored Terminals: pseudo-terminal pairs with the master in the job: number and path, any number of descriptions of each side
 // @restored Terminals: settings (termios2), window size, exclusive mode, lock (TIOCSPTLCK), owner and mode of the node
-// @restored Terminals: a slave whose master was closed (hung up), a master whose slaves were closed, one whose slave was never opened
-// @restored Terminals: a slave that was hung up by vhangup(2), beside ones that were opened since
+// @restored Terminals: a slave whose master was closed (hung up), a master whose slaves were closed, a master whose slave was never opened
+// @restored Terminals: a slave that was hung up by vhangup(2), beside slaves opened since
 // @restored Terminals: access mode and status flags of each description
-// @not-kept Terminals: input written to a pseudo-terminal whose slave nobody has opened yet: nothing shows that it is there
+// @not-kept Terminals: input written to a pseudo-terminal whose slave was never opened: the kernel does not show it
 #include "check.h"
 #include <fcntl.h>
 #include <poll.h>

@@ -1,5 +1,5 @@
 // Tests a program that puts signal handlers of its own in the place of all others by raw system calls, as the Go runtime does.
-// @restored Threads that take no signal: runtimes that replace or reset every handler by raw calls
+// @restored Threads that block every signal: runtimes that replace or reset every handler by raw calls
 #include "check.h"
 #include <signal.h>
 #include <sys/syscall.h>

@@ -1,10 +1,10 @@
 // Tests that a job with an object that is not kept runs on: makes the object named by the argument, waits, and uses nothing of it.
-// @refused fanotify: groups (nobody can read their marks)
+// @refused fanotify: groups (the kernel does not show their marks)
 // @refused userfaultfd: descriptors, and the ranges registered with them
-// @refused io_uring: instances (requests in flight cannot be seen; what can do without has a switch: `--innodb-use-native-aio=0` of MariaDB, `UV_USE_IO_URING=0` of Node.js)
+// @refused io_uring: instances (requests in flight cannot be seen; some programs can switch it off: `--innodb-use-native-aio=0` of MariaDB, `UV_USE_IO_URING=0` of Node.js)
 // @refused Performance events: perf_event_open
 // @refused Huge pages of hugetlbfs: anonymous mappings, private and shared, memfds, System V shared memory (use transparent huge pages)
-// @refused Other sockets: memory that is mapped from a socket (rings of packets, TCP_ZEROCOPY_RECEIVE)
+// @refused Other sockets: memory mapped from a socket (packet rings, TCP_ZEROCOPY_RECEIVE)
 // It ends with 77 where this machine does not allow the object.
 #include "check.h"
 #include <fcntl.h>

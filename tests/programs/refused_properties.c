@@ -1,13 +1,13 @@
 // Tests that a job with a property that no restart could give back runs on: takes on the one named by the argument, waits, and goes on as
 // nothing had been. It ends with 77 where this machine does not allow it.
-// @refused Process: seccomp filters and strict mode, other than the launcher's own (nobody can read them)
-// @refused Process: namespaces of its own: unshare, setns, containers (a restart makes one set of namespaces for the whole job)
+// @refused Process: seccomp filters and strict mode, other than the launcher's own (they cannot be read)
+// @refused Process: its own namespaces: unshare, setns, containers (a restart makes one set of namespaces for the whole job)
 // @refused Process: memory, descriptors or directories that processes share by clone (processes are restarted one by one)
-// @refused Process: descriptors or directories that a thread has for itself (threads are restarted with those of their process)
-// @refused Process: one that a debugger holds (the next checkpoint tries again)
-// @refused Process: one that another process of the job traces: strace, gdb, proot (what traces from outside of the job is no hindrance)
+// @refused Process: a thread's own descriptors or directories (threads are restarted with those of their process)
+// @refused Process: a process stopped by a debugger (the next checkpoint tries again)
+// @refused Process: a process traced by another process of the job: strace, gdb, proot (a tracer outside of the job does no harm)
 // @refused Process: a child of vfork that neither calls exec nor ends (it runs in its parent's memory)
-// @refused Memory: memory of memfd_secret (nobody but the program can read it), shadow stacks, linear address masking
+// @refused Memory: memory of memfd_secret (only the program can read it), shadow stacks, linear address masking
 #include "check.h"
 #include <fcntl.h>
 #include <linux/filter.h>

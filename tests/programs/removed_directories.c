@@ -1,6 +1,6 @@
 // Tests that processes stay in directories that were removed, and have them open.
 // @restored Files: working directories that were removed, and descriptors open on them
-// @not-kept Files: the inode number of a removed directory: it is a new one, as empty as the old
+// @not-kept Files: the inode number of a removed directory: the restart makes a new empty directory
 #include "check.h"
 #include <fcntl.h>
 #include <sys/stat.h>

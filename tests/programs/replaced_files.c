@@ -1,7 +1,7 @@
 // Tests that open files are what they were at the checkpoint, though the program deletes, replaces, rewrites and renames them after it.
-// @restored Files: open files that were deleted, replaced, renamed, rewritten or cut after the checkpoint: name, contents, permissions, and the directories that they were in
+// @restored Files: open files that were deleted, replaced, renamed, rewritten or truncated after the checkpoint: name, contents, permissions, and their directories
 // @not-kept Files: contents of a file that is larger than the budget (`--file-budget`) and changed in place: a line names it, `--strict` refuses
-// @not-kept Files: files that system calls without the C library make, change or remove, but for those that are open for writing: nobody sees these calls
+// @not-kept Files: files made, changed or removed by system calls without the C library, except files open for writing: these calls cannot be seen
 // @not-kept Files: extended attributes and access lists
 #include "check.h"
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 // Tests that every thread keeps how it is scheduled. What an ordinary user may not set is left out.
 // @restored Process: scheduling policy of each thread (OTHER, BATCH, IDLE, and as root FIFO, RR, DEADLINE), nice, reset-on-fork, I/O priority, affinity
 // @not-kept Process: utilisation clamps and time slices of sched_setattr, autogroup: hints to the scheduler that no result depends on
-// @not-kept Process: core scheduling cookies: the kernel does not tell them
+// @not-kept Process: core scheduling cookies: the kernel does not show them
 #include "check.h"
 #include <sched.h>
 #include <sys/resource.h>

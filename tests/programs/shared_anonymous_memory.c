@@ -1,6 +1,6 @@
 // Tests that anonymous memory shared over fork stays one memory: parent and child count in turns, by futex and by semaphore.
 // @restored Memory: shared anonymous memory, with futexes and semaphores in it
-// @not-kept Memory: parts of shared anonymous memory that no process maps (only remap_file_pages(2), or mremap(2) of what was cut, would show them again)
+// @not-kept Memory: parts of shared anonymous memory that no process maps (only remap_file_pages(2), or mremap(2) of a shrunk mapping, would show them again)
 #include "check.h"
 #include <linux/futex.h>
 #include <semaphore.h>

@@ -1,5 +1,5 @@
 // Prints which signals it was started with blocked and ignored, the real-time ones left out.
-// @restored Process: the signals that a program is started with blocked and ignored
+// @restored Process: signals that are blocked or ignored at the start of a program
 #include "check.h"
 
 int main(void) {

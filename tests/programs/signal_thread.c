@@ -1,5 +1,5 @@
 // Tests that a process whose threads all block all signals, but for one that takes them with sigwait, is checkpointed.
-// @restored Signals: threads that block all and wait with sigwait
+// @restored Signals: threads that block all signals and wait with sigwait
 #include "check.h"
 
 static int rounds;

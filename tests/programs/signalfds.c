@@ -1,5 +1,5 @@
 // Tests that signalfds give the signals of whoever reads them, that epoll wakes up for them, and that what is pending waits.
-// @restored signalfd: masks, what waits
+// @restored signalfd: masks, pending signals
 #include "check.h"
 #include <fcntl.h>
 #include <sys/epoll.h>

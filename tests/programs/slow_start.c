@@ -1,6 +1,6 @@
 // A program that takes long to begin, started by one that blocks every signal by calls of its own: while the one is reached by another way than
 // the checkpoint signal, the other, whose agent is not there yet, must not be, since the signal would end it.
-// @restored process: a program that takes long until its libraries are there, as `exec` leaves it, with the checkpoint signal blocked
+// @restored Process: a program that loads its libraries slowly after `exec`, with the checkpoint signal blocked
 #include "check.h"
 
 #define STARTED "CKPT_TEST_SLOW_START"

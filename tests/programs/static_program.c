@@ -1,6 +1,6 @@
 // Tests that a static program, which no agent can be put into, runs on when its checkpoint fails. Also built for 32 bits, and
 // run with another user's rights.
-// @refused Process: static and 32-bit programs (the agent cannot be loaded into them), also those that interpret others: valgrind, qemu-x86_64-static
+// @refused Process: static and 32-bit programs (the agent cannot be loaded into them), including interpreters of programs: valgrind, qemu-x86_64-static
 #include <signal.h>
 #include <stdio.h>
 #include <time.h>

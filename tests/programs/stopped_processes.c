@@ -1,6 +1,6 @@
 // Tests that stopped processes stay stopped, and go on when they are told to.
-// @restored Stopped processes: SIGSTOP, of one and of several threads; they stay stopped, and go on with SIGCONT
-// @not-kept Stopped processes: whether the parent was told already: it is told (again) after a restart
+// @restored Stopped processes: SIGSTOP, with one and with several threads; they stay stopped, and continue on SIGCONT
+// @not-kept Stopped processes: whether the parent was notified already: it is notified (again) after a restart
 #include "check.h"
 #include <pthread.h>
 #include <signal.h>

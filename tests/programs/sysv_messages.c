@@ -1,7 +1,7 @@
 // Tests that System V message queues keep ids, keys, messages with their types in their order, permissions and capacity, and who waits.
 // @restored System V message queues: id, key, messages with types and order, owner, permissions, capacity, processes that wait for messages or for room
-// @refused System V message queues: queues that the job did not make and has used, messages of more than 1 MiB, all on a kernel without CONFIG_CHECKPOINT_RESTORE (messages cannot be looked at)
-// @not-kept System V message queues: times, and who sent and received last (lspid, lrpid): the kernel writes them itself
+// @refused System V message queues: queues that the job did not make and has used, messages of more than 1 MiB, all queues on a kernel without CONFIG_CHECKPOINT_RESTORE (messages cannot be read without removing them)
+// @not-kept System V message queues: times, and the last sender and receiver (lspid, lrpid): only the kernel writes them
 #include "check.h"
 #include <sys/ipc.h>
 #include <sys/msg.h>

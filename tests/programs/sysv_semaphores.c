@@ -1,8 +1,8 @@
 // Tests that System V semaphores keep ids, keys, values, permissions, who used them last, and what is undone at the end of a process.
-// @restored System V semaphores: id, key, values, owner, permissions, waiting processes, what SEM_UNDO adds at the end of each process, whether semop was ever called (sem_otime), who used one last (sempid) where that process lives
-// @refused System V semaphores: sets that the job did not make and has used; SEM_UNDO of a process with a seccomp filter (nothing may be asked of it)
-// @not-kept System V semaphores: another owner than the maker, where a restart has a user namespace (the maker owns them then)
-// @not-kept System V semaphores: times, and sempid of a process that has ended (it becomes the launcher's): the kernel writes them itself
+// @restored System V semaphores: id, key, values, owner, permissions, waiting processes, SEM_UNDO adjustments of each process, whether semop was ever called (sem_otime), the last user (sempid) if that process lives
+// @refused System V semaphores: sets that the job did not make and has used; SEM_UNDO of a process with a seccomp filter (it cannot make calls for the coordinator)
+// @not-kept System V semaphores: an owner other than the creator, if the restart has a user namespace (the creator owns them then)
+// @not-kept System V semaphores: times, and sempid of a process that has ended (it becomes the launcher's): only the kernel writes them
 #include "check.h"
 #include <sys/ipc.h>
 #include <sys/sem.h>

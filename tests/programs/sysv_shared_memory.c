@@ -1,7 +1,7 @@
 // Tests that System V shared memory keeps ids, keys, contents, permissions and attachments: removed, read-only, in parts, attached by nobody.
-// @restored System V shared memory: id, key, size, contents, owner, permissions, attachments and their number, SHM_RDONLY, parts of an attachment, segments that nobody has attached, segments that were removed
-// @refused System V shared memory: segments that the job did not make, or that others have attached too (they stay with the others)
-// @not-kept System V shared memory: who made it and attached it last (cpid, lpid), times: the kernel writes them itself
+// @restored System V shared memory: id, key, size, contents, owner, permissions, attachments and their number, SHM_RDONLY, parts of an attachment, segments without attachments, removed segments
+// @refused System V shared memory: segments that the job did not make, or that processes outside of the job have attached too (they stay with those)
+// @not-kept System V shared memory: creator and last user (cpid, lpid), times: only the kernel writes them
 #include "check.h"
 #include <sys/ipc.h>
 #include <sys/shm.h>

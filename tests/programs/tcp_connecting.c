@@ -1,6 +1,6 @@
 // Tests that a connection that is being made is made: a call of connect that waits does not notice checkpoints, with a time-out (the second
 // argument, in seconds) or without (0).
-// @restored TCP sockets: a connection that is being made, by a call that waits: it is begun anew
+// @restored TCP sockets: a connection in progress in a blocking call: it is started again
 #include "socket.h"
 #include <sys/time.h>
 

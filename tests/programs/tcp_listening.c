@@ -1,8 +1,8 @@
 // Tests that listening TCP sockets keep their addresses, options and those who wait to be accepted.
-// @restored TCP sockets: listening sockets, the backlog and who waits in it
-// @restored TCP sockets: connections that a listening socket is not told of before they have sent something (`TCP_DEFER_ACCEPT`)
+// @restored TCP sockets: listening sockets, the backlog and the connections in it
+// @restored TCP sockets: connections that a listening socket does not see before their first data (`TCP_DEFER_ACCEPT`)
 // @restored TCP sockets: unconnected and bound sockets
-// @refused TCP sockets: connections that hold data and are not accepted yet (they cannot be read; the next checkpoint tries again)
+// @refused TCP sockets: connections with data that are not accepted yet (they cannot be read; the next checkpoint tries again)
 #include "socket.h"
 #include <sys/epoll.h>
 

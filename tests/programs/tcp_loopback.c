@@ -1,6 +1,6 @@
 // Tests that TCP connections within a job keep their addresses, options and everything in flight, over IPv4, IPv6, and one within the other.
 // @restored TCP sockets: connections within the job over IPv4, IPv6 and IPv4 within IPv6, with the addresses of both ends
-// @restored TCP sockets: bytes in flight both ways, also what the sender still holds back
+// @restored TCP sockets: bytes in flight in both directions, including those the sender still holds back
 // @restored TCP sockets: TCP_NODELAY, TCP_CORK, SO_KEEPALIVE and its parameters, SO_LINGER, SO_REUSEADDR, TCP_USER_TIMEOUT, buffer sizes, time-outs
 #include "socket.h"
 #include <sys/time.h>

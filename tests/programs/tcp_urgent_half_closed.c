@@ -1,6 +1,6 @@
 // Tests that TCP connections keep urgent bytes, ways that are closed, and how they ended.
-// @restored TCP sockets: urgent bytes with their place, in and out of the line, read or not
-// @restored TCP sockets: closed ways (shutdown), a peer that has closed, a connection that was reset or is over
+// @restored TCP sockets: urgent bytes with their position, inline and out of band, read or not
+// @restored TCP sockets: closed directions (shutdown), a peer that has closed, a connection that was reset or has ended
 #include "socket.h"
 
 static void make_pair(int ends[2]) {

@@ -1,6 +1,6 @@
 // Tests that reservations of terabytes without access cost nothing, stay reserved, and can be opened up page by page.
 // @restored Memory: reservations of terabytes, at no cost
-// @restored Memory: mappings that have grown beyond the machine's memory, where that is allowed (vm.overcommit_memory)
+// @restored Memory: mappings that have grown beyond the machine's memory, if vm.overcommit_memory allows it
 #include "check.h"
 
 enum { PAGE = 4096 };

@@ -1,5 +1,5 @@
 // Tests that timerfds keep their clocks, the time that is left, periods, and expirations that were not read.
-// @restored timerfd: clocks, time left, periods, expirations that were not read
+// @restored timerfd: clocks, time left, periods, unread expirations
 #include "check.h"
 #include <fcntl.h>
 #include <poll.h>

@@ -1,9 +1,9 @@
 // Tests that UDP sockets keep their addresses, peers, options, and the datagrams in flight with their senders.
 // @restored UDP sockets: bound, unbound and connected sockets over IPv4 and IPv6, with their addresses
-// @restored UDP sockets: datagrams in flight from sockets of this machine, with their senders, also closed ones
-// @not-kept UDP sockets: datagrams in flight from other machines: nobody can send under their address
-// @not-kept UDP sockets: multicast groups that were joined: the kernel does not tell which
-// @not-kept UDP sockets: the error queue (IP_RECVERR) and what TCP_CORK's like holds back (UDP_CORK): the kernel does not show them
+// @restored UDP sockets: datagrams in flight from sockets of this machine, with their senders, including closed ones
+// @not-kept UDP sockets: datagrams in flight from other machines: their sender address cannot be forged
+// @not-kept UDP sockets: joined multicast groups: the kernel does not show them
+// @not-kept UDP sockets: the error queue (IP_RECVERR) and corked data (UDP_CORK): the kernel does not show them
 #include "socket.h"
 
 static struct sockaddr_storage name_of(int fd, int peer) {

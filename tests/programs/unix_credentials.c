@@ -1,5 +1,5 @@
 // Tests that UNIX sockets keep telling who made them, and messages in flight who sent them.
-// @restored UNIX sockets: SO_PEERCRED of pairs, connections and listening sockets, also of processes that have ended
+// @restored UNIX sockets: SO_PEERCRED of pairs, connections and listening sockets, including processes that have ended
 // @restored UNIX sockets: SCM_CREDENTIALS of messages in flight, of every sender
 #include "socket.h"
 

@@ -1,8 +1,8 @@
 // Tests that UNIX datagram sockets keep their names, peers, and the messages in flight with their senders.
 // @restored UNIX sockets: datagram sockets with path, abstract, automatic or no name; connected one way or both
-// @restored UNIX sockets: datagrams in flight, with the addresses of their senders, also of closed ones
+// @restored UNIX sockets: datagrams in flight, with the addresses of their senders, including closed ones
 // @restored UNIX sockets: a connected datagram peer that is gone (ECONNREFUSED)
-// @not-kept UNIX sockets: empty datagrams that wait over two checkpoints: the kernel does not show them a second time
+// @not-kept UNIX sockets: empty datagrams in flight over two checkpoints: the kernel does not show them a second time
 #include "socket.h"
 #include <sys/stat.h>
 

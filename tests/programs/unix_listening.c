@@ -1,7 +1,7 @@
 // Tests that listening UNIX sockets keep their names, and those who wait to be accepted; accepted connections keep theirs.
-// @restored UNIX sockets: listening sockets with path or abstract name, whose file may be gone; the backlog and who waits in it, in order
-// @restored UNIX sockets: accepted connections with the names of both ends, also when the listening socket is closed
-// @refused UNIX sockets: connections that hold data, or whose client is gone, and that are not accepted yet (the next checkpoint tries again)
+// @restored UNIX sockets: listening sockets with path or abstract name, whose file may be gone; the backlog and the connections in it, in order
+// @restored UNIX sockets: accepted connections with the names of both ends, even if the listening socket is closed
+// @refused UNIX sockets: connections that are not accepted yet and have data, or whose client is gone (the next checkpoint tries again)
 #include "socket.h"
 
 static int connected(const char *name, int type) {

@@ -1,6 +1,6 @@
 // Tests that a restart makes many sockets, each in a child that has its maker's number for a moment, and takes no such child's end for
 // the end of the process whose number it has.
-// @restored UNIX sockets: hundreds of pairs, with who made each and what is in flight
+// @restored UNIX sockets: hundreds of pairs, each with its creator and its bytes in flight
 #include "socket.h"
 
 #define PAIRS 400

@@ -1,6 +1,6 @@
 // Tests that a listening socket in a directory that the job has made comes back when the job has removed both since.
 // Before the name is bound and after it is closed, nobody has the directories open: then they are as the killed run has left them.
-// @restored UNIX sockets: names in directories that the job made and that are gone since, with the socket, at a restart
+// @restored UNIX sockets: names in directories that the job made and that are gone at a restart, together with the socket
 #include "socket.h"
 #include <sys/stat.h>
 #include <sys/un.h>

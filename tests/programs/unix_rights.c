@@ -1,5 +1,5 @@
 // Tests that descriptors in flight arrive, whatever they are, and with the bytes that they were sent with.
-// @restored UNIX sockets: descriptors in flight (SCM_RIGHTS), also of files that nobody has open, and of sockets that hold others
+// @restored UNIX sockets: descriptors in flight (SCM_RIGHTS), including files that no process has open, and sockets with further descriptors in flight
 // @refused UNIX sockets: pidfds and files of /proc in flight
 #include "socket.h"
 #include <sys/eventfd.h>

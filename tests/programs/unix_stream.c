@@ -1,6 +1,6 @@
 // Tests that connected UNIX streams and seqpackets keep what is in flight, their names, options, closed ways and ends.
-// @restored UNIX sockets: stream and seqpacket pairs, bytes and message bounds in flight both ways
-// @restored UNIX sockets: closed ways (shutdown), a peer that is gone (end of file, EPIPE, ECONNRESET)
+// @restored UNIX sockets: stream and seqpacket pairs, bytes and message boundaries in flight in both directions
+// @restored UNIX sockets: closed directions (shutdown), a peer that is gone (end of file, EPIPE, ECONNRESET)
 // @restored UNIX sockets: SO_PEEK_OFF, O_NONBLOCK, buffer sizes, time-outs, SO_LINGER, SO_PASSCRED, registrations with epoll
 #include "socket.h"
 #include <sys/epoll.h>

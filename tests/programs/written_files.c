@@ -1,7 +1,7 @@
 // Tests that files are what they were which are written, made and removed by the less usual calls: streams of the C library, posix_spawn(3), files without
 // a name that are given one, exchanged names, copies made by the kernel, holes, and by syscall(2). Each step begins with what the one
 // before left.
-// @restored Files: the same of files that streams, `posix_spawn`, `O_TMPFILE`, `renameat2`, `copy_file_range`, `fallocate` and the C library's `syscall` function touch
+// @restored Files: the same for files that streams, `posix_spawn`, `O_TMPFILE`, `renameat2`, `copy_file_range`, `fallocate` and the C library's `syscall` function touch
 #include "check.h"
 #include <fcntl.h>
 #include <spawn.h>

@@ -1,6 +1,6 @@
 // Tests that the dead that nobody has waited for keep their exit codes and signals over the checkpoint.
 // @restored Process: zombies with exit codes and signals
-// @not-kept Process: the mark in a wait status that a core was dumped
+// @not-kept Process: the core dump flag in a wait status
 #include "check.h"
 #include <sys/resource.h>
 

@@ -97,11 +97,11 @@ fn two_generations_are_kept_unless_told_otherwise() {
 fn every_event_is_one_line() {
     let output = bash("sleep 1").interval("0.2").run_checkpointed(Identity::own());
     for line in output.stderr[0].lines() {
-        // ckpt: checkpoint 7: 1.9 GiB in 412 MiB, paused 31 ms, wrote in 1.4 s
+        // ckpt: checkpoint 7: 1.9 GiB → 412 MiB on disk, paused 31 ms, wrote in 1.4 s
         let rest = line.strip_prefix("ckpt: checkpoint ").unwrap_or_else(|| panic!("{line}"));
         let (number, rest) = rest.split_once(": ").unwrap_or_else(|| panic!("{line}"));
         assert!(number.parse::<u32>().is_ok(), "{line}");
-        assert!(rest.contains(" in ") && rest.contains(", paused ") && rest.contains(", wrote in "), "{line}");
+        assert!(rest.contains(" → ") && rest.contains(" on disk, paused ") && rest.contains(", wrote in "), "{line}");
     }
     assert!(output.stderr[0].lines().count() >= 2, "{}", output.told());
 }

@@ -1,4 +1,4 @@
-//! Bringing a job back and staying with it.
+//! Restarting a job and staying with it.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use ckpt_coordinator::files::Files;
 use ckpt_coordinator::{Restarted, coordinate_restarted};
-use ckpt_image::generations::{Selected, hold};
+use ckpt_image::generations::{Selected, mark_in_use};
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_restore::{Options, RestoreError, RestoredJob, read_job, restore};
 use ckpt_session::JobState;
@@ -16,7 +16,8 @@ use ckpt_session::living;
 
 use crate::{RunOptions, exit};
 
-/// Restarts a job and stays with it, with these settings of those that its image has. `held` is the image, if it is held already. Gives the exit code.
+/// Restarts a job, stays with it, and returns the exit code. `settings` turns the settings in the image into those of this run. `held` is the
+/// image's lock, if the caller has it.
 pub fn restart(
     selected: &Selected,
     held: Option<File>,
@@ -36,9 +37,9 @@ pub fn restart(
             "the job of {} lives: process {pid} belongs to it; end that first, or give --again for a second copy beside it",
             path.display()
         ));
-        return exit::CANNOT_RESTORE;
+        return exit::CANNOT_RESTART;
     }
-    let held = held.or_else(|| hold(path).ok());
+    let held = held.or_else(|| mark_in_use(path).ok());
     let terminal = OwnTerminal::find();
     let restored = read_job(&selected.image).and_then(|mut job| {
         let settings = settings(&job.info.settings);
@@ -63,17 +64,17 @@ pub fn restart(
         Ok(code) => code,
         Err(error) => {
             reporter.error(error);
-            exit::CANNOT_RESTORE
+            exit::CANNOT_RESTART
         }
     }
 }
 
 fn refuse(error: &RestoreError, reporter: Reporter) -> u8 {
     reporter.error(error);
-    if error.is_of_image() { exit::IMAGE_INVALID } else { exit::CANNOT_RESTORE }
+    if error.is_of_image() { exit::IMAGE_INVALID } else { exit::CANNOT_RESTART }
 }
 
-/// What the user wants done before the job is back: nothing of it is there yet, so there is nothing to keep going meanwhile.
+/// Runs the user's hooks before the restart. Nothing of the job exists yet, so nothing waits for them.
 fn run_hooks(hooks: &[String], image: &Path, generation: u64, reporter: Reporter) {
     for line in hooks {
         let mut command = Command::new("/bin/sh");
@@ -88,7 +89,7 @@ fn run_hooks(hooks: &[String], image: &Path, generation: u64, reporter: Reporter
     }
 }
 
-/// Where images are to go may be gone with the machine that the job was on: then they go where this one is, which has been found.
+/// The image directory may have been on another machine. Then later images go to the directory of this image.
 fn find_directory(settings: &mut Settings, image: &Path, reporter: Reporter) {
     let dir = settings.dir.as_path();
     let home = image.canonicalize().ok().and_then(|image| image.parent().map(Path::to_path_buf));

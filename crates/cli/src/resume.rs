@@ -1,4 +1,4 @@
-//! Whether a directory holds an image of the job that is to be launched: then that goes on (`ckpt-launch --resume`).
+//! Looks in a directory for an image of the job that is being launched (`ckpt-launch --resume`).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,26 +13,26 @@ use ckpt_image::{ImageName, ImageReader, ReadError};
 use ckpt_restore::read_job;
 use ckpt_session::job::JobInfo;
 
-/// No job's id, of the right form.
+/// A valid id that no job has.
 const NO_JOB: &str = "0000000000000000";
 
-/// What there is.
+/// The result of the search.
 #[derive(Debug)]
 pub enum Found {
     /// An image of the job.
     Image {
         /// The newest complete one.
         selected: Box<Selected>,
-        /// Held against others who would resume it, where the file system has locks.
+        /// Its lock, which keeps others from resuming it; nothing if the file system has no locks.
         held: Option<File>,
-        /// How many jobs there are beside that could be meant too, but are older.
+        /// The number of older jobs that match too.
         older: usize,
     },
-    /// None. What was passed over.
+    /// No image; with those that were passed over.
     Nothing(Vec<Passed>),
 }
 
-/// An image of the job that is not resumed.
+/// An image of the job that cannot be resumed.
 #[derive(Debug)]
 pub enum Passed {
     /// It is no complete image, or not this user's.
@@ -75,7 +75,7 @@ pub fn find(dir: &Path, command: &[OsString], key: &str, trust: Trust) -> io::Re
     let own_name = ImageName::new(&job_name(command), NO_JOB, 1).map(|name| name.name().to_owned()).unwrap_or_default();
     let mut passed = Vec::new();
     let mut candidates: Vec<(u64, Selected)> = Vec::new();
-    // Where the file system has no locks, at least those on this machine are known.
+    // If the file system has no locks, at least the jobs on this machine are known.
     let running = running().unwrap_or_default();
     for (job, (name, images)) in jobs {
         match images.iter().find_map(|path| info(path, trust)) {
@@ -85,7 +85,7 @@ pub fn find(dir: &Path, command: &[OsString], key: &str, trust: Trust) -> io::Re
             _ => (),
         }
         let runs_here = running.iter().any(|running| running.job == job);
-        if let Some(path) = images.iter().find(|path| runs_here || is_held(path)) {
+        if let Some(path) = images.iter().find(|path| runs_here || is_in_use(path)) {
             passed.push(Passed::Runs(path.clone()));
             continue;
         }
@@ -99,7 +99,7 @@ pub fn find(dir: &Path, command: &[OsString], key: &str, trust: Trust) -> io::Re
     candidates.sort_by_key(|(created_at, _)| *created_at);
     while let Some((_, selected)) = candidates.pop() {
         match claim(selected.image.path()) {
-            // Somebody was faster.
+            // Another run was faster.
             Ok(None) => passed.push(Passed::Runs(selected.image.path().to_owned())),
             held => return Ok(Found::Image { selected: Box::new(selected), held: held.ok().flatten(), older: candidates.len() }),
         }

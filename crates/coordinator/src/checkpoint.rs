@@ -133,7 +133,7 @@ impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "checkpoint {}: {} in {}, paused {}, wrote in {}",
+            "checkpoint {}: {} → {} on disk, paused {}, wrote in {}",
             self.generation,
             Bytes(self.raw_bytes),
             Bytes(self.file_bytes),

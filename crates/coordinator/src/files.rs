@@ -22,7 +22,6 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use bytesize::ByteSize;
 use ckpt_image::{Codec, ImageReader, ImageWriter, generations};
 use ckpt_objects::FilePath;
 use ckpt_objects::file::data_ranges;
@@ -32,9 +31,9 @@ use ckpt_objects::job_file::{
 };
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_objects::touched::{self, Touch, TouchedDir};
-use ckpt_session::JobState;
 use ckpt_session::files::{begin_segment, begun_ns, budget, is_of_the_kernel, keys, left_out, list_of, own_streams};
 use ckpt_session::job::JobInfo;
+use ckpt_session::{Bytes, JobState};
 use ckpt_wire::touched::{Identity, RecordKind};
 
 use crate::dump::{DumpError, Packer};
@@ -273,7 +272,7 @@ impl Files {
         let staged = choice.stager.finish();
         for &at in &chosen.not_held {
             let JobFile { path, state, .. } = &files[at];
-            let size = ByteSize(state.as_ref().map_or(0, FileState::size)).display().iec();
+            let size = Bytes(state.as_ref().map_or(0, FileState::size));
             if self.told.insert(path.clone()) {
                 complaints.push(format!(
                     "{path} ({size}) is open for writing and not held in images: a restart cuts off what has been appended to it, \

@@ -466,7 +466,7 @@ impl Coordinator {
         self.info.generation = taken.generation + 1;
         self.info.cost_ns = u64::try_from(taken.total.as_nanos()).ok();
         self.newest = Some(taken.path.clone());
-        self.held = generations::hold(&taken.path).ok();
+        self.held = generations::mark_in_use(&taken.path).ok();
     }
 
     /// Asks the scheduler to queue the job again, which ends this process soon after: the image is durable already.

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Levels of zstd that one can ask for.
+/// The levels of zstd.
 const ZSTD_LEVELS: RangeInclusive<i32> = 1..=22;
 
-/// How chunks are to be compressed, as on the command line: `none`, `lz4` or `zstd[:LEVEL]`.
+/// The compression of chunks, as on the command line: `none`, `lz4` or `zstd[:LEVEL]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     /// Not at all.
@@ -30,7 +30,7 @@ impl Default for Codec {
     }
 }
 
-/// A word that names no codec.
+/// Why a word names no codec.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ParseCodecError {
     /// No such codec.
@@ -70,7 +70,7 @@ impl fmt::Display for Codec {
     }
 }
 
-/// How the bytes of one chunk are stored.
+/// The encoding of one chunk's stored bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encoding {
     /// As they are.
@@ -81,11 +81,11 @@ pub enum Encoding {
     Zstd,
 }
 
-/// A chunk as it will stand in the file, and what the index says of it.
+/// A chunk as stored in the file, with its fields for the index.
 #[derive(Clone, Debug)]
 pub struct EncodedChunk<'a> {
     pub(crate) encoding: Encoding,
-    /// The chunk itself where compression does not make it smaller.
+    /// The chunk itself if compression does not shrink it.
     pub(crate) stored: Cow<'a, [u8]>,
     pub(crate) raw_len: usize,
     /// XXH3-64 of `stored`.
@@ -93,20 +93,20 @@ pub struct EncodedChunk<'a> {
 }
 
 impl EncodedChunk<'_> {
-    /// Bytes it takes in the file.
+    /// Its bytes in the file.
     #[must_use]
     pub fn stored_len(&self) -> usize {
         self.stored.len()
     }
 
-    /// Bytes it had before.
+    /// Its bytes before compression.
     #[must_use]
     pub fn raw_len(&self) -> usize {
         self.raw_len
     }
 }
 
-/// What each thread keeps from chunk to chunk: a zstd context alone is more than a megabyte.
+/// Buffers that each thread keeps between chunks: a zstd context alone takes more than a megabyte.
 #[derive(Default)]
 struct Workspace {
     compressor: Option<(i32, zstd::bulk::Compressor<'static>)>,
@@ -118,7 +118,7 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-/// Compresses a chunk of 1 to [`CHUNK_SIZE`](crate::CHUNK_SIZE) bytes. It stays raw where that is no larger.
+/// Compresses a chunk of 1 to [`CHUNK_SIZE`](crate::CHUNK_SIZE) bytes. It stays raw if compression does not shrink it.
 #[must_use]
 pub fn encode(codec: Codec, raw: &[u8]) -> EncodedChunk<'_> {
     let compressed = WORKSPACE.with_borrow_mut(|workspace| match codec {
@@ -141,7 +141,7 @@ impl Workspace {
         (len < raw.len()).then(|| output[..len].to_vec())
     }
 
-    /// Nothing where it would not be smaller: zstd gives up as soon as it runs out of output.
+    /// Nothing if compression does not shrink it: zstd gives up when the output buffer is full.
     fn zstd(&mut self, level: i32, raw: &[u8]) -> Option<Vec<u8>> {
         if self.compressor.as_ref().is_none_or(|(have, _)| *have != level) {
             self.compressor = Some((level, zstd::bulk::Compressor::new(level).ok()?));
@@ -160,7 +160,7 @@ impl Workspace {
     }
 }
 
-/// The first `len` bytes of a buffer that grows to hold them. What is in them does not matter.
+/// The first `len` bytes of a buffer that grows to hold them. Their contents are unspecified.
 pub(crate) fn at_least(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {
         buffer.resize(len, 0);
@@ -168,8 +168,8 @@ pub(crate) fn at_least(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     &mut buffer[..len]
 }
 
-/// Decompresses a chunk into `out`, whose length is the chunk's. Whether it worked: false means that `stored` is not
-/// what `encoding` says, or has another length.
+/// Decompresses a chunk into `out`, whose length is the chunk's. Returns false if `stored` is not in this encoding or
+/// decompresses to another length.
 #[must_use]
 pub(crate) fn decode(encoding: Encoding, stored: &[u8], out: &mut [u8]) -> bool {
     let len = match encoding {

@@ -1,4 +1,4 @@
-//! The header, the index and the footer as bytes: written by trusted code, parsed as if by an enemy.
+//! The header, the index and the footer as bytes. Trusted code writes them; the parser trusts nothing.
 //!
 //! Integers are little endian. Header and footer have fixed widths; the index is postcard, which the version pins.
 
@@ -10,22 +10,27 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::Encoding;
 use crate::name::{ImageName, JOB_DIGITS, MAX_NAME, is_job_id, is_plain_name};
-use crate::{CHUNK_SIZE, PAGE_SIZE};
 
 /// The version of the format that this crate writes, and the only one that it reads.
 pub const VERSION: u32 = 2;
 
-/// A byte that no text has, a name, and line ends that a transfer as text would change.
+/// Bytes of a page. Addresses and lengths of extents are multiples of it.
+pub const PAGE_SIZE: usize = 4096;
+
+/// The most bytes that a chunk holds before compression: 1 MiB.
+pub const CHUNK_SIZE: usize = 1 << 20;
+
+/// A byte that no text has, a name, and line ends that a transfer in text mode would change.
 pub(crate) const HEADER_MAGIC: [u8; 8] = *b"\x89CKPT\r\n\x1a";
 pub(crate) const FOOTER_MAGIC: [u8; 8] = *b"CKPTEND\n";
 
 pub(crate) const HEADER_LEN: usize = 128;
 pub(crate) const FOOTER_LEN: usize = 48;
 
-/// A chunk of metadata never expands more than this: what a reader allocates is bounded by the size of the file.
+/// A chunk of metadata never expands by more than this factor: the size of the file bounds a reader's allocations.
 pub(crate) const MAX_METADATA_RATIO: usize = 256;
 
-/// What the first 128 bytes say. Their layout is the same in all versions.
+/// The first 128 bytes. Their layout is the same in all versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The format's version.
@@ -34,7 +39,7 @@ pub struct Header {
     pub flags: u32,
     /// The job's id: 16 lower-case hexadecimal digits.
     pub job: String,
-    /// What the job is called.
+    /// The job's name.
     pub name: String,
     /// The checkpoint's number within the job.
     pub generation: u64,
@@ -42,7 +47,7 @@ pub struct Header {
     pub created_at_ns: u64,
 }
 
-/// Why bytes that begin as a header are none.
+/// Why bytes with the header's magic are not a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeaderFault {
     Checksum,
@@ -101,7 +106,7 @@ pub(crate) struct Footer {
     pub index_offset: u64,
     pub index_len: u64,
     pub index_checksum: u64,
-    /// XXH3-64 of the 128 bytes of the header: with this, the footer's own checksum stands for the whole file.
+    /// XXH3-64 of the 128 bytes of the header. It lets the footer's own checksum cover the whole file.
     pub header_checksum: u64,
 }
 
@@ -149,26 +154,26 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
 }
 
-/// Pages that lie next to each other, in memory and in a decompressed chunk.
+/// A run of pages, adjacent both in memory and in a decompressed chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Extent {
-    /// Which space they belong to: an address space or a file, as the metadata numbers them.
+    /// The space that they belong to: an address space or a file, as the metadata numbers them.
     pub space: u32,
-    /// Where in the space they begin: a multiple of the page size.
+    /// The offset in the space, in bytes: a multiple of the page size.
     pub address: u64,
     /// Bytes: a multiple of the page size, and not 0.
     pub len: u32,
-    /// Where in the decompressed chunk they begin: a multiple of the page size.
+    /// The offset in the decompressed chunk, in bytes: a multiple of the page size.
     pub offset: u32,
 }
 
 impl Extent {
-    /// The first address after it; nothing when that is past the last address there is.
+    /// The first address after it; nothing if that exceeds the largest address.
     pub(crate) fn end(&self) -> Option<u64> {
         self.address.checked_add(u64::from(self.len))
     }
 
-    /// Whole pages, within a space and within a chunk of `chunk_len` bytes.
+    /// Whether it consists of whole pages within a space and within a chunk of `chunk_len` bytes.
     pub(crate) fn is_valid_in(&self, chunk_len: u32) -> bool {
         let whole = |n: u64| n.is_multiple_of(PAGE_SIZE as u64);
         self.len > 0
@@ -183,16 +188,16 @@ impl Extent {
 /// An extent, and the chunk that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PlacedExtent {
-    /// Which pages, and where in the chunk.
+    /// The pages, and their place in the chunk.
     pub extent: Extent,
     /// The number of the chunk.
     pub chunk: u32,
 }
 
-/// Where a chunk's stored bytes are, and how they are to be read.
+/// The place and the encoding of a chunk's stored bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkEntry {
-    /// Which file holds it: index into [`Index::sources`]. 0 is the file that this index stands in.
+    /// The file that holds it: index into [`Index::sources`]. 0 is the file that contains this index.
     pub source: u32,
     /// Byte offset in that file.
     pub offset: u64,
@@ -212,27 +217,27 @@ pub struct ChunkEntry {
 pub struct SourceFile {
     /// Its name, in the directory of the image that refers to it.
     pub file: String,
-    /// The checksum that its footer ends with, which stands for the whole file; 0 for the file that this index stands in.
+    /// The checksum at the end of its footer, which covers the whole file; 0 for the file that contains this index.
     #[serde(with = "postcard::fixint::le")]
     pub footer_checksum: u64,
 }
 
-/// Where everything is.
+/// The places of all chunks and pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Index {
-    /// The files that chunks are in. The first is the file itself; others are earlier ones, for incremental images.
+    /// The files with chunks. The first is the file itself; others are earlier ones, for incremental images.
     pub sources: Vec<SourceFile>,
-    /// Every chunk. Those of this file follow each other in it without a gap, from the header to the index.
+    /// Every chunk. Those of this file follow one another without gaps, from the header to the index.
     pub chunks: Vec<ChunkEntry>,
-    /// The number of the first chunk that holds metadata: they are the last ones, and belong to no extent.
+    /// The number of the first chunk with metadata. Metadata chunks are the last ones, and belong to no extent.
     pub first_metadata: u32,
-    /// Which pages are in which chunk: by space and address, none twice.
+    /// The pages of each chunk, sorted by space and address, without overlaps.
     pub extents: Vec<PlacedExtent>,
 }
 
 impl Index {
-    /// Parses the index of a file that has `index_offset` bytes before it, and checks all that it says. The error is
-    /// what does not fit.
+    /// Parses the index of a file with `index_offset` bytes before it, and checks every field. The error names the
+    /// contradiction.
     pub(crate) fn parse(bytes: &[u8], index_offset: u64) -> Result<Self, String> {
         let (index, rest) =
             postcard::take_from_bytes::<Self>(bytes).map_err(|error| format!("the index does not parse ({error})"))?;
@@ -252,7 +257,7 @@ impl Index {
             return Err("the index has too many chunks".to_owned());
         }
         let metadata = self.metadata_chunks().ok_or("the index has no chunk where metadata begins")?;
-        // Chunks that follow each other without a gap cannot overlap, so what they hold is bounded by the file's size.
+        // Chunks that follow one another without gaps cannot overlap, so the file's size bounds their contents.
         let mut next = HEADER_LEN as u64;
         for (number, chunk) in self.chunks.iter().enumerate() {
             let (stored, raw) = (chunk.stored_len as usize, chunk.raw_len as usize);
@@ -296,7 +301,7 @@ impl Index {
         }
     }
 
-    /// An extent that does not lie after the one before it, if there is one.
+    /// The first extent that does not lie after the previous one.
     pub(crate) fn misplaced_extent(&self) -> Option<Extent> {
         self.extents.iter().zip(self.extents.iter().skip(1)).find_map(|(before, after)| {
             let in_order = match before.extent.space.cmp(&after.extent.space) {
@@ -308,7 +313,7 @@ impl Index {
         })
     }
 
-    /// The numbers of the chunks that hold metadata; nothing when there cannot be such chunks.
+    /// The numbers of the chunks with metadata; nothing if `first_metadata` is out of range.
     pub(crate) fn metadata_chunks(&self) -> Option<Range<usize>> {
         let first = self.first_metadata as usize;
         (first <= self.chunks.len()).then_some(first..self.chunks.len())

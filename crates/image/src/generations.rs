@@ -1,4 +1,4 @@
-//! The generations of a job: which images there are, which is the newest that is whole, and which may go.
+//! The generations of a job: which images exist, which is the newest complete one, and which may be removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::reader::ImageFile;
 use crate::writer::{Stale, remove_if_stale, sync_dir};
 use crate::{Header, ImageName, ImageReader, ReadError};
 
-/// A file that says it is an image, with a sound header; the rest of it has not been looked at.
+/// A file with a sound header; the rest of it has not been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Where it is.
@@ -28,7 +28,7 @@ pub struct Candidate {
 /// A file that was passed over.
 #[derive(Debug)]
 pub struct Skipped {
-    /// Which file.
+    /// The file.
     pub path: PathBuf,
     /// Why; the text names the file.
     pub reason: ReadError,
@@ -37,9 +37,9 @@ pub struct Skipped {
 /// The images of one job among some files.
 #[derive(Debug, Default)]
 pub struct Candidates {
-    /// Those to try, the newest generation first; of one generation in several files, the last written first.
+    /// The files to try, newest generation first; of several files of one generation, the last written first.
     pub newest_first: Vec<Candidate>,
-    /// Those that are no images, or whose header is damaged.
+    /// Files that are no images, or whose header is damaged.
     pub skipped: Vec<Skipped>,
 }
 
@@ -68,7 +68,7 @@ pub enum Trust {
 pub struct Selected {
     /// The image.
     pub image: ImageReader,
-    /// Files that would have come before it, or are no images, and why they were passed over.
+    /// Newer files and files that are no images, with the reasons to pass them over.
     pub skipped: Vec<Skipped>,
 }
 
@@ -90,7 +90,7 @@ pub enum SelectError {
     /// None of the files is a complete image.
     #[error("no complete image among {} files{}", skipped.len(), Reasons(skipped))]
     NoImage {
-        /// Each file, and what is wrong with it.
+        /// Each file, with the reason.
         skipped: Vec<Skipped>,
     },
 }
@@ -119,8 +119,8 @@ impl fmt::Display for Reasons<'_> {
     }
 }
 
-/// Sorts files by generation. What is no image is set aside; a file whose header is unreadable still counts as one of
-/// the job that its name says.
+/// Sorts files by generation. Files that are no images are set aside. A file whose header is unreadable still counts as
+/// belonging to the job in its name.
 ///
 /// # Errors
 ///
@@ -159,7 +159,7 @@ pub fn newest<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, trust: Trust) 
     Ok(found)
 }
 
-/// Opens the newest image that is whole, and passes over those that are not.
+/// Opens the newest complete image, and passes over incomplete ones.
 ///
 /// # Errors
 ///
@@ -217,9 +217,9 @@ fn trusted<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, trust: Trust) -> 
 #[derive(Debug, Error)]
 #[error("failed to {action} {}: {source}; remove old images by hand", path.display())]
 pub struct PruneError {
-    /// What was tried.
+    /// The action that failed.
     pub action: &'static str,
-    /// On what.
+    /// Its object.
     pub path: PathBuf,
     /// Why it failed.
     pub source: io::Error,
@@ -259,7 +259,7 @@ pub fn next_generation(dir: &Path, job: &str) -> io::Result<u64> {
 }
 
 /// Removes the complete images of `job` in `dir` that are older than its `keep` newest complete ones; at least one stays.
-/// Files that are damaged neither count nor go. The paths that are gone, the newest first.
+/// Damaged files neither count nor are removed. Returns the removed paths, newest first.
 ///
 /// # Errors
 ///
@@ -281,18 +281,18 @@ pub fn prune(dir: &Path, job: &str, keep: u32) -> Result<Vec<PathBuf>, PruneErro
     Ok(old)
 }
 
-/// Says of an image that its job runs, for as long as the file that is returned stays open. Several may say so of one image.
+/// Marks an image as in use: holds a shared lock until the file is dropped. Several processes may mark one image.
 ///
 /// # Errors
 ///
 /// When it cannot be opened, or the file system has no locks.
-pub fn hold(path: &Path) -> io::Result<File> {
+pub fn mark_in_use(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     file.try_lock_shared()?;
     Ok(file)
 }
 
-/// The same, unless somebody else says so already: then nothing.
+/// Marks an image as in use, unless another process has marked it: then nothing.
 ///
 /// # Errors
 ///
@@ -306,15 +306,15 @@ pub fn claim(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether somebody [holds](hold) an image. A file system without locks cannot tell: then nobody does.
+/// Whether a process has [marked](mark_in_use) an image. Always false on a file system without locks.
 #[must_use]
-pub fn is_held(path: &Path) -> bool {
+pub fn is_in_use(path: &Path) -> bool {
     // Over NFS an exclusive lock needs a file that is open for writing.
     let file = File::options().read(true).write(true).open(path);
     file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// Removes every image of `job` in `dir` that nobody [holds](hold), since the job has ended. The paths that are gone.
+/// Removes every image of `job` in `dir` that is not [in use](mark_in_use), since the job has ended. Returns the removed paths.
 ///
 /// # Errors
 ///
@@ -326,7 +326,7 @@ pub fn remove_all(dir: &Path, job: &str) -> Result<Vec<PathBuf>, PruneError> {
     };
     let mut gone = Vec::new();
     for (_, path) in list(dir, job).map_err(fail("list", dir))? {
-        if !is_held(&path) {
+        if !is_in_use(&path) {
             fs::remove_file(&path).map_err(fail("remove", &path))?;
             gone.push(path);
         }
@@ -337,7 +337,7 @@ pub fn remove_all(dir: &Path, job: &str) -> Result<Vec<PathBuf>, PruneError> {
     Ok(gone)
 }
 
-/// Removes what writers of `job`'s images that were killed have left in `dir`; not what is being written. How many.
+/// Removes temporary files of `job` in `dir` whose writers were killed, but not those of living writers. Returns their number.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! The image: one file that holds a whole job at one instant.
 //!
-//! This crate knows the file and nothing of what is in it: it stores chunks of bytes that belong to pages of numbered
-//! *spaces*, and one block of metadata, whose meaning is its callers'. It knows no process, and
-//! decides neither when to write nor which image to want beyond "the newest complete one".
+//! This crate knows the file, not its contents: it stores chunks of bytes that belong to pages of numbered *spaces*, and one
+//! block of metadata that only its callers understand. It knows no process, and decides neither when to write nor which image
+//! to use beyond "the newest complete one".
 //!
 //! ```text
 //!        0  ┌─────────────────────────────────────────────┐
@@ -23,9 +23,9 @@
 //!     size  └─────────────────────────────────────────────┘
 //! ```
 //!
-//! Every byte is covered by exactly one checksum, and the footer's covers all others: `docs/image-format.md` has the
-//! details. A file without a footer was not completed. While it is being written an image has a hidden name; it gets its
-//! own by a rename after everything is durable, so a file that `ckpt_*.img` matches is whole unless it was damaged later.
+//! Exactly one checksum covers each byte, and the footer's covers all others: `docs/image-format.md` has the details. A file
+//! without a footer was not completed. An image has a hidden name while it is being written. A rename gives it its own name after
+//! everything is durable, so a file that `ckpt_*.img` matches is complete unless it was damaged later.
 
 #![forbid(unsafe_code)]
 
@@ -38,13 +38,7 @@ mod reader;
 mod writer;
 
 pub use codec::{Codec, EncodedChunk, Encoding, ParseCodecError, encode};
-pub use format::{ChunkEntry, Extent, Header, PlacedExtent, SourceFile, VERSION};
+pub use format::{CHUNK_SIZE, ChunkEntry, Extent, Header, PAGE_SIZE, PlacedExtent, SourceFile, VERSION};
 pub use name::{ImageName, NameError};
 pub use reader::{ImageReader, Part, ReadError, Verified};
 pub use writer::{Committed, ImageWriter, WriteError};
-
-/// Bytes of a page: what addresses and lengths of extents are multiples of.
-pub const PAGE_SIZE: usize = 4096;
-
-/// The most bytes that a chunk holds before compression: 1 MiB.
-pub const CHUNK_SIZE: usize = 1 << 20;

@@ -1,21 +1,21 @@
 //! Names of image files: `ckpt_<name>_<job>_<generation>.img`.
 //!
-//! The job and the generation have fixed forms, so a name is parsed from its right end and `<name>` may hold anything.
+//! The job and the generation have fixed forms. So a name is parsed from its right end, and `<name>` may contain anything.
 
 use std::path::Path;
 
 use thiserror::Error;
 
-/// The most bytes that `<name>` takes: it has a fixed place in the header.
+/// The most bytes of `<name>`: it has a fixed place in the header.
 pub(crate) const MAX_NAME: usize = 64;
 
 /// Hexadecimal digits of a job id.
 pub(crate) const JOB_DIGITS: usize = 16;
 
-/// Digits that a generation is padded to, so that names sort as text up to 999999 generations.
+/// A generation is padded to this many digits, so that names sort as text up to 999999 generations.
 const GENERATION_DIGITS: usize = 6;
 
-/// Which image a file is: the parts of its name, each in the form that it has in a file name.
+/// The parts of an image's file name, each in the form that it has there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageName {
     name: String,
@@ -23,7 +23,7 @@ pub struct ImageName {
     generation: u64,
 }
 
-/// A job id that no image can have.
+/// A malformed job id.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("job id {0:?} is not 16 lower-case hexadecimal digits")]
 pub struct NameError(pub String);
@@ -46,7 +46,7 @@ impl ImageName {
         Ok(Self { name, job: job.to_owned(), generation })
     }
 
-    /// What the job is called: usually its program's file name.
+    /// The job's name: usually its program's file name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -70,7 +70,7 @@ impl ImageName {
         format!("ckpt_{}_{}_{:0GENERATION_DIGITS$}.img", self.name, self.job, self.generation)
     }
 
-    /// The name of the file while it is being written; `ckpt_*.img` never matches it.
+    /// The name of the file while it is written; `ckpt_*.img` never matches it.
     #[must_use]
     pub fn temp_file_name(&self) -> String {
         format!(".{}.tmp", self.file_name())
@@ -88,7 +88,7 @@ impl ImageName {
         format!("ckpt_{}_{}.aside", self.name, self.job)
     }
 
-    /// The name of the directory, beside the images of the job, for what others wrote to its output and restarts cut off.
+    /// The name of the directory, beside the images of the job, for text of other programs that restarts cut off from its output.
     #[must_use]
     pub fn output_name(&self) -> String {
         format!("ckpt_{}_{}.output", self.name, self.job)
@@ -100,13 +100,13 @@ impl ImageName {
         format!(".ckpt_{}_{}.files", self.name, self.job)
     }
 
-    /// The parts of the last component of `path`, when that is the name of a complete image.
+    /// The parts of the last component of `path`, if that is the name of a complete image.
     #[must_use]
     pub fn parse(path: &Path) -> Option<Self> {
         Self::from_file_name(path.file_name()?.to_str()?)
     }
 
-    /// The parts of the last component of `path`, when that is the name of an image being written.
+    /// The parts of the last component of `path`, if that is the name of an image being written.
     #[must_use]
     pub fn parse_temporary(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix(".tmp")?;
@@ -119,7 +119,7 @@ impl ImageName {
         let (rest, generation) = file_name.strip_prefix("ckpt_")?.strip_suffix(".img")?.rsplit_once('_')?;
         let (name, job) = rest.rsplit_once('_')?;
         let parsed = Self::new(name, job, generation.parse().ok()?).ok()?;
-        // Only names that we would give ourselves: `+7`, `007` or a foreign character are somebody else's.
+        // Only names that this crate generates: `+7`, `007` or a foreign character belong to other files.
         (parsed.file_name() == file_name).then_some(parsed)
     }
 }

@@ -1,5 +1,5 @@
-//! Reading an image. Nothing that it says is believed before it is checked: a damaged or hostile file leads to an error,
-//! never to a panic, and never to an allocation that its size does not justify.
+//! Reading an image. Every field is checked before it is used: a damaged or hostile file leads to an error, never to a panic,
+//! and never to an allocation that the file's size does not justify.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::format::{
 };
 use crate::owner::is_own_in;
 
-/// Which part of a file an error is about.
+/// The part of a file that an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The first 128 bytes.
@@ -61,7 +61,7 @@ pub enum ReadError {
     /// A directory, a device or a pipe.
     #[error("{} is not a regular file", path.display())]
     NotAFile {
-        /// What it is called.
+        /// Its path.
         path: PathBuf,
     },
     /// Somebody else may have written anything in it.
@@ -78,13 +78,13 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
     },
-    /// It begins as an image and does not end as one.
+    /// It begins like an image but does not end like one.
     #[error("{} was not completed or has been cut off; use an earlier generation", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
     },
-    /// It is something else.
+    /// It is another kind of file.
     #[error("{} is not a checkpoint image", path.display())]
     NotAnImage {
         /// The file.
@@ -119,12 +119,12 @@ pub enum ReadError {
         /// Where.
         part: Part,
     },
-    /// Its checksums are right, but what it says cannot be.
+    /// Its checksums are right, but its fields contradict one another.
     #[error("{} contradicts itself: {detail}; use an earlier generation or another copy", path.display())]
     Inconsistent {
         /// The file.
         path: PathBuf,
-        /// What cannot be.
+        /// The contradiction.
         detail: String,
     },
     /// It needs an earlier file.
@@ -135,19 +135,19 @@ pub enum ReadError {
         /// The file that it needs.
         file: String,
     },
-    /// The caller asked for a chunk that there is not, or gave it room of another size.
+    /// The caller asked for a chunk that does not exist, or passed a buffer of another size.
     #[error("{} has no chunk {chunk} of {len} bytes; this is a fault of the program", path.display())]
     NoSuchChunk {
         /// The file.
         path: PathBuf,
-        /// Which chunk.
+        /// The chunk.
         chunk: u32,
         /// Bytes to decompress into.
         len: usize,
     },
 }
 
-/// What was found when every byte of an image was checked.
+/// The result of checking every byte of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Chunks, those of metadata included.
@@ -160,7 +160,7 @@ pub struct Verified {
     pub file_bytes: u64,
 }
 
-/// A complete image. Its header, index and metadata have been checked; its pages are checked when they are read.
+/// A complete image. Its header, index and metadata are checked; its pages are checked when they are read.
 #[derive(Debug)]
 pub struct ImageReader {
     file: ImageFile,
@@ -174,7 +174,7 @@ impl ImageReader {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, is no complete image, is of a newer release, or is damaged.
+    /// If the file cannot be read, is not a complete image, is of another release, or is damaged.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let file = ImageFile::open(path)?;
         let (header, header_checksum) = file.header()?;
@@ -208,25 +208,25 @@ impl ImageReader {
         self.file.size
     }
 
-    /// What the file says of itself.
+    /// The header.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// What the writer gave to [`ImageWriter::commit`](crate::ImageWriter::commit).
+    /// The metadata that the writer passed to [`ImageWriter::commit`](crate::ImageWriter::commit).
     #[must_use]
     pub fn metadata(&self) -> &[u8] {
         &self.metadata
     }
 
-    /// The files that chunks are in; the first stands for this file itself.
+    /// The files with chunks; the first stands for this file itself.
     #[must_use]
     pub fn sources(&self) -> &[SourceFile] {
         &self.index.sources
     }
 
-    /// Every chunk by its number. The last ones hold metadata, and no extent is in them.
+    /// Every chunk, by its number. The last ones hold metadata; extents do not refer to them.
     #[must_use]
     pub fn chunks(&self) -> &[ChunkEntry] {
         &self.index.chunks
@@ -244,7 +244,7 @@ impl ImageReader {
         &self.index.extents
     }
 
-    /// The runs of pages of one space, by address. None overlap; what is between them is not in the image.
+    /// The runs of pages of one space, by address, without overlaps. Pages between them are not in the image.
     #[must_use]
     pub fn extents_of(&self, space: u32) -> &[PlacedExtent] {
         let extents = self.extents();
@@ -253,12 +253,12 @@ impl ImageReader {
         &extents[start..start + len]
     }
 
-    /// The spaces that have pages in the image, in ascending order.
+    /// The spaces with pages in the image, in ascending order.
     pub fn spaces(&self) -> impl Iterator<Item = u32> {
         self.extents().chunk_by(|a, b| a.extent.space == b.extent.space).map(|extents| extents[0].extent.space)
     }
 
-    /// Reads a chunk into `out`, which becomes as long as the chunk.
+    /// Reads a chunk into `out`, which is resized to the length of the chunk.
     ///
     /// # Errors
     ///
@@ -273,7 +273,7 @@ impl ImageReader {
     ///
     /// # Errors
     ///
-    /// When the chunk cannot be read, or is damaged; what is in `out` then means nothing.
+    /// If the chunk cannot be read, or is damaged; the contents of `out` are unspecified then.
     pub fn read_chunk_into(&self, chunk: u32, out: &mut [u8]) -> Result<(), ReadError> {
         let entry = self.own_chunk(chunk, out.len())?;
         if entry.encoding == Encoding::Raw {
@@ -288,8 +288,8 @@ impl ImageReader {
         })
     }
 
-    /// Checks the checksum of every chunk without decompressing any, on all processors. With what
-    /// [`ImageReader::open`] has checked, that is every byte of the file.
+    /// Verifies the checksum of every chunk without decompressing any, on all processors. Together with
+    /// [`ImageReader::open`] this covers every byte of the file.
     ///
     /// # Errors
     ///
@@ -301,7 +301,7 @@ impl ImageReader {
         })
     }
 
-    /// Checks every byte of the file, and that every chunk decompresses, on all processors.
+    /// Verifies every byte of the file, and that every chunk decompresses, on all processors.
     ///
     /// # Errors
     ///
@@ -341,7 +341,7 @@ impl ImageReader {
         Ok(entry)
     }
 
-    /// Gives a chunk's stored bytes to `use_it` once they have been checked.
+    /// Verifies a chunk's stored bytes, then calls `use_it` with them.
     fn with_stored(
         &self,
         chunk: u32,
@@ -363,12 +363,12 @@ impl ImageReader {
         if xxh3_64(stored) == entry.checksum { Ok(()) } else { Err(self.file.damaged(Part::Chunk(chunk))) }
     }
 
-    /// Does something with every chunk, on all processors. The error is that of the first chunk that has one.
+    /// Calls `act` for every chunk, on all processors. Returns the error of the first chunk that has one.
     fn for_each_chunk(&self, act: impl Fn(u32, &ChunkEntry) -> Result<(), ReadError> + Sync) -> Result<(), ReadError> {
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<(u32, ReadError)>> = Mutex::new(None);
         let work = || {
-            // Chunks are taken in order, so when one fails all before it have been taken and will be seen through.
+            // Chunks are taken in order. So when one fails, all before it have been taken and will be finished.
             while failed.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some(entry) = self.chunks().get(number) else { return };
@@ -384,7 +384,7 @@ impl ImageReader {
         thread::scope(|scope| {
             let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             work();
-            // So that none is still on its way out when the caller forks: the end of a scope does not wait for that.
+            // The end of a scope does not wait until its threads have exited, and the caller may fork.
             for helper in helpers {
                 let _ = helper.join();
             }
@@ -409,7 +409,7 @@ pub(crate) struct ImageFile {
 impl ImageFile {
     pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
         let fail = |source| ReadError::Io { path: path.to_owned(), source };
-        // Whatever a pattern matches may come here: a named pipe must not make us wait for its writer.
+        // A pattern may match any file: opening a named pipe must not wait for its writer.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
@@ -424,7 +424,7 @@ impl ImageFile {
         is_own_in(self.owner.0, &self.path)
     }
 
-    /// The header and its checksum; also of a file that is not complete.
+    /// The header and its checksum, even of an incomplete file.
     pub(crate) fn header(&self) -> Result<(Header, u64), ReadError> {
         let mut bytes = [0; HEADER_LEN];
         let len = HEADER_LEN.min(usize::try_from(self.size).unwrap_or(HEADER_LEN));
@@ -474,7 +474,7 @@ impl ImageFile {
         Index::parse(&bytes, footer.index_offset).map_err(|detail| self.inconsistent(detail))
     }
 
-    /// Reads bytes that lie in the file. A sparse file can have any size, so their memory may not be there.
+    /// Reads bytes of the file. A sparse file can have any size, so the allocation may fail.
     fn read_vec(&self, len: u64, offset: u64) -> Result<Vec<u8>, ReadError> {
         let no_memory = || ReadError::Io { path: self.path.clone(), source: io::ErrorKind::OutOfMemory.into() };
         let len = usize::try_from(len).map_err(|_| no_memory())?;
@@ -487,7 +487,7 @@ impl ImageFile {
 
     fn read_at(&self, out: &mut [u8], offset: u64) -> Result<(), ReadError> {
         self.file.read_exact_at(out, offset).map_err(|source| match source.kind() {
-            // It has been cut since it was opened.
+            // It has been truncated since it was opened.
             io::ErrorKind::UnexpectedEof => self.truncated(),
             _ => ReadError::Io { path: self.path.clone(), source },
         })
@@ -508,7 +508,7 @@ impl ImageFile {
 
 #[cfg(test)]
 mod tests {
-    //! Files whose checksums are all right and whose index says what it likes: what damage cannot make, an enemy can.
+    //! Files with right checksums and an arbitrary index: damage cannot produce them, an attacker can.
 
     use std::io::Write;
 

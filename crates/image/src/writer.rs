@@ -1,6 +1,6 @@
-//! Writing an image, so that at any `kill -9`, full disk or power cut there is either the whole of it or none.
+//! Writing an image, so that after any `kill -9`, full disk or power cut either the whole image exists or none of it.
 //!
-//! 1. The file is created under a hidden name, with mode 0600, and locked for as long as it is being written.
+//! 1. The file is created under a hidden name, with mode 0600, and locked while it is written.
 //! 2. Chunks are appended, by several threads at once.
 //! 3. The index follows the last chunk, the footer the index.
 //! 4. `fsync`; rename to the name of a complete image, never over another; `fsync` of the directory.
@@ -25,20 +25,20 @@ use crate::format::{
 use crate::owner::is_own;
 use crate::{CHUNK_SIZE, ImageName};
 
-/// Why an image could not be written. Nothing is left of it, unless only its directory could not be made durable.
+/// Why an image could not be written. Nothing of it remains, unless only the sync of its directory failed.
 #[derive(Debug, Error)]
 pub enum WriteError {
     /// The directory, or a file in it, refused.
     #[error("failed to {action} {}: {source}; {}", path.display(), advice(source))]
     Io {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// On what.
+        /// Its object.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
     },
-    /// Somebody else is writing the same generation of the same job.
+    /// Another process is writing the same generation of the same job.
     #[error(
         "{} is being written by another process: the job runs twice, so give one of the two another directory with --dir",
         path.display()
@@ -47,13 +47,13 @@ pub enum WriteError {
         /// The temporary file.
         path: PathBuf,
     },
-    /// There is such an image already.
+    /// The image exists already.
     #[error("{} exists already and is not replaced: the job may run twice, so use another directory with --dir", path.display())]
     Exists {
         /// The image.
         path: PathBuf,
     },
-    /// The temporary file is not ours any more.
+    /// The temporary file was removed or replaced.
     #[error("{} was removed or replaced while it was being written; leave hidden files there alone", path.display())]
     Replaced {
         /// The temporary file.
@@ -83,7 +83,7 @@ pub enum WriteError {
     },
 }
 
-/// What a person can do about an error.
+/// The user's remedy for an error.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space there or use another directory with --dir",
@@ -99,15 +99,15 @@ fn advice(error: &io::Error) -> &'static str {
 /// A complete image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Bytes of the file.
     pub file_bytes: u64,
-    /// Bytes of all pages in it, before compression.
+    /// Bytes of all its pages before compression.
     pub raw_bytes: u64,
 }
 
-/// An image that is being written. Dropped before it is committed, it leaves nothing behind.
+/// An image that is being written. If it is dropped before it is committed, it leaves nothing behind.
 #[derive(Debug)]
 pub struct ImageWriter {
     dir: PathBuf,
@@ -117,7 +117,7 @@ pub struct ImageWriter {
     contents: Mutex<Contents>,
 }
 
-/// What has been appended so far.
+/// The chunks appended so far.
 #[derive(Debug)]
 struct Contents {
     /// Where the next chunk goes.
@@ -130,12 +130,11 @@ struct Contents {
 }
 
 impl ImageWriter {
-    /// Begins the image `name` in the directory `dir`. A temporary file of that name is removed first when nobody is
-    /// writing it any more.
+    /// Begins the image `name` in the directory `dir`. First removes a temporary file of that name whose writer has died.
     ///
     /// # Errors
     ///
-    /// When the directory or its file system does not allow it, when the image exists, or when somebody else is writing it.
+    /// If the directory or its file system does not allow it, if the image exists, or if another process is writing it.
     pub fn create(dir: &Path, name: &ImageName) -> Result<Self, WriteError> {
         let path = dir.join(name.file_name());
         if fs::symlink_metadata(&path).is_ok() {
@@ -149,23 +148,22 @@ impl ImageWriter {
         Ok(Self { dir: dir.to_owned(), name: name.clone(), temporary, header, contents: Mutex::new(contents) })
     }
 
-    /// Appends a chunk that holds the pages of `extents`. Many threads may do so at once: only the choice of a place is
-    /// made one after the other.
+    /// Appends a chunk with the pages of `extents`. Many threads may do so at once: only the choice of the offset is serial.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written; the image cannot be committed then.
+    /// If the file cannot be written. Then the image cannot be committed.
     pub fn append(&self, chunk: &EncodedChunk<'_>, extents: &[Extent]) -> Result<(), WriteError> {
         let reserved = self.contents().reserve(chunk, extents);
         let offset = reserved.ok_or(WriteError::Chunk { raw_len: chunk.raw_len, extents: extents.len() })?;
         self.write(&chunk.stored, offset)
     }
 
-    /// Completes the image: when this returns, it is durable under its own name.
+    /// Completes the image. On return it is durable under its own name.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written, made durable or renamed, and when an image of its name exists by now.
+    /// If the file cannot be written, made durable or renamed, or if an image of its name exists by now.
     pub fn commit(mut self, metadata: &[u8]) -> Result<Committed, WriteError> {
         let first_metadata = self.contents().chunks.len();
         for part in metadata.chunks(CHUNK_SIZE) {
@@ -182,7 +180,7 @@ impl ImageWriter {
         Ok(Committed { path, file_bytes, raw_bytes })
     }
 
-    /// Writes the index and the footer. The size of the file, and that of its pages before compression.
+    /// Writes the index and the footer. Returns the size of the file, and that of its pages before compression.
     fn finish(&self, first_metadata: usize, metadata_len: usize) -> Result<(u64, u64), WriteError> {
         let mut contents = self.contents();
         if contents.failed {
@@ -223,7 +221,7 @@ impl ImageWriter {
 }
 
 impl Contents {
-    /// Finds the place of a chunk. Nothing when the format has no room for it.
+    /// Reserves the place of a chunk and returns its offset; nothing if the format does not allow the chunk.
     fn reserve(&mut self, chunk: &EncodedChunk<'_>, extents: &[Extent]) -> Option<u64> {
         let number = u32::try_from(self.chunks.len()).ok()?;
         let raw_len = u32::try_from(chunk.raw_len).ok().filter(|&len| 0 < len && len as usize <= CHUNK_SIZE)?;
@@ -274,7 +272,7 @@ impl Temporary {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(fail("create", error)),
             };
-            // Who takes the lock before us takes the file for one that was left behind, and removes it.
+            // A writer that takes the lock first takes the file for an abandoned one, and removes it.
             if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && names(&path, &file) {
                 return Ok(Self { path, file, renamed: false });
             }
@@ -291,7 +289,7 @@ impl Temporary {
     }
 
     fn rename(&mut self, path: &Path) -> Result<(), WriteError> {
-        // Without locks (some network file systems) somebody may have taken our file for one that was left behind.
+        // Without locks (some network file systems) another writer may have taken this file for an abandoned one.
         if !names(&self.path, &self.file) {
             return Err(WriteError::Replaced { path: self.path.clone() });
         }
@@ -313,19 +311,19 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.renamed && names(&self.path, &self.file) {
-            // An error leaves a file behind that the next checkpoint removes.
+            // After an error the next checkpoint removes the file.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// What became of a temporary file that may have been left behind.
+/// The state of a temporary file that may be abandoned.
 pub(crate) enum Stale {
-    /// It was, and is gone.
+    /// It was abandoned, and has been removed.
     Removed,
-    /// There is none.
+    /// It does not exist.
     Absent,
-    /// Somebody is writing it.
+    /// Another process is writing it.
     InUse,
 }
 
@@ -340,7 +338,7 @@ pub(crate) fn remove_if_stale(path: &Path) -> io::Result<Stale> {
     };
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => return Ok(Stale::InUse),
-        // A file system without locks cannot tell; then a name that is only ours by the job's id has to do.
+        // On a file system without locks the job's id in the name must suffice.
         Ok(()) | Err(TryLockError::Error(_)) => {}
     }
     if names(path, &file) {
@@ -357,21 +355,21 @@ fn names(path: &Path, file: &File) -> bool {
     }
 }
 
-/// Renames a file to a name that nothing has.
+/// Renames a file to an unused name.
 fn rename_onto_nothing(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // NFS and many FUSE file systems know no flags.
+        // NFS and many FUSE file systems support no flags.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => link_onto_nothing(from, to),
         result => Ok(result?),
     }
 }
 
-/// The same by a second name, which cannot replace anything either.
+/// The same by a hard link, which cannot replace anything either.
 fn link_onto_nothing(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
         Ok(()) => fs::remove_file(from),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        // There are file systems without second names as well. The lock then stands between us and another writer.
+        // Some file systems lack hard links as well. Then the lock keeps other writers out.
         Err(_) if fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
         Err(_) => fs::rename(from, to),
     }
@@ -380,7 +378,7 @@ fn link_onto_nothing(from: &Path, to: &Path) -> io::Result<()> {
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir)?.sync_all() {
-        // The file system has nothing to make durable about directories.
+        // The file system cannot sync directories.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         result => result,
     }

@@ -25,15 +25,14 @@ use std::io::{self, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use bytesize::ByteSize;
 use ckpt_image::ImageReader;
 use ckpt_objects::FilePath;
 use ckpt_objects::file;
 use ckpt_objects::job_file::{self, Contents, FileKind, FileNumber, FileState, Hashed, JobFile, JobFiles, Role};
 use ckpt_objects::touched::{self, Touch, TouchedDir};
-use ckpt_session::JobState;
 use ckpt_session::files::{begin_segment, budget, is_of_the_kernel, left_out, list_in, own_streams};
 use ckpt_session::job::JobInfo;
+use ckpt_session::{Bytes, JobState};
 use ckpt_wire::touched::RecordKind;
 use rustix::fs::OFlags;
 use walkdir::WalkDir;
@@ -666,7 +665,7 @@ impl<'a> Rollback<'a> {
             notes.push(format!(
                 "set aside in {}: {files}, {}, made or changed after the checkpoint: {}",
                 self.aside.dir.display(),
-                ByteSize(bytes).display().iec(),
+                Bytes(bytes),
                 listed(&names)
             ));
         }

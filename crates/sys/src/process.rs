@@ -174,7 +174,7 @@ pub fn look_at_tracee(tracee: i32) -> Result<Option<i32>, Errno> {
         unsafe { syscall!(nr::__NR_waitid, P_PID, tracee, info.as_mut_ptr(), options | what, 0) }?;
         match info {
             [0, ..] => return Ok(None),
-            [_, _, ..=CLD_DUMPED, ..] => return Err(Errno(ECHILD)),
+            [_, _, (..=CLD_DUMPED), ..] => return Err(Errno(ECHILD)),
             _ => (),
         }
     }

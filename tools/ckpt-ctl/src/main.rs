@@ -1,21 +1,20 @@
-//! `ckpt-ctl`: talks to a running `ckpt-launch` or `ckpt-restart`.
+//! `ckpt-ctl`: controls a running job through its `ckpt-launch` or `ckpt-restart`.
 #![forbid(unsafe_code)]
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ckpt_cli::exit;
 use ckpt_coordinator::control::{Reply, Request, Running, Status, running};
 use clap::{Args, Parser, Subcommand};
 
-/// Bad usage, or no single job is meant.
-const USAGE: u8 = 120;
-/// The job could not do what was asked.
-const FAILED: u8 = 125;
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  120  bad usage, or the options do not select exactly one running job
+  125  the request failed";
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 120 bad usage, or no single running job is meant; 125 the job could not do it.";
-
-/// Ask a running ckpt-launch or ckpt-restart for its status, a checkpoint, or a checkpoint after which the job ends.
+/// Control a running job: print its status, take a checkpoint, or stop it with a checkpoint.
 #[derive(Parser)]
 #[command(version, after_help = EXIT_CODES, max_term_width = 120)]
 struct Arguments {
@@ -25,7 +24,7 @@ struct Arguments {
     command: Command,
 }
 
-/// Which job is meant; without any of these, the only one that runs.
+/// Selects a job. Without any of these it is the only running one.
 #[derive(Args)]
 #[group(multiple = false)]
 struct Which {
@@ -42,61 +41,68 @@ struct Which {
 
 #[derive(Subcommand, Clone, Copy)]
 enum Command {
-    /// Print how the job is
+    /// Print the status of the job
     Status,
-    /// Take a checkpoint; returns when it is durable and prints its path
+    /// Take a checkpoint, wait until it is durable, and print its path
     Checkpoint,
-    /// The same, and end the job
+    /// Take a checkpoint likewise, and end the job
     Stop,
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments: Arguments = match exit::read_command_line() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        Err(code) => return code,
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, message)) => {
+            eprintln!("ckpt: {message}");
+            ExitCode::from(code)
         }
-    };
-    let fail = |code, message: &dyn fmt::Display| {
-        eprintln!("ckpt: {message}");
-        ExitCode::from(code)
-    };
-    let found = match find(&arguments.which) {
-        Ok(found) => found,
-        Err(message) => return fail(USAGE, &message),
-    };
-    if let Command::Status = arguments.command {
-        for (_, status) in &found {
-            print_status(status);
-        }
-        return if found.is_empty() { fail(USAGE, &"no job of yours runs here") } else { ExitCode::SUCCESS };
-    }
-    let [(target, _)] = found.as_slice() else {
-        let list: Vec<String> =
-            found.iter().map(|(running, status)| format!("{} (pid {}, {})", running.job, running.pid, status.name)).collect();
-        let message = if list.is_empty() {
-            "no such job of yours runs here".to_owned()
-        } else {
-            format!("several jobs run here: {}; name one with --job, --pid or --dir", list.join(", "))
-        };
-        return fail(USAGE, &message);
-    };
-    let request = if matches!(arguments.command, Command::Stop) { Request::Stop } else { Request::Checkpoint };
-    match target.ask(request) {
-        Ok(Reply::Image(path)) => {
-            println!("{path}");
-            ExitCode::SUCCESS
-        }
-        Ok(Reply::Error(error)) => fail(FAILED, &error),
-        Ok(Reply::Status(_)) => fail(FAILED, &"the coordinator answered something else"),
-        Err(error) => fail(FAILED, &error),
     }
 }
 
-/// The jobs that are meant, each with its status. Those of other users do not answer.
+/// Does what is asked. The error is the exit code and the message.
+fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
+    let found = find(&arguments.which).map_err(|message| (exit::USAGE, message))?;
+    let request = match arguments.command {
+        Command::Status if found.is_empty() => return Err((exit::USAGE, "no job of yours is running here".to_owned())),
+        Command::Status => {
+            found.iter().for_each(|(_, status)| print_status(status));
+            return Ok(());
+        }
+        Command::Checkpoint => Request::Checkpoint,
+        Command::Stop => Request::Stop,
+    };
+    match only(&found)?.ask(request) {
+        Ok(Reply::Image(path)) => {
+            println!("{path}");
+            Ok(())
+        }
+        Ok(Reply::Error(error)) => Err((exit::FAILED, error)),
+        Ok(Reply::Status(_)) => Err((exit::FAILED, "the coordinator sent an unexpected reply".to_owned())),
+        Err(error) => Err((exit::FAILED, error.to_string())),
+    }
+}
+
+/// The job, if exactly one was found.
+fn only(found: &[(Running, Status)]) -> Result<&Running, (u8, String)> {
+    let message = match found {
+        [(target, _)] => return Ok(target),
+        [] => "no such job of yours is running here".to_owned(),
+        several => {
+            let list = several.iter().map(|(running, status)| format!("{} (pid {}, {})", running.job, running.pid, status.name));
+            let list = list.collect::<Vec<_>>().join(", ");
+            format!("several jobs are running here: {list}; name one with --job, --pid or --dir")
+        }
+    };
+    Err((exit::USAGE, message))
+}
+
+/// The selected jobs, each with its status. Jobs of other users do not answer.
 fn find(which: &Which) -> Result<Vec<(Running, Status)>, String> {
-    let all = running().map_err(|error| format!("cannot read /proc/net/unix: {error}"))?;
+    let all = running().map_err(|error| format!("failed to read /proc/net/unix: {error}"))?;
     let mut found = Vec::new();
     for candidate in all {
         let named =

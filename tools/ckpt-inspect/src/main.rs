@@ -1,4 +1,4 @@
-//! `ckpt-inspect`: what is in a checkpoint image, for people and for programs.
+//! `ckpt-inspect`: shows the contents of a checkpoint image, for people and for programs.
 //!
 //! It reads images and writes text; it knows no process and restores nothing.
 
@@ -12,37 +12,34 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ckpt_cli::exit;
 use ckpt_image::{ImageReader, ReadError};
-use ckpt_session::JobState;
+use ckpt_session::{Bytes, JobState};
 use clap::Parser;
 use thiserror::Error;
 
 use crate::report::Report;
 
-/// The command line was not understood.
-const BAD_USAGE: u8 = 120;
-/// Some image cannot be read, is not complete, or is damaged.
-const IMAGE_INVALID: u8 = 124;
-/// The output could not be written.
-const OUTPUT_FAILED: u8 = 125;
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    every image is valid
+  120  bad usage
+  124  an image cannot be read, is not complete or is damaged
+  125  the output could not be written";
 
-/// Shows what is in checkpoint images.
+/// Show the contents of checkpoint images.
 #[derive(Parser)]
-#[command(
-    version,
-    after_help = "Exit codes:\n  0    every image is valid\n  120  bad usage\n  124  an image cannot be read, is not complete or is \
-                  damaged\n  125  the output could not be written"
-)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 120)]
 struct Options {
-    /// Check every byte of each image, and say so in one line.
+    /// Check every byte of each image, and print the result in one line
     #[arg(long)]
     verify: bool,
 
-    /// One JSON object for each image, each on a line of its own: its sizes and the whole state of the job.
+    /// Print one JSON object per image, each on its own line: the sizes and the whole state of the job
     #[arg(long)]
     json: bool,
 
-    /// Image files, usually ckpt_*.img.
+    /// Image files, usually ckpt_*.img
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
 }
@@ -57,34 +54,30 @@ enum InspectError {
 }
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let options: Options = match exit::read_command_line() {
         Ok(options) => options,
-        Err(error) => {
-            // Help and version come as errors too, but with exit code 0. Where they cannot be printed nothing can.
-            let _ = error.print();
-            return if error.use_stderr() { BAD_USAGE.into() } else { ExitCode::SUCCESS };
-        }
+        Err(code) => return code,
     };
     match show(&options, &mut io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => IMAGE_INVALID.into(),
+        Ok(false) => exit::IMAGE_INVALID.into(),
         Err(error) => {
-            // A reader that has seen enough, such as `head`, needs no message.
+            // A reader that stops early, such as `head`, needs no message.
             if error.kind() != io::ErrorKind::BrokenPipe {
                 complain(&format!("failed to write to standard output: {error}"));
             }
-            OUTPUT_FAILED.into()
+            exit::FAILED.into()
         }
     }
 }
 
-/// Shows every image. Whether all are valid; the error is of the output.
+/// Shows every image. Returns whether all are valid; an error is one of the output.
 fn show(options: &Options, out: &mut impl Write) -> io::Result<bool> {
     let mut all_valid = true;
     for (n, path) in options.images.iter().enumerate() {
         match inspect(path, options) {
             Ok(text) => {
-                // Summaries have many lines each.
+                // Summaries have many lines.
                 let gap = if n > 0 && !options.json && !options.verify { "\n" } else { "" };
                 write!(out, "{gap}{text}")?;
             }
@@ -111,14 +104,14 @@ fn inspect(path: &Path, options: &Options) -> Result<String, InspectError> {
     Ok(match verified {
         _ if options.json => format!("{}\n", report.as_json()),
         Some(verified) => {
-            let size = summary::bytes(verified.raw_bytes);
+            let size = Bytes(verified.raw_bytes);
             format!("{}: ok, {} chunks, {} pages, {size}\n", path.display(), verified.chunks, verified.pages)
         }
         None => summary::Summary(&report).to_string(),
     })
 }
 
-/// One line on standard error; where that is closed there is nobody to tell.
+/// Prints one line on standard error; if that is closed, there is no way to report it.
 fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "ckpt: {message}");
 }

@@ -3,13 +3,12 @@
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytesize::ByteSize;
 use ckpt_objects::FilePath;
 use ckpt_objects::file::{OpenFile, OpenFileKind};
 use ckpt_objects::job_file::{Contents, FileKind, JobFile, Role};
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::shared_memory::SharedMemoryKind;
-use ckpt_session::JobState;
+use ckpt_session::{Bytes, JobState};
 
 use crate::report::{Report, Sizes};
 use crate::tree::in_tree_order;
@@ -50,12 +49,18 @@ fn job(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
 }
 
 fn size(f: &mut fmt::Formatter<'_>, sizes: &Sizes) -> fmt::Result {
-    write!(f, "  size        {}", bytes(sizes.file))?;
+    write!(f, "  size        {}", Bytes(sizes.file))?;
     if sizes.stored > 0 {
         let ratio = sizes.pages as f64 / sizes.stored as f64;
-        write!(f, ", pages {} in {} (ratio {ratio:.1}), {} chunks", bytes(sizes.pages), bytes(sizes.stored), sizes.chunks)?;
+        write!(
+            f,
+            ", pages {} → {} on disk (ratio {ratio:.1}), {} chunks",
+            Bytes(sizes.pages),
+            Bytes(sizes.stored),
+            sizes.chunks
+        )?;
     }
-    writeln!(f, ", metadata {}", bytes(sizes.metadata))
+    writeln!(f, ", metadata {}", Bytes(sizes.metadata))
 }
 
 fn processes(f: &mut fmt::Formatter<'_>, state: &JobState, sizes: &Sizes) -> fmt::Result {
@@ -64,11 +69,11 @@ fn processes(f: &mut fmt::Formatter<'_>, state: &JobState, sizes: &Sizes) -> fmt
     writeln!(f, "    {:>7} {:>7} {:>7} {:>11} {:>11}  NAME", "PID", "PPID", "THREADS", "DESCRIPTORS", "PAGES")?;
     for (depth, process) in in_tree_order(&state.processes) {
         let (pid, ppid, name) = (process.pid, process.ppid, printable(&process.comm));
-        // What is deeper than this is not told apart by eye any more.
+        // Deeper levels cannot be distinguished by eye any more.
         let indent = "  ".repeat(depth.min(30));
         match &process.life {
             Life::Alive(live) => {
-                let pages = bytes(sizes.spaces.get(&live.memory.space).copied().unwrap_or(0));
+                let pages = Bytes(sizes.spaces.get(&live.memory.space).copied().unwrap_or(0));
                 let (threads, descriptors) = (live.threads.len(), live.descriptors.len());
                 writeln!(f, "    {pid:>7} {ppid:>7} {threads:>7} {descriptors:>11} {pages:>11}  {indent}{name}")?;
             }
@@ -100,12 +105,12 @@ fn mapped_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
     writeln!(f, "  mapped files {}", state.mapped_files.len())?;
     for file in &state.mapped_files {
         let deleted = if file.deleted { " (deleted)" } else { "" };
-        writeln!(f, "    {:>11}  {}{deleted}", bytes(file.size), printable(&file.path))?;
+        writeln!(f, "    {:>11}  {}{deleted}", Bytes(file.size), printable(&file.path))?;
     }
     Ok(())
 }
 
-/// The files that a restart brings back, or gives the job as they were.
+/// The files that a restart restores or checks.
 fn job_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
     let files = &state.files.files;
     let patterns: Vec<String> = state.info.settings.save_files.iter().map(printable).collect();
@@ -125,9 +130,9 @@ fn job_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
             continue;
         };
         let (size, more) = match &state.kind {
-            FileKind::Regular { size, contents: Contents::Held(_) } => (bytes(*size), ""),
-            FileKind::Regular { size, contents: Contents::Hashed(_) } => (bytes(*size), " (hash only)"),
-            FileKind::Regular { size, contents: Contents::Unknown } => (bytes(*size), " (contents not held)"),
+            FileKind::Regular { size, contents: Contents::Held(_) } => (Bytes(*size).to_string(), ""),
+            FileKind::Regular { size, contents: Contents::Hashed(_) } => (Bytes(*size).to_string(), " (hash only)"),
+            FileKind::Regular { size, contents: Contents::Unknown } => (Bytes(*size).to_string(), " (contents not held)"),
             FileKind::Link { .. } => ("link".to_owned(), ""),
             FileKind::Directory => ("directory".to_owned(), ""),
             FileKind::Fifo => ("named pipe".to_owned(), ""),
@@ -148,11 +153,11 @@ fn live(process: &ProcessState) -> Option<&LiveProcess> {
     }
 }
 
-/// What a wait status says (wait(2)).
+/// The end of a process, from its wait status (wait(2)).
 fn ending(status: i32) -> String {
     match status & 0x7f {
-        0 => format!("has ended with exit code {}", status >> 8 & 0xff),
-        signal => format!("was ended by signal {signal}"),
+        0 => format!("exited with code {}", status >> 8 & 0xff),
+        signal => format!("killed by signal {signal}"),
     }
 }
 
@@ -190,7 +195,7 @@ fn open_file(state: &JobState, file: &OpenFile) -> String {
             None => format!("pipe [{number}]"),
         },
         OpenFileKind::SharedMemory { object } => match state.shared_memory.get(*object as usize) {
-            Some(memory) => format!("shared memory {} [{object}], {}", shared_memory(&memory.kind), bytes(memory.size)),
+            Some(memory) => format!("shared memory {} [{object}], {}", shared_memory(&memory.kind), Bytes(memory.size)),
             None => format!("shared memory [{object}]"),
         },
         OpenFileKind::Path { path } => format!("place {}", printable(path)),
@@ -239,21 +244,16 @@ fn shared_memory(kind: &SharedMemoryKind) -> String {
     }
 }
 
-/// A size as `412.0 MiB`.
-pub fn bytes(bytes: u64) -> String {
-    ByteSize(bytes).display().iec().to_string()
-}
-
-/// Text from an image, which a terminal must not take for its own control sequences.
+/// Text from an image with its control characters escaped, so that a terminal does not interpret them.
 fn printable(text: &(impl fmt::Display + ?Sized)) -> String {
     text.to_string().chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
-/// An argument as one would type it to a shell.
+/// An argument as typed to a shell.
 fn quoted(argument: &FilePath) -> String {
     let text = printable(argument);
-    let plain = |c: char| c.is_alphanumeric() || "_-+=./,:@%^".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    // Only a NUL cannot be quoted, and that is a control character.
+    shlex::try_quote(&text).map_or(text.clone(), |quoted| quoted.into_owned())
 }
 
 fn pty_name(state: &JobState, pty: u32) -> String {

@@ -210,19 +210,19 @@ fn a_summary_shows_the_job_its_processes_and_its_files() {
     let shown = text(&output.stdout).replace(&dir.path().display().to_string(), "DIR");
     let mut lines: Vec<_> = shown.lines().collect();
     let size = lines.remove(6);
-    assert!(size.starts_with("  size        ") && size.contains("pages 808.0 KiB in ") && size.contains(", 2 chunks"), "{size}");
-    let expected = r"DIR/ckpt_count.sh_00c0ffee00c0ffee_000007.img
+    assert!(size.starts_with("  size        ") && size.contains("pages 808 KiB → ") && size.contains(", 2 chunks"), "{size}");
+    let expected = r#"DIR/ckpt_count.sh_00c0ffee00c0ffee_000007.img
   job         count.sh 00c0ffee00c0ffee, checkpoint 7
-  command     bash count.sh 'two words' 'it'\''s'
+  command     bash count.sh 'two words' "it's"
   launched in /home/u
   taken       2026-11-21T09:46:00Z on node12 (Linux 6.18.0)
   settings    checkpoints every 2.5 s in /scratch, 2 kept, zstd:1
   processes   4, 5 threads
         PID    PPID THREADS DESCRIPTORS       PAGES  NAME
         100      99       1           3     8.0 KiB  bash
-        101     100       4           4   800.0 KiB    python3
-        102     101       -           -           -      sort (has ended with exit code 3)
-        103     100       -           -           -    awk (was ended by signal 9)
+        101     100       4           4     800 KiB    python3
+        102     101       -           -           -      sort (exited with code 3)
+        103     100       -           -           -    awk (killed by signal 9)
   open files  4, 7 descriptors
       1 x read         the launcher's standard input
       4 x append       the launcher's standard output
@@ -237,7 +237,7 @@ fn a_summary_shows_the_job_its_processes_and_its_files() {
         4.9 KiB  named     0640 /scratch/a.dat
         5.0 GiB  touched   0640 /scratch/large (hash only)
       directory  touched   0640 /scratch/made
-           link  touched   0640 /scratch/newest -> made/9";
+           link  touched   0640 /scratch/newest -> made/9"#;
     assert_eq!(lines.join("\n"), expected);
 }
 

@@ -1,4 +1,4 @@
-//! `ckpt-launch`: runs a command so that it can be checkpointed and restarted. Here is the command line; the work is `ckpt-coordinator`'s.
+//! `ckpt-launch`: runs a command so that it can be checkpointed and restarted. This is the command line; `ckpt-coordinator` does the work.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -15,11 +15,11 @@ use clap::{Parser, ValueEnum};
 
 /// Run a command so that it can be checkpointed, and restarted with ckpt-restart.
 #[derive(Parser)]
-#[command(version, after_help = exit::HELP, max_term_width = 120)]
+#[command(version, after_help = exit::HELP, max_term_width = 120, mut_arg("dir", |dir| dir.env("CKPT_DIR").hide_env_values(true)))]
 struct Arguments {
     #[command(flatten)]
     run: RunOptions,
-    /// Keep program and library pages in images too, for machines where those files differ
+    /// Save program and library pages in images too, for machines where those files differ
     #[arg(long)]
     self_contained: bool,
     /// Stay until the last process of the job has ended, not only the first
@@ -32,7 +32,7 @@ struct Arguments {
     /// What tells this job from others with the same COMMAND in DIR [default: SLURM_JOB_NAME]
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
-    /// Print what this machine allows, and exit: with 0 where jobs can be checkpointed and restarted, else with 121
+    /// Print what this machine supports, and exit: with 0 if jobs can be checkpointed and restarted, otherwise with 121
     #[arg(long)]
     check: bool,
     /// The command and its arguments
@@ -86,7 +86,7 @@ fn run(arguments: Arguments) -> ExitCode {
                 }
             }
             Err(error) => {
-                reporter.error(format_args!("cannot look for images in {}: {error}; nothing is started", dir.display()));
+                reporter.error(format_args!("failed to look for images in {}: {error}; nothing is started", dir.display()));
                 return ExitCode::from(exit::CANNOT_LAUNCH);
             }
         }
@@ -129,10 +129,10 @@ fn starts_without(resume: Resume, dir: &Path, passed: &[Passed], name: &str, rep
     true
 }
 
-/// Prints what this machine allows.
+/// Prints what this machine supports.
 fn check(dir: &Path) -> ExitCode {
     let findings = probe::check(dir);
-    // Whoever reads no further wants no more than the exit code.
+    // A reader that stops reading needs only the exit code.
     let _ = write!(std::io::stdout(), "{findings}");
     ExitCode::from(if findings.suffices() { 0 } else { exit::CANNOT_LAUNCH })
 }

@@ -1,5 +1,5 @@
-//! `ckpt-restart`: brings a job back from its images, and is its coordinator from then on. Here is the command line; the work is
-//! `ckpt-restore`'s and `ckpt-coordinator`'s.
+//! `ckpt-restart`: restarts a job from its images, and is its coordinator from then on. This is the command line; `ckpt-restore` and
+//! `ckpt-coordinator` do the work.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use ckpt_cli::{RunOptions, exit, parse, restart};
 use ckpt_image::generations::{Check, open_newest};
 use clap::Parser;
 
-/// Bring a job back from its newest complete image. Options that are not given are as at its launch.
+/// Restart a job from its newest complete image. Options that are not given keep their values of the launch.
 #[derive(Parser)]
 #[command(version, after_help = exit::HELP, max_term_width = 120)]
 struct Arguments {
@@ -22,7 +22,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = match parse::<Arguments>(exit::CANNOT_RESTORE) {
+    let arguments = match parse::<Arguments>(exit::CANNOT_RESTART) {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };

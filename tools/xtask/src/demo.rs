@@ -1,6 +1,6 @@
-//! `cargo xtask demo`: a job with children is killed at a random moment and comes back, and a person can watch it.
+//! `cargo xtask demo`: kills a job with children at a random moment and restarts it, before the user's eyes.
 //!
-//! It types what a user would type, in a folder of its own, and believes nothing but the bytes of the job's output.
+//! It runs the commands of a user in a separate folder, and judges by the bytes of the job's output only.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -20,7 +20,7 @@ const JOB: &str = include_str!("job.sh");
 const JOB_LIMIT: Duration = Duration::from_secs(120);
 /// The job is killed at a random moment of this span after its first checkpoint.
 const KILL_SPAN_MS: u64 = 4000;
-/// How often the job's output is looked at.
+/// How often the job's output is read.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs the demo; `seed` decides when the job is killed. Fails when the outputs differ.
@@ -30,10 +30,10 @@ pub fn demo(seed: Option<u64>) -> Result<ExitCode> {
     let tools = Tools::build(Profile::Dev)?;
     let folder = tempfile::Builder::new().prefix("ckpt-demo-").tempdir().context("failed to make a temporary folder")?;
     let shown = play(&tools, folder.path(), seed.unwrap_or_else(|| fastrand::u64(1..1_000_000)));
-    // Whatever went wrong, nothing of the job stays behind.
+    // Nothing of the job stays behind, even after a failure.
     let ended = kill_descendants();
     if shown.is_err() {
-        say!("what it left is in {}", folder.keep().display());
+        say!("its files are in {}", folder.keep().display());
     }
     shown.and(ended.map(|_| ExitCode::SUCCESS))
 }
@@ -43,7 +43,7 @@ fn play(tools: &Tools, dir: &Path, seed: u64) -> Result<()> {
     fs::write(&script, JOB).context("failed to write the job")?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).context("failed to make the job executable")?;
 
-    heading("a plain run, to know what the output must be");
+    heading("a plain run, for the expected output");
     let plain_dir = dir.join("plain");
     fs::create_dir(&plain_dir).context("failed to make a folder")?;
     let mut plain = typed(tools, &plain_dir, "../job.sh > out")?;
@@ -94,8 +94,8 @@ fn heading(text: &str) {
     say!("\n== {text}");
 }
 
-/// A line as a user types it, run by a shell in `dir`; it is shown. The shell is gone when its last command runs, so
-/// that the process waited for is that command.
+/// A line as a user types it, printed and run by a shell in `dir`. The shell replaces itself with the command, so the
+/// process to wait for is that command.
 fn typed(tools: &Tools, dir: &Path, line: &str) -> Result<Command> {
     say!("$ {line}");
     let mut command = Command::new("sh");
@@ -129,7 +129,7 @@ impl Watch {
             .context("failed to make the output file")
     }
 
-    /// Shows what is new until `done` says so (nothing is returned) or `job` ends (its status is).
+    /// Shows new output until `done` (returns nothing) or until `job` ends (returns its status).
     fn until(&mut self, job: &mut Child, done: impl Fn() -> bool) -> Result<Option<ExitStatus>> {
         let end = Instant::now() + JOB_LIMIT;
         while !done() {
@@ -137,7 +137,7 @@ impl Watch {
                 return Ok(Some(status));
             }
             if Instant::now() > end {
-                bail!("the job has not come so far within {} s", JOB_LIMIT.as_secs());
+                bail!("the job has not reached this point within {} s", JOB_LIMIT.as_secs());
             }
             self.look()?;
             thread::sleep(LOOK);
@@ -145,7 +145,7 @@ impl Watch {
         Ok(None)
     }
 
-    /// Shows the complete lines that are new. A restart cuts the output back to where it was at the checkpoint.
+    /// Shows new complete lines. A restart cuts the output back to its state at the checkpoint.
     fn look(&mut self) -> Result<()> {
         let size = self.file.metadata().context("failed to look at the output")?.len();
         if size < self.position {

@@ -1,11 +1,11 @@
-//! What the project's own commands share: running programs within a bound of time, ending whole process trees, and
-//! building the tools. `cargo xtask` and the benches stand on it; nothing of the engine does.
+//! Shared code of the project's own commands: running programs with a time limit, ending whole process trees, and
+//! building the tools. `cargo xtask` and the benches use it; the engine does not.
 #![forbid(unsafe_code)]
 
 pub mod processes;
 pub mod tools;
 
-/// Writes a line to standard output. Whoever read it may have seen enough: that is no reason to leave things half done.
+/// Writes a line to standard output. Its reader may have gone; that is no reason to leave things half done.
 #[macro_export]
 macro_rules! say {
     ($($line:tt)*) => {{

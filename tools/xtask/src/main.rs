@@ -1,10 +1,12 @@
-//! Everything a contributor runs: `cargo xtask build|demo|test|programs|objects|bench`.
+//! Everything a contributor runs: `cargo xtask build|demo|test|imports|programs|objects|bench`.
 //!
-//! Every step is bounded in time, and nothing that was started is left running. The engine is not here: these commands
-//! use the tools as a user does.
+//! Every step has a time limit, and no process is left running. The engine is not here: these commands use the tools as a
+//! user does.
 #![forbid(unsafe_code)]
 
 mod demo;
+mod dependencies;
+mod imports;
 mod programs;
 mod provide;
 mod test;
@@ -28,12 +30,13 @@ usage: cargo xtask COMMAND
   programs [FILTER]  install the real programs of tests/real, run them, and write docs/programs.md anew;
                      with FILTER only those whose GROUP::NAME contains it
   objects            write docs/objects.md anew from what the test programs declare
+  imports            check imports against tools/xtask/rooms.toml, and write the lists in docs/architecture.md anew
   bench              measure; see docs/benchmarks.md";
 
 /// How long the benches may take: some hundred runs of jobs of a gigabyte.
 const BENCH_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// How long the table of objects may take: the build of the tests, that is.
+/// How long the table of objects may take, with the build of the tests.
 const OBJECTS_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         ["programs"] => programs::programs(None),
         ["programs", filter] => programs::programs(Some(filter)),
         ["objects"] => objects(),
+        ["imports"] => imports::imports(true).and_then(|()| dependencies::check()).map(|()| ExitCode::SUCCESS),
         ["bench"] => bench(),
         ["help" | "--help" | "-h"] => {
             say!("{USAGE}");

@@ -1,7 +1,7 @@
-//! Running programs within a bound of time, and ending whole trees of them.
+//! Running programs with a time limit, and ending whole process trees.
 //!
-//! A command that has called [`adopt_orphans`] is the ancestor of every process it started, however many times they forked:
-//! none can slip away from [`kill_descendants`].
+//! After [`adopt_orphans`] this process is the ancestor of every process it starts, however often they fork: none can escape
+//! [`kill_descendants`].
 
 use std::collections::HashSet;
 use std::fs;
@@ -21,8 +21,8 @@ pub fn adopt_orphans() -> Result<()> {
     set_child_subreaper(Some(getpid())).context("failed to become a subreaper")
 }
 
-/// Runs `command` to its end with nothing on its standard input. When it has not ended after `limit`, it and everything
-/// else below this process is killed.
+/// Runs `command` to its end with empty standard input. If it has not ended after `limit`, kills it and everything else
+/// below this process.
 pub fn run(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
     let mut child = spawn(command)?;
     let status = wait(&mut child, limit)?;
@@ -43,7 +43,7 @@ pub fn run_well(command: &mut Command, limit: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Starts `command` with nothing on its standard input.
+/// Starts `command` with empty standard input.
 pub fn spawn(command: &mut Command) -> Result<Child> {
     command.stdin(Stdio::null()).spawn().with_context(|| format!("failed to start {}", shown(command)))
 }

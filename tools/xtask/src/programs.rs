@@ -1,4 +1,4 @@
-//! `cargo xtask programs`: the real programs of `tests/real`, installed and run, and the table of what came of it.
+//! `cargo xtask programs`: installs and runs the real programs of `tests/real`, and writes the table of the results.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::provide;
 
 /// How long all of them may take: some fifty programs, each of some three minutes with its restarts.
 const PROGRAMS_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
-/// How long it may take to write the table, with the build of what does.
+/// How long the table may take, with the build of the test that writes it.
 const TABLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Installs and runs the programs whose `GROUP::NAME` contains the filter, at full length, and writes

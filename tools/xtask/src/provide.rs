@@ -1,7 +1,7 @@
-//! What the tests need beside cargo: distribution packages, Python packages, rustup components.
+//! Installs the requirements of the tests beside cargo: distribution packages, Python packages, rustup components.
 //!
-//! Only root installs distribution packages. Where something is missing and cannot be installed, a line says so and
-//! what to type; the tests that need it say so themselves.
+//! Only root installs distribution packages. If something is missing and cannot be installed, a line says so, with the command
+//! to type; the tests that need it report it themselves.
 
 use std::env;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long a question to an installer may take.
 const QUESTION_LIMIT: Duration = Duration::from_secs(30);
 
-/// Makes sure that `cargo fmt` and `cargo clippy` are there: rustup's minimal profile lacks them.
+/// Installs `cargo fmt` and `cargo clippy` if they are missing: rustup's minimal profile lacks them.
 pub fn style_checkers() -> Result<()> {
     for component in ["fmt", "clippy"] {
         if succeeds(cargo().args([component, "--version"])) {
@@ -34,7 +34,7 @@ pub fn style_checkers() -> Result<()> {
     Ok(())
 }
 
-/// Whether `cargo nextest` is there.
+/// Whether `cargo nextest` is installed.
 #[must_use]
 pub fn has_nextest() -> bool {
     succeeds(cargo().args(["nextest", "--version"]))
@@ -64,7 +64,7 @@ fn install(packages: Vec<String>) -> Result<()> {
         .with_context(|| format!("failed to install what the tests need: install {names}"))
 }
 
-/// What a real program needs, of its description in `tests/real/GROUP.toml`. The tests read the rest.
+/// The requirements of a real program, from its description in `tests/real/GROUP.toml`. The tests read the rest.
 #[derive(Default, Deserialize)]
 struct Needs {
     name: String,
@@ -83,8 +83,8 @@ struct Group {
     program: Vec<Needs>,
 }
 
-/// Installs what real programs need: those that `wanted` says yes to, given `GROUP::NAME` and whether it is in the sample that every
-/// run of the tests holds. What is not Debian's goes to where every user can read it, and where the tests look for it.
+/// Installs the requirements of the real programs that `wanted` selects, given `GROUP::NAME` and whether the program is in the sample
+/// of every test run. Packages that are not Debian's go to a folder that every user can read and that the tests know.
 pub fn programs(wanted: impl Fn(&str, bool) -> bool) -> Result<()> {
     let mut needs = Needs::default();
     for entry in fs::read_dir(root().join("tests/real")).context("failed to read tests/real")?.flatten() {
@@ -102,7 +102,7 @@ pub fn programs(wanted: impl Fn(&str, bool) -> bool) -> Result<()> {
         list.sort();
         list.dedup();
     }
-    // Node.js comes with its own npm from some archives; that of Debian's is a package.
+    // Some archives ship Node.js with npm; Debian has a separate package.
     if !needs.npm.is_empty() && !succeeds(Command::new("npm").arg("--version")) {
         needs.apt.extend(["nodejs", "npm"].map(str::to_owned));
     }
@@ -114,7 +114,7 @@ pub fn programs(wanted: impl Fn(&str, bool) -> bool) -> Result<()> {
     let venv = shared.join("venv");
     once(&venv, needs.pip, |missing| {
         if !venv.join("bin/pip").exists() {
-            // The system's: another user may not reach whatever is first on the search path.
+            // The system's Python: another user may not reach the first one on the search path.
             run_well(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&venv), INSTALL_LIMIT)?;
         }
         let mut install = Command::new(venv.join("bin/pip"));
@@ -129,8 +129,8 @@ pub fn programs(wanted: impl Fn(&str, bool) -> bool) -> Result<()> {
     })
 }
 
-/// Has those of these packages installed that the list in a folder does not name, and names them there then. Where that fails, a line
-/// says so, and the programs that need them will.
+/// Installs the packages that the list in a folder does not name, and adds them to the list. If that fails, a line says so, and the
+/// programs that need them report it.
 fn once(folder: &Path, packages: Vec<String>, install: impl FnOnce(&[String]) -> Result<()>) -> Result<()> {
     let list = folder.join("installed.txt");
     let installed = fs::read_to_string(&list).unwrap_or_default();

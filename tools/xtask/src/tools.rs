@@ -1,4 +1,4 @@
-//! Building the tools and the agent, and where they lie then.
+//! Builds the tools and the agent, and finds them.
 
 use std::env;
 use std::path::PathBuf;
@@ -9,19 +9,19 @@ use anyhow::{Context, Result, bail};
 
 use crate::processes::run_well;
 
-/// The programs a user needs, each a package of its own.
+/// The programs of a user, each in its own package.
 const PROGRAMS: [&str; 4] = ["ckpt-launch", "ckpt-restart", "ckpt-ctl", "ckpt-inspect"];
 /// The agent's package, and the library it makes.
 const AGENT: (&str, &str) = ("ckpt-preload", "libckpt_preload.so");
-/// How long a build may take: everything from nothing on a slow machine.
+/// How long a build may take: a full one on a slow machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// How to build.
+/// The build profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// What the tests and the demo use.
+    /// For the tests and the demo.
     Dev,
-    /// What users install, and what the benches measure.
+    /// For users and benches.
     Release,
 }
 
@@ -47,7 +47,7 @@ impl Tools {
         let dir = target_dir()?.join(if profile == Profile::Release { "release" } else { "debug" });
         for file in PROGRAMS.into_iter().chain([AGENT.1]) {
             if !dir.join(file).is_file() {
-                bail!("the build has succeeded but {} is not there", dir.join(file).display());
+                bail!("the build has succeeded, but {} is missing", dir.join(file).display());
             }
         }
         Ok(Self { dir })
@@ -59,7 +59,7 @@ impl Tools {
         self.dir.join(name)
     }
 
-    /// Puts the tools first on `command`'s search path, so that it can be given as a user would type it.
+    /// Puts the tools first on `command`'s search path, so that it runs as a user would type it.
     pub fn on_path_of(&self, command: &mut Command) -> Result<()> {
         let old = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths(std::iter::once(self.dir.clone()).chain(env::split_paths(&old)))
@@ -69,7 +69,7 @@ impl Tools {
     }
 }
 
-/// The repository: the workspace of the package that cargo runs now, which may have been built where another checkout was.
+/// The repository: the workspace of the package that cargo runs now. The program may have been built in another checkout.
 #[must_use]
 pub fn root() -> PathBuf {
     let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
@@ -77,7 +77,7 @@ pub fn root() -> PathBuf {
     package.ancestors().find(|dir| dir.join("Cargo.lock").exists()).unwrap_or(&package).to_path_buf()
 }
 
-/// Cargo, in the repository: the one that runs this program, if one does.
+/// Cargo, in the repository: the one that runs this program, if any.
 #[must_use]
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -85,7 +85,7 @@ pub fn cargo() -> Command {
     command
 }
 
-/// The folder that cargo builds into: the one this program lies in, known by cargo's mark.
+/// The build folder of cargo: the one with this program, recognized by cargo's mark.
 pub fn target_dir() -> Result<PathBuf> {
     let program = env::current_exe().context("failed to find this program's own file")?;
     let marked = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
