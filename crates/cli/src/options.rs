@@ -87,10 +87,10 @@ pub struct RunOptions {
     /// At a restart: start a second copy of a job that lives, with the same files
     #[arg(long)]
     pub again: bool,
-    /// At a restart: use images that are another user's files. Whoever owns an image decides what runs
+    /// At a restart: use image files that belong to another user. The owner of an image decides what runs
     #[arg(long)]
     pub trust_owner: bool,
-    /// Refuse a checkpoint while a socket leads outside of the job, and the restart of a job that had such, instead of losing that connection
+    /// Refuse a checkpoint or restart that loses a connection to the outside of the job, and a restart that cannot restore a file
     #[arg(long)]
     pub strict: bool,
     /// Print errors only

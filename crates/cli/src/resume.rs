@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ckpt_coordinator::control::running;
 use ckpt_coordinator::job_name;
-use ckpt_image::generations::{Check, SelectError, Selected, Skipped, Trust, claim, is_held, open_newest};
+use ckpt_image::generations::{Check, SelectError, Selected, Skipped, Trust, claim, is_in_use, open_newest};
 use ckpt_image::{ImageName, ImageReader, ReadError};
 use ckpt_restore::read_job;
 use ckpt_session::job::JobInfo;

@@ -25,8 +25,8 @@ struct Arguments {
     /// Stay until the last process of the job has ended, not only the first
     #[arg(long)]
     wait_all: bool,
-    /// Go on from the newest complete image of this job in DIR; start COMMAND when there is none. This job is that of the same user with the same COMMAND,
-    /// job name, array task and rank. Where all its images are damaged nothing is started, but with =fresh; =require starts nothing where there is none
+    /// Continue from the newest complete image of this job in DIR; without one, start COMMAND. An image is of this job if user, COMMAND, job name, array
+    /// task and rank are the same. If all its images are damaged, only =fresh starts COMMAND. =require starts nothing without an image
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "if-any")]
     resume: Option<Resume>,
     /// What tells this job from others with the same COMMAND in DIR [default: SLURM_JOB_NAME]

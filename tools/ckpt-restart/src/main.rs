@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     };
     if let Err(error) = become_owner(&selected.image, &arguments.run) {
         reporter.error(error);
-        return ExitCode::from(exit::CANNOT_RESTORE);
+        return ExitCode::from(exit::CANNOT_RESTART);
     }
     ExitCode::from(restart(&selected, None, &arguments.run, |launch| arguments.run.restart_settings(launch), reporter))
 }
