@@ -22,6 +22,7 @@ pub mod job;
 pub mod real;
 pub mod sandbox;
 pub mod slurm;
+pub mod soak;
 pub mod staged;
 pub mod terminal;
 pub mod tree;

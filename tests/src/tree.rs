@@ -30,6 +30,12 @@ pub fn child(parent: i32) -> Option<i32> {
     processes().iter().find(|stat| stat.ppid == parent).map(|stat| stat.pid)
 }
 
+/// Its children that are alive.
+#[must_use]
+pub fn children(parent: i32) -> Vec<i32> {
+    processes().iter().filter(|stat| stat.ppid == parent && !dead(stat)).map(|stat| stat.pid).collect()
+}
+
 /// The process and its descendants among `all`, parents first.
 fn members(all: &[Stat], root: i32) -> Vec<&Stat> {
     let mut found: Vec<&Stat> = all.iter().filter(|stat| stat.pid == root).collect();
@@ -97,17 +103,22 @@ fn reap(stats: &[Stat]) {
     }
 }
 
-/// Ends what a sandbox's job has left behind: every process that works in its folder.
-pub fn kill_in(dir: &Path) {
-    let left: Vec<i32> = procfs::process::all_processes()
+/// Every process that works in a folder.
+#[must_use]
+pub fn working_in(dir: &Path) -> Vec<i32> {
+    procfs::process::all_processes()
         .map(|all| {
             all.flatten()
                 .filter(|process| process.cwd().is_ok_and(|cwd| cwd.starts_with(dir)))
                 .map(|process| process.pid)
                 .collect()
         })
-        .unwrap_or_default();
-    for pid in left {
+        .unwrap_or_default()
+}
+
+/// Ends what a sandbox's job has left behind: every process that works in its folder.
+pub fn kill_in(dir: &Path) {
+    for pid in working_in(dir) {
         kill_tree(pid);
     }
     reap(&processes());
