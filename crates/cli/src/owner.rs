@@ -1,4 +1,5 @@
-//! Whose image is restarted, and by whom. What an image says runs as the user who restarts it: the owner of the file is the one who decides that.
+//! The owner of an image and the user of its restart. The contents of an image run as the user who restarts it, so the owner of the file
+//! must be trusted.
 
 use ckpt_image::ImageReader;
 use ckpt_image::generations::Trust;
@@ -8,10 +9,10 @@ use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
 
 use crate::RunOptions;
 
-/// Root could not become the owner of an image.
+/// Why root could not become the owner of an image.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot become user {uid}, whose image {image} is: {source}; restart it as that user, or give --trust-owner to restart it as root"
+    "failed to become user {uid}, the owner of {image}: {source}; restart it as that user, or give --trust-owner to restart it as root"
 )]
 pub struct OwnerError {
     uid: u32,
@@ -20,7 +21,7 @@ pub struct OwnerError {
 }
 
 impl RunOptions {
-    /// Whose files are images.
+    /// The users whose image files are used.
     #[must_use]
     pub fn trust(&self) -> Trust {
         match (self.trust_owner, geteuid().is_root()) {
@@ -31,11 +32,11 @@ impl RunOptions {
     }
 }
 
-/// Makes root the owner of an image before anything is done that it says, unless the user trusts the owner.
+/// If this process is root, makes it the owner of the image before it uses the contents, unless `--trust-owner` is given.
 ///
 /// # Errors
 ///
-/// When the kernel refuses: in a user namespace that lacks that user.
+/// If the kernel refuses, as in a user namespace without that user.
 pub fn become_owner(image: &ImageReader, options: &RunOptions) -> Result<(), OwnerError> {
     if options.trust_owner || !geteuid().is_root() || image.is_own() {
         return Ok(());
@@ -48,7 +49,7 @@ pub fn become_owner(image: &ImageReader, options: &RunOptions) -> Result<(), Own
     })
 }
 
-/// Takes a user's id and groups, for good. A user without a name has the group of the file only.
+/// Takes a user's id and groups permanently. A user without a name gets the group of the file only.
 fn become_user(uid: Uid, gid: Gid) -> nix::Result<()> {
     let group = match User::from_uid(uid) {
         Ok(Some(user)) => {
@@ -63,6 +64,6 @@ fn become_user(uid: Uid, gid: Gid) -> nix::Result<()> {
     };
     setresgid(group, group, group)?;
     setresuid(uid, uid, uid)?;
-    // Its own files in /proc are root's until then (proc(5)).
+    // Until then root owns this process's files in /proc (proc(5)).
     set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
 }

@@ -52,14 +52,14 @@ pub enum Check {
     EveryByte,
 }
 
-/// Whose files may be images. A file says of itself what it likes.
+/// The users whose files may be images. The contents of a file prove nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// This user's own only.
+    /// Only this user.
     Own,
-    /// This user's own where there are such, else those of one other user, whom root then becomes.
+    /// This user if there are such files, otherwise one other user, which root then becomes.
     OneUser,
-    /// Anybody's.
+    /// Any user.
     Any,
 }
 
@@ -81,7 +81,7 @@ pub enum SelectError {
         /// One file of each job, by job id.
         jobs: BTreeMap<String, PathBuf>,
     },
-    /// The files belong to several users, and none to this one.
+    /// The files belong to several other users.
     #[error("these files belong to users {}; name those of one", owners.iter().map(u32::to_string).collect::<Vec<_>>().join(" and "))]
     SeveralUsers {
         /// User ids.
@@ -124,7 +124,7 @@ impl fmt::Display for Reasons<'_> {
 ///
 /// # Errors
 ///
-/// When the files belong to several jobs, or to several users though that matters.
+/// When the files belong to several jobs, or to several users whom `trust` does not allow together.
 pub fn newest<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, trust: Trust) -> Result<Candidates, SelectError> {
     let mut found = Candidates::default();
     let mut jobs = BTreeMap::new();
@@ -172,7 +172,7 @@ pub fn open_newest<P: AsRef<Path>>(
     let Candidates { newest_first, mut skipped } = newest(paths, trust)?;
     for Candidate { path, owner, .. } in newest_first {
         let opened = ImageReader::open(&path).and_then(|image| match check {
-            // Somebody has put another file there meanwhile.
+            // The file has been replaced meanwhile.
             _ if image.owner().0 != owner => Err(ReadError::Foreign { path: path.clone(), owner: image.owner().0 }),
             Check::Structure => Ok(image),
             Check::EveryByte => image.check_chunks().map(|()| image),
@@ -185,10 +185,10 @@ pub fn open_newest<P: AsRef<Path>>(
     Err(SelectError::NoImage { skipped })
 }
 
-/// A file, opened, or why it is passed over.
+/// A file, opened, or the reason to pass it over.
 type Opened = (PathBuf, Result<ImageFile, ReadError>);
 
-/// Opens those files that may be images. Of the others each has an error for its place.
+/// Opens the files that may be images. Each of the others yields an error in its place.
 fn trusted<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, trust: Trust) -> Result<Vec<Opened>, SelectError> {
     let mut files: Vec<_> = paths.into_iter().map(|path| (path.as_ref().to_owned(), ImageFile::open(path.as_ref()))).collect();
     let own = |file: &Result<ImageFile, ReadError>| file.as_ref().is_ok_and(ImageFile::is_own);
@@ -203,7 +203,7 @@ fn trusted<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, trust: Trust) -> 
         let foreign = match file {
             Ok(open) if open.is_own() => None,
             Ok(open) => Some(open.owner.0),
-            // One that only its owner may read is no damaged one.
+            // A file that only its owner can read is not damaged.
             Err(_) => fs::symlink_metadata(&*path).ok().map(|meta| meta.uid()).filter(|_| !is_own(path)),
         };
         if let Some(owner) = foreign {
@@ -237,7 +237,7 @@ pub fn list(dir: &Path, job: &str) -> io::Result<Vec<(ImageName, PathBuf)>> {
     Ok(images)
 }
 
-/// The number for the next checkpoint of `job` in `dir`: one more than the highest there is, or 1; a higher one where somebody else's file
+/// The number for the next checkpoint of `job` in `dir`: one more than the highest there is, or 1; a higher one if another user's file
 /// has that name.
 ///
 /// # Errors

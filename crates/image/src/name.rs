@@ -76,7 +76,7 @@ impl ImageName {
         format!(".{}.tmp", self.file_name())
     }
 
-    /// Another such name, for where somebody else has taken the first.
+    /// Another such name, if another user's file has the first.
     #[must_use]
     pub(crate) fn other_temp_file_name(&self, number: u32) -> String {
         format!(".{}.{number:08x}.tmp", self.file_name())

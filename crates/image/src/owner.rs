@@ -1,5 +1,5 @@
-//! Whose an image is: the owner of the *file*, whatever is written in it. In a directory that others can write to, only one's own files are
-//! images of one's job.
+//! The owner of an image: the owner of the *file*, whatever its contents say. In a directory that others can write to, only the user's own
+//! files are images of the user's job.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -9,14 +9,14 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 
-/// Whether `path`, and the file that it leads to, are this user's.
+/// Whether `path`, and the file that it leads to, belong to this user.
 pub(crate) fn is_own(path: &Path) -> bool {
     let own = |meta: io::Result<Metadata>| meta.is_ok_and(|meta| is_own_in(meta.uid(), path));
     own(fs::symlink_metadata(path)) && own(fs::metadata(path))
 }
 
-/// Whether `uid` is the owner that this user's files have in the directory of `path`. Some file systems give all files one owner, and NFS gives
-/// root's to nobody (`root_squash`, exports(5)).
+/// Whether this user's files in the directory of `path` have the owner `uid`. Some file systems give all files one owner, and NFS gives
+/// root's files to nobody (`root_squash`, exports(5)).
 pub(crate) fn is_own_in(uid: u32, path: &Path) -> bool {
     uid == geteuid().as_raw() || owner_of_new_files(path.parent()) == Some(uid)
 }

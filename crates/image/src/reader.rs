@@ -64,7 +64,7 @@ pub enum ReadError {
         /// Its path.
         path: PathBuf,
     },
-    /// Somebody else may have written anything in it.
+    /// It belongs to another user, whose files are not trusted.
     #[error("{} belongs to user {owner}, so it is not used; give --trust-owner if you trust that user", path.display())]
     Foreign {
         /// The file.
@@ -196,7 +196,7 @@ impl ImageReader {
         self.file.owner
     }
 
-    /// Whether it belongs to this user, as far as its file system tells.
+    /// Whether it belongs to this user, as far as its file system shows.
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.file.is_own()

@@ -239,7 +239,7 @@ impl Contents {
     }
 }
 
-/// The name for a file while it is being written: where others may write, somebody may have taken the first.
+/// The name for a file while it is written. In a shared directory another user's file may have the first name.
 fn free_temporary(dir: &Path, name: &ImageName) -> PathBuf {
     let first = dir.join(name.temp_file_name());
     let mut random = [0; 4];

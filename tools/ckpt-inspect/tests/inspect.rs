@@ -96,46 +96,8 @@ fn state(generation: u64) -> JobState {
     let open = |flags, position, inherited, kind| OpenFile { flags, position, inherited, is_input: false, kind };
     let log = RegularFile { path: path("/home/u/log\u{1b}[2J"), size: 90, device: 1, inode: 2, written: true };
     JobState {
-        info: JobInfo {
-            id: JOB.to_owned(),
-            name: "count.sh".to_owned(),
-            command: vec![path("bash"), path("count.sh"), path("two words"), path("it's")],
-            launch_dir: path("/home/u"),
-            launch_dir_is: Default::default(),
-            generation,
-            launched_at_ns: 0,
-            taken_at_ns: 1_795_254_360_000_000_000,
-            launcher: NsPid(99),
-            launcher_pgid: NsPid(99),
-            launcher_sid: NsPid(50),
-            first: NsPid(100),
-            first_status: None,
-            uid: 1000,
-            gid: 1000,
-            signal: 62,
-            environment: Vec::new(),
-            env_file: FilePath::default(),
-            key: String::new(),
-            cost_ns: None,
-            settings: Settings {
-                interval: Some(Interval::Every(2.5)),
-                dir: path("/scratch"),
-                keep: 2,
-                compress: "zstd:1".to_owned(),
-                save_files: vec!["*.dat".to_owned()],
-                ..Settings::default()
-            },
-        },
-        machine: Machine {
-            host: "node12".to_owned(),
-            kernel: "6.18.0".to_owned(),
-            xcr0: 7,
-            cpu_features: vec![1, 2],
-            xsave_size: 832,
-            clocks: Clocks { monotonic_ns: 1, boottime_ns: 2 },
-            boot_id: "b".to_owned(),
-            vdso: vec![0x7f; 32],
-        },
+        info: info(generation),
+        machine: machine(),
         processes: vec![
             process(100, 99, "bash", alive(1, 100..101, &[0, 1, 1])),
             process(101, 100, "python3", alive(2, 101..105, &[2, 1, 1, 3])),
@@ -163,20 +125,70 @@ fn state(generation: u64) -> JobState {
             build_id: vec![1],
             deleted: false,
         }],
-        files: JobFiles {
-            dir: path("/scratch/.ckpt_count.sh_00c0ffee00c0ffee.files"),
-            segment: 7,
-            log_end: 0,
-            files: vec![
-                file("/home/u/log\u{1b}[2J", Role::Touched, regular(90, Contents::Held(8))),
-                JobFile { path: path("/home/u/log.tmp"), role: Role::Touched, state: None },
-                file("/home/u/table", Role::Read, regular(5000, Contents::Unknown)),
-                file("/scratch/a.dat", Role::Named, regular(5000, Contents::Held(9))),
-                file("/scratch/large", Role::Touched, regular(5 << 30, Contents::Hashed(1))),
-                file("/scratch/made", Role::Touched, FileKind::Directory),
-                file("/scratch/newest", Role::Touched, FileKind::Link { target: path("made/9") }),
-            ],
+        files: job_files(),
+    }
+}
+
+fn info(generation: u64) -> JobInfo {
+    JobInfo {
+        id: JOB.to_owned(),
+        name: "count.sh".to_owned(),
+        command: vec![path("bash"), path("count.sh"), path("two words"), path("it's")],
+        launch_dir: path("/home/u"),
+        launch_dir_is: Default::default(),
+        generation,
+        launched_at_ns: 0,
+        taken_at_ns: 1_795_254_360_000_000_000,
+        launcher: NsPid(99),
+        launcher_pgid: NsPid(99),
+        launcher_sid: NsPid(50),
+        first: NsPid(100),
+        first_status: None,
+        uid: 1000,
+        gid: 1000,
+        signal: 62,
+        environment: Vec::new(),
+        env_file: FilePath::default(),
+        key: String::new(),
+        cost_ns: None,
+        settings: Settings {
+            interval: Some(Interval::Every(2.5)),
+            dir: path("/scratch"),
+            keep: 2,
+            compress: "zstd:1".to_owned(),
+            save_files: vec!["*.dat".to_owned()],
+            ..Settings::default()
         },
+    }
+}
+
+fn machine() -> Machine {
+    Machine {
+        host: "node12".to_owned(),
+        kernel: "6.18.0".to_owned(),
+        xcr0: 7,
+        cpu_features: vec![1, 2],
+        xsave_size: 832,
+        clocks: Clocks { monotonic_ns: 1, boottime_ns: 2 },
+        boot_id: "b".to_owned(),
+        vdso: vec![0x7f; 32],
+    }
+}
+
+fn job_files() -> JobFiles {
+    JobFiles {
+        dir: path("/scratch/.ckpt_count.sh_00c0ffee00c0ffee.files"),
+        segment: 7,
+        log_end: 0,
+        files: vec![
+            file("/home/u/log\u{1b}[2J", Role::Touched, regular(90, Contents::Held(8))),
+            JobFile { path: path("/home/u/log.tmp"), role: Role::Touched, state: None },
+            file("/home/u/table", Role::Read, regular(5000, Contents::Unknown)),
+            file("/scratch/a.dat", Role::Named, regular(5000, Contents::Held(9))),
+            file("/scratch/large", Role::Touched, regular(5 << 30, Contents::Hashed(1))),
+            file("/scratch/made", Role::Touched, FileKind::Directory),
+            file("/scratch/newest", Role::Touched, FileKind::Link { target: path("made/9") }),
+        ],
     }
 }
 

@@ -40,15 +40,15 @@ struct Arguments {
     command: Vec<OsString>,
 }
 
-/// What `--resume` does where there is no image to go on from.
+/// The action of `--resume` without a usable image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Resume {
     /// Starts the command, unless there are damaged images.
     #[value(hide = true)]
     IfAny,
-    /// Starts the command, whatever there is.
+    /// Starts the command in any case.
     Fresh,
-    /// Ends.
+    /// Starts nothing.
     Require,
 }
 
@@ -100,7 +100,7 @@ fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Says why a job is not resumed; whether it is started instead.
+/// Explains why no image is resumed. Returns whether the command is started instead.
 fn starts_without(resume: Resume, dir: &Path, passed: &[Passed], name: &str, reporter: Reporter) -> bool {
     for passed in passed {
         match passed {

@@ -58,3 +58,18 @@ fn is_named(text: &str, name: &str) -> bool {
             || text[..at].ends_with("use ") && after.starts_with([' ', ';'])
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crate_is_named_by_paths_and_uses() {
+        for text in ["use glob;", "use glob::Pattern;", "(glob::glob(x))", "use glob as g;"] {
+            assert!(is_named(text, "glob"), "{text}");
+        }
+        for text in ["globs::x", "// of a glob", "files::glob::x", "my_glob::x"] {
+            assert!(!is_named(text, "glob"), "{text}");
+        }
+    }
+}

@@ -344,3 +344,46 @@ impl<'ast> Visit<'ast> for Reader {
         visit::visit_macro(self, it);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn arrows(text: &[(&str, &str)]) -> Arrows {
+        text.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
+    }
+
+    #[test]
+    fn upward_imports_and_circles_are_faults() {
+        let levels = vec![words("top"), words("middle"), words("low low/deep")];
+        let nodes = words("top middle low low/deep");
+        let sound = arrows(&[("top", "middle"), ("middle", "low"), ("low/deep", "low")]);
+        assert_eq!(faults("it", &nodes, &sound, &levels), Vec::<String>::new());
+        let upward = arrows(&[("low/deep", "top")]);
+        assert_eq!(faults("it", &nodes, &upward, &levels), ["it: low/deep imports top, which is above it"]);
+        let circle = arrows(&[("low", "low/deep"), ("low/deep", "low")]);
+        assert_eq!(faults("it", &nodes, &circle, &levels), ["it: a circle of low, low/deep"]);
+        assert_eq!(faults("it", &words("top new"), &Arrows::new(), &levels[..1].to_vec()), ["it: new is on no level"]);
+    }
+
+    #[test]
+    fn a_path_leads_to_the_file_that_defines_the_name() {
+        let files = [
+            ("", "pub mod a; mod b; pub use a::deep::Deep; fn f() { b::g(); }"),
+            ("a", "pub mod deep; pub use deep::Deep; use std::fs;"),
+            ("a deep", "use super::super::b::G; #[cfg(test)] mod tests { use crate::a; }"),
+            ("b", "use crate::{a, Deep}; fn g() { println!(\"{}\", crate::a::X); }"),
+        ];
+        let mut it = Crate { name: String::new(), rust_name: String::new(), modules: BTreeMap::new() };
+        for (path, text) in files {
+            let mut reader = Reader::default();
+            reader.visit_file(&syn::parse_file(text).expect("Rust"));
+            it.modules.insert(words(path), reader.module);
+        }
+        assert_eq!(it.arrows(), arrows(&[("(root)", "b"), ("a/deep", "b"), ("b", "a"), ("b", "a/deep")]));
+    }
+}
