@@ -14,6 +14,7 @@ pub mod process;
 pub mod program;
 pub mod raw;
 pub mod sigframe;
+pub mod signal_set;
 pub mod socket;
 pub mod sysv;
 pub mod terminal;
