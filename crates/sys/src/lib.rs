@@ -9,6 +9,7 @@ pub mod descriptor;
 pub mod fork;
 pub mod mqueue;
 pub mod pagemap;
+pub mod prctl;
 pub mod probe;
 pub mod process;
 pub mod program;

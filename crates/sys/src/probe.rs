@@ -15,7 +15,7 @@ const PAGE: u64 = 4096;
 
 /// `PAGEMAP_SCAN` on a `/proc/PID/pagemap` that is open, of no page at all.
 pub fn pagemap_scan(pagemap: i32) -> Result<(), Errno> {
-    pagemap::scan(pagemap, 0, 0, 0, &mut []).map(|_| ())
+    pagemap::scan(pagemap, 0, 0, pagemap::Query::default(), &mut []).map(|_| ())
 }
 
 /// `PR_SET_MM_MAP`: asks for the size of its argument.

@@ -3,6 +3,7 @@
 use linux_raw_sys::general as nr;
 
 use crate::raw::Errno;
+use crate::signal_set::SignalSet;
 use crate::syscall;
 
 /// `KCMP_FILE` (include/uapi/linux/kcmp.h): whether two descriptors refer to the same open file description.
@@ -41,9 +42,9 @@ pub fn tgkill(process: i32, thread: i32, signal: i32) -> Result<(), Errno> {
 }
 
 /// sigprocmask(2): blocks a set of signals in this thread.
-pub fn block(set: u64) -> Result<(), Errno> {
+pub fn block(set: SignalSet) -> Result<(), Errno> {
     // SAFETY: the set has the size that is passed, and lives over the call.
-    unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_BLOCK, &raw const set, 0, size_of::<u64>()) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_BLOCK, set.as_ptr(), 0, size_of::<SignalSet>()) }.map(|_| ())
 }
 
 /// sigqueue(3): sends a signal with a value to a process.

@@ -1,7 +1,7 @@
 //! Calls on sockets whose options and control messages no crate has types for. They keep their pointers inside, so they are safe to
 //! call with any argument.
 
-use linux_raw_sys::general as nr;
+use linux_raw_sys::{general as nr, net};
 
 use crate::raw::Errno;
 use crate::syscall;
@@ -12,6 +12,19 @@ pub fn get_option(fd: i32, level: i32, name: i32, value: &mut [u8]) -> Result<us
     // SAFETY: the kernel writes at most `len` bytes to `value`, which lives over the call.
     unsafe { syscall!(nr::__NR_getsockopt, fd, level, name, value.as_mut_ptr(), &raw mut len) }?;
     Ok(len as usize)
+}
+
+/// The process that made the connection of a UNIX socket, and its user (`SO_PEERCRED`). The pid is 0 for a process of a pid namespace that is not
+/// below the caller's, which rustix has no type for.
+///
+/// # Errors
+/// As for [`get_option`].
+pub fn peer(fd: i32) -> Result<(i32, u32), Errno> {
+    // struct ucred: pid, uid, gid.
+    let mut credentials = [0u8; 12];
+    get_option(fd, net::SOL_SOCKET as i32, net::SO_PEERCRED as i32, &mut credentials)?;
+    let [a, b, c, d, e, f, g, h, ..] = credentials;
+    Ok((i32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])))
 }
 
 /// setsockopt(2) for options whose value holds no pointers.
