@@ -10,7 +10,10 @@ use ckpt_agent::{
 use ckpt_sys::signal_set::SignalSet;
 use ckpt_sys::syscall;
 use ckpt_wire::touched::ENV_TOUCHED;
-use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS};
+use ckpt_wire::{
+    DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS, parse_shield,
+    parse_signal,
+};
 use linux_raw_sys::general as nr;
 
 use crate::action::Action;
@@ -55,26 +58,6 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
         OWNER.store(syscall!(nr::__NR_getpid).unwrap_or(0) as i32, Relaxed);
         install(config.signal);
     }
-}
-
-fn parse_number(text: &[u8]) -> Option<i32> {
-    let mut value = 0i32;
-    for &byte in text {
-        value = value.checked_mul(10)?.checked_add(i32::from(byte.wrapping_sub(b'0')))?;
-    }
-    Some(value)
-}
-
-fn parse_signal(text: &[u8]) -> Option<i32> {
-    parse_number(text).filter(|value| (1..=64).contains(value))
-}
-
-/// Reads `PID:SIGNAL,…`: the launcher's pid and a set of signals.
-fn parse_shield(text: &[u8]) -> Option<(i32, SignalSet)> {
-    let colon = text.iter().position(|&byte| byte == b':')?;
-    let launcher = parse_number(text.get(..colon)?)?;
-    let signals = text.get(colon + 1..)?.split(|&byte| byte == b',');
-    Some((launcher, signals.filter_map(parse_signal).collect()))
 }
 
 /// Installs the handlers and lets their signals in: the program may have been started with them blocked, for that keeps one that comes

@@ -8,12 +8,12 @@
 //!
 //! The modules, from the ground up; none uses one of a later line:
 //!
-//! - `state`, `siginfo`, `stack`, `call`: what is kept, the kernel's structures, another stack, a few system calls.
-//! - `action`, `code`, `procfs`, `shared`, `wrapped`: what the kernel and the program's code tell, the shared memory, the program's handlers.
-//! - `blocking`, `timeout`, `ignored`, `pages`, `rendezvous`, `timers`, `transfer`, [`touched`]: one subject each.
-//! - `interrupted`: system calls that are made again.
+//! - `call`, `shared`, `siginfo`, `stack`, `state`, `timeout`: the ground.
+//! - `action`, `blocking`, `code`, `pages`, `procfs`: what the kernel tells, and the program's code.
+//! - `ignored`, `rendezvous`, `timers`, `transfer`, `wrapped`, [`touched`]: one subject each.
+//! - `dump`: handing pages over. `interrupted`: system calls that are made again.
 //! - `leave`, `pending`, `shield`: the end of a restart, pending signals, signals from outside of the job.
-//! - `dump`, `observe`, `stubs`: handing pages over, what a process tells of itself, what stands before the program's handlers.
+//! - `observe`: what a process tells of itself. `stubs`: what stands before the program's handlers.
 //! - `freeze`: the threads.
 //! - `snapshot`: the copy-on-write twin.
 //! - `handler`: the whole conversation with the coordinator.

@@ -43,6 +43,11 @@ impl Path {
     }
 }
 
+/// The link in `/proc` that leads to what a descriptor is open on.
+pub fn descriptor_link(fd: i32) -> Path {
+    Path::new().text(b"/proc/self/fd/").number(fd as u64)
+}
+
 /// Writes a number in decimal; gives the digits.
 pub fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
