@@ -65,15 +65,15 @@ pub struct SigAction {
 }
 
 impl SigAction {
-    /// That of a signal whose action was never set.
+    /// The action of a signal for which none was set.
     pub const DEFAULT: Self = Self { handler: DEFAULT, mask: SigSet([0; 16]), flags: 0, restorer: 0 };
 
-    /// As the kernel has it.
+    /// To the kernel's.
     pub fn to_kernel(self) -> KernelAction {
         [self.handler as u64, u64::from(self.flags.cast_unsigned()), self.restorer as u64, self.mask.0[0]]
     }
 
-    /// From what the kernel has.
+    /// From the kernel's.
     pub fn of_kernel([handler, flags, restorer, mask]: KernelAction) -> Self {
         let mut set = [0; 16];
         set[0] = mask;

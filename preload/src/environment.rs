@@ -60,8 +60,8 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
     }
 }
 
-/// Installs the handlers and lets their signals in: the program may have been started with them blocked, for that keeps one that comes
-/// during `exec` until now.
+/// Installs the handlers and lets their signals in. The program may have been started with them blocked, so that a signal that came during
+/// `exec` is pending until now.
 ///
 /// # Safety
 /// The agent must be configured.
@@ -85,8 +85,8 @@ fn set_action(signal: i32) {
     let _ = unsafe { syscall!(nr::__NR_rt_sigaction, signal, &raw const ckpt_agent_action, 0, 8) };
 }
 
-/// A program is about to set the action of a signal. One that was ignored is blocked from then on while the handler runs, which leaves out those that
-/// are: see `ckpt_agent`'s `ignored`.
+/// A program is about to set the action of a signal. A signal that was ignored is blocked from then on while the handler runs: see `ckpt_agent`'s
+/// `ignored`.
 pub fn before_action(signal: c_int, handler: u64) {
     if (1..=64).contains(&signal) && !is_ignored(signal, handler) {
         wait_while_frozen();
@@ -96,7 +96,7 @@ pub fn before_action(signal: c_int, handler: u64) {
     }
 }
 
-/// A program has set the action of a signal: one that is ignored is let through from now on.
+/// A program has set the action of a signal. A signal that is ignored is not blocked any more while the handler runs.
 pub fn after_action(signal: c_int, handler: u64) {
     let is_let_in = (1..=64).contains(&signal) && is_ignored(signal, handler) && CONFIG.get().signal != 0;
     if is_let_in && ckpt_agent_action.leave_out(SignalSet::of(signal)) {
@@ -104,11 +104,11 @@ pub fn after_action(signal: c_int, handler: u64) {
     }
 }
 
-/// What the handler needs of an alternate stack beside the registers: the rest of the kernel's frame, and its own.
+/// Bytes that the handler needs of an alternate stack beside the registers: the rest of the kernel's frame, and its own.
 const HANDLER_STACK: usize = 8 << 10;
 
-/// A thread is about to have an alternate stack of `size` bytes. One that is too small for the handler must not be used by it: the kernel would end
-/// the process. The flag is the whole process's, so from then on the handler runs wherever it finds the thread, as it does without such a stack.
+/// A thread is about to have an alternate stack of `size` bytes. The handler must not use a stack that is too small: the kernel would end the
+/// process. The flag is the whole process's, so from then on the handler runs on the stack of the thread, as it does without such a stack.
 pub fn leave_small_stacks(size: usize) {
     if size < HANDLER_STACK + ckpt_sys::cpu::xsave_size() as usize && ckpt_agent_action.clear_flag(nr::SA_ONSTACK) {
         set_action(CONFIG.get().signal);

@@ -1,6 +1,6 @@
-//! `exec*` and `posix_spawn*`: the new program keeps the agent, whatever environment it is given, and a checkpoint signal that comes in the
-//! midst of it waits until the new program's agent is there. So does a shielded one, unless the new program will have no agent: it could not
-//! get rid of the blocked signal.
+//! `exec*` and `posix_spawn*`: the new program keeps the agent, whatever environment it is given. A checkpoint signal that comes meanwhile is
+//! pending until the new program's agent is there. So is a shielded signal, unless the new program will have no agent: it could not unblock
+//! the signal.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 
@@ -87,7 +87,7 @@ fn lists(preload: &[u8], library: &[u8]) -> bool {
     preload.split(|&byte| byte == b':' || byte == b' ').any(|entry| entry == library)
 }
 
-/// Whether this variable, with this value, is one that is kept.
+/// Whether this variable is kept, with this value.
 ///
 /// # Safety
 /// `variable` must be a C string.
@@ -156,7 +156,7 @@ unsafe fn compose(environment: Strings, agent: &[u8], preload: &mut [u8], pointe
     }
 }
 
-/// What is executed.
+/// The program that is executed.
 #[derive(Clone, Copy)]
 enum Program {
     /// A file, by its path relative to a directory, or that directory's descriptor itself.
@@ -201,8 +201,8 @@ fn to_hold(mask: SignalSet, takes_agent: bool) -> SignalSet {
     if holds_all { checkpoint | config.shielded | HELD_MARK } else { checkpoint }
 }
 
-/// Blocks signals in this thread over `f`. A signal mask is inherited by the new program, whose constructor lets them
-/// in again when its handlers are there: one that comes in between waits instead of ending the program.
+/// Blocks signals in this thread while `f` runs. The new program inherits the mask, and its constructor lets the signals in again when its
+/// handlers are there. A signal that comes in between is pending instead of ending the program.
 fn with_signals_held<R>(takes_agent: bool, f: impl FnOnce() -> R) -> R {
     if CONFIG.get().signal == 0 {
         return f();

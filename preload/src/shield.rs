@@ -1,6 +1,6 @@
-//! Where a shielded signal would have its default action, the agent's shield is installed (`ckpt_agent`'s `shield`), and before handlers of the program's own a
-//! stub (`wrapped` there). The program does not see them: one that asks is told `SIG_DFL` or its own handler, and one that sets `SIG_DFL` gets the shield
-//! again. `SIG_IGN` is really set, and so are handlers that the kernel is to take away when they run (`SA_RESETHAND`).
+//! The agent's shield (`ckpt_agent`'s `shield`) is installed where a shielded signal would have its default action, and a stub (`stubs` there) before each
+//! handler of the program's own. The program does not see them: it reads `SIG_DFL` or its own handler, and when it sets `SIG_DFL` it gets the shield again.
+//! `SIG_IGN` is really set, and so are handlers that the kernel takes away when they run (`SA_RESETHAND`).
 
 use core::ffi::c_int;
 
@@ -17,7 +17,7 @@ const SA_SIGINFO: u64 = nr::SA_SIGINFO as u64;
 const SA_ONSTACK: u64 = nr::SA_ONSTACK as u64;
 const SA_RESETHAND: u64 = nr::SA_RESETHAND as u64;
 
-/// What the shield is installed with.
+/// The action that installs the shield.
 static SHIELD: Action = Action::new();
 
 /// Installs the shield for every shielded signal that has its default action.
@@ -29,7 +29,7 @@ pub unsafe fn install_all(flags: u64, restorer: u64) {
     for signal in CONFIG.get().shielded {
         // Most have the default action, so that is not asked for first. A signal that comes meanwhile was to be ignored.
         if let Some(before @ [IGNORE | 2.., ..]) = install(signal) {
-            // SAFETY: the action is what the kernel gave.
+            // SAFETY: the kernel gave this action.
             let _ = unsafe { syscall!(nr::__NR_rt_sigaction, signal, before.as_ptr(), 0, 8) };
             renew(signal);
         }

@@ -200,7 +200,7 @@ pub unsafe fn park(frame: *mut UContext) {
     // SAFETY: the shared memory stays while this thread is counted.
     let parked = !control.is_null() && unsafe { park_with(&Shared::new(control.cast()), frame) };
     if !parked {
-        // SAFETY: the caller's promise. It was signalled by nobody who freezes this process now.
+        // SAFETY: the caller's promise. The signal does not come from a freeze of this process that goes on.
         unsafe { interrupted::leave_as_found(frame) };
     }
     TRANSIENT.users.fetch_sub(1, SeqCst);

@@ -127,7 +127,7 @@ unsafe fn converse(connection: &Connection, start: &Start, memory: call::Fd, fra
     unsafe { interrupted::end_if_signalled(frame) };
 }
 
-/// Does what the coordinator says until it says to go on, or is gone.
+/// Follows the coordinator's orders until it says to go on, or is gone.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.

@@ -1,13 +1,13 @@
 //! Signals that the job ignores stay out of its way while a handler of ours runs.
 //!
-//! The kernel throws an ignored signal away where it is sent, but "blocked signals are never ignored" (`sig_ignored` in kernel/signal.c), and the
-//! thread that it looks at is, for a signal to a process, the first one, for SIGCHLD the one that forked. While that is in a handler that blocks every
-//! signal, one that is ignored is queued instead, another thread is woken for it (`complete_signal`), and calls of that such as `epoll_wait` end
-//! with `EINTR`. So the handlers do not block those signals. Nothing comes in: they are thrown away as ever.
+//! The kernel discards an ignored signal when it is sent, but "blocked signals are never ignored" (`sig_ignored` in kernel/signal.c). It asks one
+//! thread: the first for a signal to a process, the one that forked for SIGCHLD. While that thread is in a handler that blocks every signal, an
+//! ignored signal is queued instead, another thread is woken for it (`complete_signal`), and its calls such as `epoll_wait` end with `EINTR`. So
+//! our handlers do not block those signals, and the kernel discards them as ever.
 //!
-//! The handler of the checkpoint signal is installed with a mask that leaves them out, which is kept right when the program sets handlers through
-//! the C library. What it has set otherwise, or was started with, is looked at when a handler begins. A program that gives such a signal a handler
-//! meanwhile is made to wait ([`wait_while_frozen`]): the handler must not run within ours.
+//! The handler of the checkpoint signal is installed with a mask that leaves them out. The preloaded library keeps the mask right when the program
+//! sets handlers through the C library. Actions that were set in another way, or before the program began, are looked at when a handler begins. A
+//! program that gives such a signal a handler meanwhile waits ([`wait_while_frozen`]): its handler must not run within ours.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -21,7 +21,7 @@ use crate::state::{BUSY, OWNER, TRANSIENT};
 /// How often a thread that waits looks, in microseconds.
 const LOOK_US: i64 = 200;
 
-/// Leaves only those signals blocked that the process does not ignore, or that the interrupted thread blocks with this mask. Gives all that it ignores.
+/// Blocks only the signals that the process does not ignore, and those that the interrupted thread blocks with this mask. Gives the ignored ones.
 pub fn let_in(mask: u64) -> SignalSet {
     // First the signals that come often: the handler's mask may not know that the program handles them.
     let by_default = ignored(IGNORED_BY_DEFAULT);

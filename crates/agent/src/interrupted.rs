@@ -3,11 +3,10 @@
 //! Our handler has `SA_RESTART`, so the kernel itself repeats most calls. Those that it ends with `EINTR` all the same
 //! (signal(7): `poll`, `select`, `epoll_wait`, `nanosleep`, `sigtimedwait` and their like) are put back to the `syscall`
 //! instruction in the thread's frame. Which call it was is known from `/proc/PID/task/TID/syscall`, read before the signal was
-//! sent. Those that have transferred something end there, and are gone on with ([`transfer`]).
+//! sent. A call that has transferred something ends there, and [`transfer`] makes the rest of it.
 //!
 //! A call with a relative time-out must then be given less: otherwise a job that is checkpointed every second would sleep for
-//! ever. How long the thread had slept is told by the scheduler's note of when it last ran (`se.exec_start` in
-//! `/proc/PID/task/TID/sched`).
+//! ever. The scheduler's note of when the thread last ran (`se.exec_start` in `/proc/PID/task/TID/sched`) tells how long it has slept.
 
 use ckpt_sys::blocked;
 use ckpt_sys::sigframe::{SigContext, UContext};
@@ -26,16 +25,16 @@ const CPU_WORDS: usize = 128;
 /// The `rax` of a call that a signal has ended.
 const INTERRUPTED: u64 = -(EINTR as i64) as u64;
 
-/// What `reserved[0]` of a frame holds whose call was put back; the registers that [`shorten`] may change follow, as they were.
+/// A mark in `reserved[0]` of a frame: the call was put back. The registers that [`timeout::shorten`] may change follow, as they were.
 /// The kernel neither writes nor reads these words, and they are in the image with the frame: a thread that is restored may have
 /// to undo it too.
 const PUT_BACK: u64 = u64::from_be_bytes(*b"put back");
-/// What it holds where the kernel makes the call again, because our handler has `SA_RESTART`.
+/// The same: the kernel makes the call again, because our handler has `SA_RESTART`.
 const RESTARTED: u64 = u64::from_be_bytes(*b"restarts");
-/// What it holds where a transfer that was cut short is gone on with.
+/// The same: a transfer that was cut short goes on.
 const GONE_ON: u64 = u64::from_be_bytes(*b"goes on ");
 
-/// What a thread of this process is blocked in right now; `notes` says whether the scheduler's may be used.
+/// The call that a thread of this process is blocked in right now; `notes` says whether the scheduler's notes may be used.
 pub fn blocked_call(tid: i32, notes: bool) -> BlockedCall {
     let mut buffer = [0u8; 256];
     let Some(found) = procfs::read_task(tid, b"/syscall", &mut buffer).and_then(blocked::parse_syscall) else {
@@ -198,9 +197,9 @@ fn number_of_past_call(context: &SigContext, is_looked_for: fn(u32) -> bool) -> 
     in_transfer.or_else(|| code::number_before(context, is_looked_for))
 }
 
-/// Has a call that is about to be made again fail with `EINTR` when a signal of the job's own waits that would have ended it: a
+/// Has a call that is about to be made again fail with `EINTR` when a signal of the job's own is pending that would have ended it. A
 /// program that waits for that signal in `pause`, or in `read` with a handler that was installed without `SA_RESTART`, would wait
-/// for ever otherwise. To be asked again whenever a signal may have come.
+/// for ever otherwise. To be called again whenever a signal may have come.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
@@ -233,7 +232,7 @@ fn end(context: &mut SigContext) {
     context.rax = INTERRUPTED;
 }
 
-/// What a thread that is restored does last, before it goes on with its frame: its image may hold a call that is to be made
+/// The last step of a thread that is restored, before it goes on with its frame: its image may hold a call that is to be made
 /// again, and a signal that ends it may have come in the meantime, such as a timer's.
 ///
 /// # Safety

@@ -81,7 +81,7 @@ fn registered_rseq(fs_base: u64) -> Option<(u64, u32, u32)> {
     Some((area, len, RSEQ_SIGNATURE))
 }
 
-/// Records what is the process's as a whole, and takes its child subreaper setting away until [`restore_subreaper`]: the twin must become
+/// Records the state of the process as a whole, and takes its child subreaper setting away until [`restore_subreaper`]: the twin must become
 /// the coordinator's child, not one of the job's.
 pub fn record_process(shared: &Shared, len: usize) {
     // SAFETY: only the leader uses the process record, before it reports.

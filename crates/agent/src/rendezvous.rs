@@ -22,7 +22,7 @@ pub struct Connection(pub Fd);
 /// Tells the job's coordinator that this process holds a signal back. False where there is none.
 pub fn announce(signal: i32) -> bool {
     (0..TRIES).any(|_| match connect_with(nr::O_NONBLOCK) {
-        // It may close connections of which it has heard nothing yet, when a freeze ends.
+        // When a freeze ends, it may close connections before it has heard anything on them.
         Ok(connection) => connection.send(&connection.hello(signal)).is_ok(),
         // One that is too busy to be connected to is there.
         Err(errno) => errno.0 == nr_errno::EAGAIN,

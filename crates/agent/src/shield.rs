@@ -1,17 +1,17 @@
-//! The shield: a batch system's warning signal can reach every process of a job, though it is meant for the launcher alone. The default action of such a
-//! signal would end each process that does not catch it, and those that catch it would act on it just when a checkpoint is to be taken.
+//! The shield: a batch system's warning signal can reach every process of a job, though it is meant for the launcher alone. Its default action
+//! would end each process that does not catch it, and a process that catches it would act on it just when a checkpoint is to be taken.
 //!
-//! So wherever a shielded signal would have its default action, this module's handler is installed; and where the program has a handler of its own, a
-//! stub before it (`wrapped`). Both decide by who sent the signal:
+//! So this module's handler is installed wherever a shielded signal would have its default action, and a stub (`stubs`) before each handler of
+//! the program's own. Both decide by the sender of the signal:
 //!
-//! - One that `kill` sent from outside of the job is held back, and the coordinator is told. The program does not notice: the call that it waits in is made again.
-//!   The coordinator knows whether it got the signal itself, and has it let in when it has done what that asked for, or never; or at once, when the signal was
-//!   sent to this process alone.
-//! - Any other (from a process of the job, from the launcher, which passes signals on, from the kernel, a timer, …), or one that comes when no coordinator is
-//!   there, has the effect that it would have without the shield.
+//! - A signal that `kill` sent from outside of the job is held back, and the coordinator is told. The program does not notice: the call that it
+//!   waits in is made again. The coordinator knows whether it got the signal itself. If so, it has the signal let in when it has acted on it,
+//!   or never; if the signal was sent to this process alone, at once.
+//! - Any other signal (from a process of the job, from the launcher, which passes signals on, from the kernel, a timer, …) has the effect that it
+//!   would have without the shield. So has every signal while no coordinator is there.
 //!
-//! Outside of the job is who does not descend from the launcher, or, after a restart, from its stand-in, which has the launcher's pid. A sender in
-//! another pid namespace has no number here.
+//! A sender is outside of the job when it does not descend from the launcher, or, after a restart, from its stand-in, which has the launcher's
+//! pid. A sender in another pid namespace has no number here.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn on_shielded_signal(signal: i32, info: *const Siginfo, f
     }
 }
 
-/// Whether a signal came from outside of the job, and is held back until the coordinator says otherwise. To be asked with every signal blocked.
+/// Whether a signal came from outside of the job, and is held back until the coordinator lets it in. To be called with every signal blocked.
 ///
 /// A child of vfork does this in its parent's memory: nothing but atomics is written.
 pub fn is_held_back(signal: i32, info: &Siginfo) -> bool {
@@ -78,7 +78,7 @@ fn note_of(signal: i32) -> Option<&'static HeldSignal> {
     TRANSIENT.held.get(usize::try_from(signal - 1).ok()?)
 }
 
-/// The signal as it was when it was held back. What the process noted is gone when it has called exec since.
+/// The signal as it was when it was held back. The process loses its note of it when it calls exec.
 fn take_held(signal: i32) -> Siginfo {
     let mut info = Siginfo::of_nobody(signal);
     if let Some(note) = note_of(signal) {
@@ -91,7 +91,7 @@ fn take_held(signal: i32) -> Siginfo {
     info
 }
 
-/// Whether the checkpoint signal came to have a signal let in that this process told it holds back; which is done then.
+/// Lets a signal in that this process holds back, if the checkpoint signal came for that; whether it did.
 ///
 /// # Safety
 /// As for [`on_shielded_signal`].
@@ -111,7 +111,7 @@ pub unsafe fn lets_in(info: *const Siginfo, frame: *mut UContext) -> bool {
                 if wrapped(handler).is_some() {
                     TRANSIENT.let_in.fetch_or(SignalSet::of(signal).bits(), Relaxed);
                 }
-                // To the process: this thread may block it. A process may send itself what claims to come from elsewhere.
+                // To the process: this thread may block it. A process may send itself a signal that claims to come from elsewhere.
                 let _ = syscall!(nr::__NR_rt_sigqueueinfo, call::getpid(), signal, &raw const info);
                 interrupted::leave_as_found(frame);
             }
@@ -137,9 +137,9 @@ unsafe fn take_default(signal: i32, info: *const Siginfo, frame: *mut UContext) 
     // SAFETY: the action is a kernel sigaction, `info` a whole siginfo; the frame is this thread's own (the caller's promise).
     unsafe {
         let _ = syscall!(nr::__NR_rt_sigaction, signal, default.as_ptr(), 0, 8);
-        // A mask that held only as long as the interrupted call may have let it in.
+        // The interrupted call may have let it in by a mask of its own.
         (*frame).sigmask &= !SignalSet::of(signal).bits();
-        // To this thread: the default is the end of the whole process. A thread may send only itself what claims to come from elsewhere.
+        // To this thread: the default ends the whole process. A thread may send a signal that claims to come from elsewhere only to itself.
         if syscall!(nr::__NR_rt_tgsigqueueinfo, pid, tid, signal, info).is_err() {
             let _ = syscall!(nr::__NR_tgkill, pid, tid, signal);
         }

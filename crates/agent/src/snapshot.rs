@@ -12,7 +12,7 @@ use crate::rendezvous::Connection;
 use crate::shared::Shared;
 use crate::{call, dump, freeze, pages, pending, stack, timers};
 
-/// Copies of memory that the twin would not see as it is now.
+/// Copies of the memory that the twin would not see as it is now.
 pub struct Copies {
     at: *mut u8,
     len: usize,
@@ -28,7 +28,7 @@ impl Copies {
     }
 }
 
-/// Records what is pending, and copies what `fork` does not keep.
+/// Records pending signals and timers, and copies the memory that `fork` does not keep.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
@@ -42,10 +42,10 @@ pub unsafe fn prepare(shared: &Shared, start: &Start, frame: *mut UContext) -> R
     // SAFETY: the caller's promise.
     unsafe { pending::capture(shared, tid, frame) };
     timers::fire_again(shared);
-    // Again, since one whose time was over meanwhile has sent a signal, which waits or came too late to be recorded.
+    // Again: a timer that has expired meanwhile has sent a signal, which is pending or came too late to be recorded.
     // SAFETY: the leader writes this record, and the coordinator reads it when it has been told that this is done.
     timers::record_interval_timers(unsafe { &mut (*shared.control_mut()).process.interval_timers });
-    // Where there is no room left there may have been more.
+    // Where the room is full there may have been more.
     if shared.control().pending.load(Relaxed) >= shared.control().layout.room.pending {
         return Err(Report::failed(Step::Pending, 0));
     }
@@ -67,7 +67,7 @@ fn copy_first(shared: &Shared, start: &Start) -> Result<Copies, Errno> {
             continue;
         }
         let (from, end, base) = (entry.start, entry.start + entry.len, to);
-        // Most of what is copied first is shared memory that can be read as it is.
+        // Most entries that are copied first are shared memory that can be read as it is mapped.
         let needed = entry.flags & PlanFlag::SHARED == 0 || entry.flags & PlanFlag::UNREADABLE != 0;
         if needed && own.is_none() {
             own = Some(dump::open_own_memory(start, false)?);
@@ -96,7 +96,7 @@ struct ForkArguments<'a> {
     result: i64,
 }
 
-/// Makes the twin. It reports for itself once it is there; here is reported only what went wrong.
+/// Makes the twin. It reports for itself once it is there; this reports only failures.
 ///
 /// # Safety
 /// As for [`prepare`].
@@ -121,7 +121,7 @@ pub unsafe fn twin(connection: &Connection, shared: &Shared, start: &Start, fram
     Ok(Report::new(ReportKind::Frozen, result))
 }
 
-/// Keeps from the twin, or lets children have again, what it must not have.
+/// Keeps memory from the twin (`MADV_DONTFORK`), or gives it back to children (`MADV_DOFORK`).
 fn withhold(shared: &Shared, advice: u32) {
     for entry in shared.plan().iter().filter(|entry| entry.flags & PlanFlag::NOT_IN_TWIN != 0) {
         // SAFETY: the advice is about children only; the coordinator names no range that had it already.
@@ -161,7 +161,7 @@ fn run_twin(arguments: &ForkArguments) -> ! {
     // Out of the job's process group and session: a stop of the group must not stop the dump.
     // SAFETY: takes no argument.
     let _ = unsafe { syscall!(nr::__NR_setsid) };
-    // When copy-on-write runs the node out of memory, this process is to die, not the job.
+    // When copy-on-write runs the node out of memory, the kernel is to kill this process, not the job.
     if let Ok(file) = call::open_with(b"/proc/self/oom_score_adj\0", nr::O_WRONLY) {
         let _ = call::write(&file, b"1000");
     }

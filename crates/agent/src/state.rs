@@ -89,7 +89,7 @@ pub struct Transient {
     pub users: AtomicU32,
     /// The signals that are held back.
     pub held: [HeldSignal; 64],
-    /// The set of those that were held back and are to come through now.
+    /// The set of those that were held back and come through next.
     pub let_in: AtomicU64,
     /// The set of the signals that the process ignores, while a leader is at work.
     pub ignored: AtomicU64,
@@ -99,7 +99,7 @@ pub struct Transient {
 
 /// A signal that is held back: see [`crate::shield`].
 pub struct HeldSignal {
-    /// The process that holds it in the upper half (a child has its parent's notes), who sent it in the lower; 0: nobody holds it.
+    /// In the upper half the process that holds it (a child has a copy of its parent's notes), in the lower its sender; 0: no process holds it.
     pub holder_and_sender: AtomicU64,
     /// The sender's real user id.
     pub uid: AtomicU32,

@@ -49,7 +49,7 @@ core::arch::global_asm!(
 /// The handler that is to run, 0 for none: the signal is held back then.
 ///
 /// # Safety
-/// A stub calls it with what the kernel gave that, and the stub's number.
+/// A stub calls it with the arguments that the kernel gave to the stub, and the stub's number.
 unsafe extern "C" fn decide(signal: i32, info: *const Siginfo, frame: *mut UContext, stub: usize) -> u64 {
     let Some(handler) = wrapped::stub(stub) else { return 0 };
     // SAFETY: the caller's promise.

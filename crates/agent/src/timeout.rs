@@ -56,7 +56,7 @@ pub unsafe fn shorten(context: &mut SigContext, number: u32, elapsed_ns: u64, ti
     }
 }
 
-/// Milliseconds less what has passed; negative (without end) and zero stay.
+/// Milliseconds, less the time that has passed; negative (without end) and zero stay.
 fn fewer_ms(timeout: u64, elapsed_ns: u64) -> u64 {
     let timeout = timeout as i32;
     if timeout <= 0 {
@@ -65,7 +65,7 @@ fn fewer_ms(timeout: u64, elapsed_ns: u64) -> u64 {
     u64::from(timeout as u32).saturating_sub(elapsed_ns / 1_000_000)
 }
 
-/// The address of a `timespec` with what is left of the one at `timeout`; 0 (none) stays.
+/// The address of a `timespec` with the time that is left of the one at `timeout`; 0 (none) stays.
 ///
 /// # Safety
 /// `timeout` must be 0 or the address of a readable `timespec`.
@@ -88,7 +88,7 @@ fn slot_of(tid: i32) -> &'static Slot {
     let own = (0..8)
         .map(|i| &TIMEOUTS[(first + i) % SLOTS])
         .find(|slot| slot.owner.load(Relaxed) == tid || slot.owner.compare_exchange(0, tid, AcqRel, Acquire).is_ok());
-    // Eight threads have these slots already, perhaps long ended: theirs is taken.
+    // Eight threads, which may have ended long ago, have these slots already: one is taken from them.
     let slot = own.unwrap_or(&TIMEOUTS[first]);
     slot.owner.store(tid, Relaxed);
     slot

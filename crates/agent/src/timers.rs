@@ -12,7 +12,7 @@ use crate::procfs::signal_set;
 use crate::shared::Shared;
 
 const SECOND: i64 = 1_000_000_000;
-/// Time after which a timer that is set only to see whose clock it follows would expire: a year.
+/// A time that no timer reaches which is set only to see whether its clock runs: a year.
 const FAR: i64 = 365 * 86_400 * SECOND;
 /// How often a thread looks whether a clock goes on while it runs.
 const LOOKS: u32 = 1000;
@@ -101,7 +101,7 @@ pub fn find_own(shared: &Shared, tid: i32) {
 fn follows_us(timer: &TimerRecord, tid: i32) -> bool {
     let armed = timer.value_ns != 0;
     if !armed {
-        // To set it would drop a signal of it that waits; whose it is stays unknown then.
+        // To set the timer would drop its pending signal. Its thread stays unknown then.
         let pending = signal_set(tid, b"SigPnd:") | signal_set(tid, b"ShdPnd:");
         if pending.contains(timer.signal) {
             return false;
@@ -138,18 +138,18 @@ pub fn note_pending(shared: &Shared, info: &[u64; 16]) -> bool {
     true
 }
 
-/// Has the timers whose signals were taken send them again, with as many expirations as before.
+/// Has each timer whose signal was taken send it again, with as many expirations as before.
 pub fn fire_again(shared: &Shared) {
     for timer in shared.timers() {
         if timer.pending > 0 {
-            // Any time that is long past, for one that has no period.
+            // A timer without a period may be set to any time that is long past.
             let first = first_expiration(timer).unwrap_or(1);
             set(timer.id, nr::TIMER_ABSTIME, &Setting::of(timer.interval_ns, first));
         }
     }
 }
 
-/// When a timer with a period, whose signal waits, expired first, by its clock.
+/// When a timer with a period and a pending signal expired first, by its clock.
 fn first_expiration(timer: &TimerRecord) -> Option<i64> {
     if timer.interval_ns == 0 {
         return None;

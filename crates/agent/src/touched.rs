@@ -138,7 +138,7 @@ unsafe fn before_write(dir: c_int, path: *const c_char, flags: u32) -> Found {
     unsafe { before(place, touch, creates) }
 }
 
-/// Whether an open with these flags changes nothing of a file that is there, while what is done by the descriptor may. Such a file is opened
+/// Whether an open with these flags changes nothing of a file that is there, while calls on the descriptor may. Such a file is opened
 /// first, without `O_CREAT`, and noted by [`after_open`]: that is exact, and takes half the time of a look at the path.
 #[inline]
 pub fn opens_first(flags: u32) -> bool {
@@ -146,7 +146,7 @@ pub fn opens_first(flags: u32) -> bool {
     flags & nr::O_ACCMODE != 0 && flags & OTHERS == 0 && is_on()
 }
 
-/// To be called with what a call of [`opens_first`] gave, before the program gets it. False: the call must be made with all flags, and its
+/// To be called with the descriptor of a file that [`opens_first`], before the program gets it. False: the call must be made with all flags, and its
 /// result taken, since another's file in a sticky directory may be refused then (`protected_regular`, proc_sys_fs(5)).
 ///
 /// # Safety
@@ -165,7 +165,7 @@ pub unsafe fn after_open(fd: c_int, flags: u32) -> bool {
     flags & nr::O_CREAT == 0 || unsafe { syscall!(nr::__NR_geteuid) } == Ok(u64::from(stat.stx_uid))
 }
 
-/// Closes what was opened first.
+/// Closes a file that was opened first.
 ///
 /// # Safety
 /// The descriptor must be open, and not known to the program.

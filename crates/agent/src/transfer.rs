@@ -63,8 +63,8 @@ static TRANSFERS: [Transfer; SLOTS] = [const { Transfer::new() }; SLOTS];
 #[unsafe(naked)]
 unsafe extern "C" fn finish() -> ! {
     core::arch::naked_asm!(
-        // For those who unwind the stack: the frame is the program's, and where it goes on and what it had in rdx (1), rsi (4)
-        // and r9 is in the transfer (DW_OP_breg9).
+        // For unwinders: the frame is the program's. The transfer (DW_OP_breg9) holds where the program goes on, and its rdx (1), rsi (4)
+        // and r9.
         ".cfi_startproc",
         ".cfi_def_cfa rsp, 0",
         ".cfi_escape 0x10, 16, 2, 0x79, {pc}",

@@ -62,7 +62,7 @@ pub enum HandOverError {
     Timer {
         /// Which.
         found: i32,
-        /// The one that was meant.
+        /// The timer that was meant.
         expected: i32,
     },
     /// The object cannot be mapped there.
@@ -314,7 +314,7 @@ impl HandOver {
     }
 
     /// Byte offset of the window, through which system calls made by the agent are given bytes and give them back: the data of the first slot,
-    /// of which nothing is dumped yet. It is [`SLOT_DATA`] bytes long.
+    /// before the dump. It is [`SLOT_DATA`] bytes long.
     pub fn window(&self) -> u64 {
         self.layout.ring_off + offset_of!(Slot, data) as u64
     }
@@ -426,7 +426,7 @@ impl HandOver {
     ///
     /// # Errors
     ///
-    /// When that is not what the plan has, or more of it.
+    /// When the pages are not in the plan, or more than it has.
     pub fn contents(&self, number: u64, data: &mut Vec<u8>) -> Result<Vec<Run>, HandOverError> {
         let slot = self.slot(number);
         // SAFETY: fields of a slot within the object; nothing is read.

@@ -112,7 +112,7 @@ fn with_page(flags: u32, act: impl FnOnce(u64) -> Result<(), Errno>) -> Result<(
     result
 }
 
-/// `SO_PEEK_OFF` on a socket: reading what is in flight without taking it out.
+/// `SO_PEEK_OFF` on a socket: reading data in flight without taking it out.
 ///
 /// # Errors
 /// The error of the kernel that lacks the facility, or of the rule that forbids it.
@@ -141,7 +141,7 @@ pub fn async_write_protection() -> Result<(), Errno> {
     }
 }
 
-/// rseq(2), with flags that no kernel has: one that knows the call says that they are wrong.
+/// rseq(2), with flags that no kernel has: a kernel that knows the call refuses them.
 ///
 /// # Errors
 /// The error of the kernel that lacks the facility, or of the rule that forbids it.
@@ -160,7 +160,7 @@ pub fn close_range() -> Result<(), Errno> {
     unsafe { syscall!(nr::__NR_close_range, u32::MAX, u32::MAX, 0) }.map(|_| ())
 }
 
-/// What a call with a wrong argument says of whether there is such a call.
+/// Whether there is a call, by its error for a wrong argument.
 fn known(result: Result<u64, Errno>) -> Result<(), Errno> {
     match result {
         Ok(_) | Err(Errno(EINVAL)) => Ok(()),

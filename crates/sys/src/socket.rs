@@ -129,8 +129,8 @@ pub fn receive(fd: i32, data: &mut [u8], name: &mut [u8], control: &mut [u8], fl
     })
 }
 
-/// recvmsg(2) of one byte more than `data` holds, whose last byte has no place: from a UNIX stream, that gives what is before the part that this byte
-/// belongs to, since the kernel copies what was sent at once as a whole or not at all. `EFAULT` where nothing is before it.
+/// recvmsg(2) of one byte more than `data` holds, with no place for the last byte. From a UNIX stream that gives the bytes before the message that
+/// this byte belongs to, since the kernel copies each message as a whole or not at all.
 ///
 /// # Errors
 /// `EFAULT` where nothing is before that part; as for [`receive`].

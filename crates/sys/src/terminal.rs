@@ -5,7 +5,7 @@ use linux_raw_sys::general as nr;
 use crate::raw::Errno;
 use crate::syscall;
 
-/// What can be asked of a terminal, and is a number (include/uapi/asm-generic/ioctls.h).
+/// Properties of a terminal that are a number (include/uapi/asm-generic/ioctls.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Query {
@@ -29,7 +29,7 @@ pub enum Query {
     Readable = 0x541b,
 }
 
-/// What can be set.
+/// Properties of a terminal that can be set to a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Setting {
@@ -41,13 +41,13 @@ pub enum Setting {
     Foreground = 0x5410,
 }
 
-/// What can be done, with a number or with 0.
+/// Acts on a terminal, with a number or with 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Act {
     /// `TIOCEXCL`: exclusive mode on.
     Exclusive = 0x540c,
-    /// `TIOCSCTTY`: makes it the controlling terminal of the caller, who leads a session.
+    /// `TIOCSCTTY`: makes it the controlling terminal of the caller, which leads a session.
     Control = 0x540e,
     /// `TIOCNOTTY`: gives up the caller's controlling terminal.
     GiveUp = 0x5422,
@@ -86,7 +86,7 @@ const TCSETS2: u32 = 0x402c_542b;
 const TIOCGWINSZ: u32 = 0x5413;
 const TIOCSWINSZ: u32 = 0x5414;
 
-/// Asks.
+/// Asks for a number.
 ///
 /// # Errors
 /// `ENOTTY` where the descriptor is no such side of a terminal, `EIO` after a hangup.
@@ -96,7 +96,7 @@ pub fn get(fd: i32, query: Query) -> Result<i32, Errno> {
     unsafe { syscall!(nr::__NR_ioctl, fd, query as u32, &raw mut number) }.map(|_| number)
 }
 
-/// Sets.
+/// Sets a number.
 ///
 /// # Errors
 /// As for [`get`]; `EPERM`, `EINVAL` for a group that the terminal cannot have.
@@ -105,7 +105,7 @@ pub fn set(fd: i32, setting: Setting, number: i32) -> Result<(), Errno> {
     unsafe { syscall!(nr::__NR_ioctl, fd, setting as u32, &raw const number) }.map(|_| ())
 }
 
-/// Does; gives what the call returns.
+/// Performs an act; gives the result of the call.
 ///
 /// # Errors
 /// As for [`get`]; `EPERM` where the caller may not.

@@ -186,13 +186,13 @@ pub const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"tchd");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum RecordKind {
-    /// Nothing was at the path. Also of an empty file, a directory and others without contents that were made in this segment by somebody
-    /// who did not note it.
+    /// Nothing was at the path. Also for an empty file, a directory and others without contents that a process made in this segment without
+    /// noting it.
     Absent = 1,
     /// It was there, and is only appended to: its contents up to its size stay.
     Appended = 2,
-    /// It was there, and is about to be changed or taken away. The other text is the name of the file in this directory that has its
-    /// contents, or for a symbolic link what it says. Directories, empty files and other files without contents have no other text.
+    /// It was there, and is about to be changed or removed. The other text is the name of the file in this directory that has its
+    /// contents, or the text of a symbolic link. Directories, empty files and other files without contents have no other text.
     Kept = 3,
     /// As `Kept`, but the contents are not kept: too large, unreadable, or no room. Of files that were made in this segment only small ones
     /// are kept.

@@ -78,7 +78,7 @@ impl Path {
         self.bytes.get(self.root..self.len).unwrap_or(b"")
     }
 
-    /// Whether this path is never noted: the job's list itself, and what the kernel makes.
+    /// Whether this path is never noted: the job's list itself, and the kernel's own file systems.
     pub fn is_excluded(&self) -> bool {
         let path = self.inside();
         let below = |dir: &[u8]| path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
@@ -312,7 +312,7 @@ static ROOT_LEN: AtomicUsize = AtomicUsize::new(0);
 
 const UNKNOWN: usize = usize::MAX;
 
-/// chroot(2): from then on paths are noted with the new root's before them. A second one, whose path cannot be told, ends the noting.
+/// chroot(2): later paths are noted with the path of the new root before them. A second chroot, whose path cannot be told, ends the noting.
 ///
 /// # Safety
 /// As for `before` of the module above; `call` makes the call.

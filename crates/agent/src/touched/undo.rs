@@ -147,7 +147,7 @@ fn copy_contents(from: &Fd, to: &Fd, size: u64) -> bool {
         }
         at = end;
     }
-    // What ends with a hole.
+    // The file may end with a hole.
     // SAFETY: takes numbers only.
     unsafe { syscall!(nr::__NR_ftruncate, to.0, size) }.map_err(after_failed_write).is_ok()
 }
@@ -167,7 +167,7 @@ fn data_from(from: &Fd, at: u64, size: u64) -> (u64, u64) {
     }
 }
 
-/// How many bytes a call has copied; nothing where it has to end: the file has been cut meanwhile, or it is none that the call copies.
+/// How many bytes a call has copied; nothing where copying by this call ends: the file has been cut meanwhile, or the call cannot copy it.
 fn copied_by(outcome: Result<u64, Errno>) -> Option<u64> {
     match outcome {
         Ok(0) => None,
