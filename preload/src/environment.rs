@@ -1,22 +1,26 @@
 //! The constructor: it reads the environment, installs the checkpoint signal's handler and the shield, and is done.
 
 use core::ffi::{CStr, c_char, c_int};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 use ckpt_agent::{
-    CONFIG, Config, IGNORED_BY_DEFAULT, OWNER, ignored, is_ignored, on_checkpoint_signal, touched, wait_while_frozen,
+    CONFIG, Config, IGNORED_BY_DEFAULT, OWNER, change_mask, ignored, is_ignored, on_checkpoint_signal, on_shielded_signal,
+    touched, wait_while_frozen,
 };
+use ckpt_sys::signal_set::SignalSet;
 use ckpt_sys::syscall;
 use ckpt_wire::touched::ENV_TOUCHED;
-use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS};
+use ckpt_wire::{
+    DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS, parse_shield,
+    parse_signal,
+};
 use linux_raw_sys::general as nr;
 
+use crate::action::Action;
 use crate::{by_number, libc, shield};
 
-const SA_SIGINFO: u64 = 4;
-const SA_RESTORER: u64 = 0x0400_0000;
-const SA_ONSTACK: u64 = 0x0800_0000;
-const SA_RESTART: u64 = 0x1000_0000;
+/// What the handlers are installed with.
+const FLAGS: u64 = (nr::SA_SIGINFO | nr::SA_RESTORER | nr::SA_RESTART | nr::SA_ONSTACK) as u64;
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -40,7 +44,8 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
     config.signal = unsafe { find(environment, ENV_SIGNAL) }.and_then(parse_signal).unwrap_or(DEFAULT_SIGNAL);
     // SAFETY: as above.
     if let Some((launcher, shielded)) = unsafe { find(environment, ENV_SHIELD) }.and_then(parse_shield) {
-        (config.launcher, config.shielded) = (launcher, shielded & !signal_bit(config.signal));
+        (config.launcher, config.shielded) = (launcher, shielded.without(config.signal));
+        config.shield = on_shielded_signal as *const () as u64;
     }
     (config.rseq_offset, config.rseq_size) = libc::rseq();
     // SAFETY: as above.
@@ -55,55 +60,23 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
     }
 }
 
-fn parse_number(text: &[u8]) -> Option<i32> {
-    let mut value = 0i32;
-    for &byte in text {
-        value = value.checked_mul(10)?.checked_add(i32::from(byte.wrapping_sub(b'0')))?;
-    }
-    Some(value)
-}
-
-fn parse_signal(text: &[u8]) -> Option<i32> {
-    parse_number(text).filter(|value| (1..=64).contains(value))
-}
-
-/// Reads `PID:SIGNAL,…`: the launcher's pid and a set of signals.
-fn parse_shield(text: &[u8]) -> Option<(i32, u64)> {
-    let colon = text.iter().position(|&byte| byte == b':')?;
-    let launcher = parse_number(text.get(..colon)?)?;
-    let signals = text.get(colon + 1..)?.split(|&byte| byte == b',');
-    Some((launcher, signals.filter_map(parse_signal).fold(0, |set, signal| set | signal_bit(signal))))
-}
-
-/// The set of one signal.
-pub fn signal_bit(signal: i32) -> u64 {
-    1 << (signal - 1)
-}
-
-/// Installs the handlers and lets their signals in: the program may have been started with them blocked, for that keeps one that comes
-/// during `exec` until now.
+/// Installs the handlers and lets their signals in. The program may have been started with them blocked, so that a signal that came during
+/// `exec` is pending until now.
 ///
 /// # Safety
 /// The agent must be configured.
 unsafe fn install(signal: i32) {
     // Every signal that is not ignored is blocked while they run. Runtimes that run their code on stacks of a few KiB (goroutines, fibers) have an alternate one for
     // handlers.
-    let flags = SA_SIGINFO | SA_RESTORER | SA_RESTART | SA_ONSTACK;
     let restorer = restorer as *const () as u64;
-    ckpt_agent_action.set(on_checkpoint_signal as *const () as u64, flags, restorer);
+    ckpt_agent_action.set(on_checkpoint_signal as *const () as u64, FLAGS, restorer);
     ckpt_agent_action.leave_out(ignored(IGNORED_BY_DEFAULT));
     set_action(signal);
     // SAFETY: the agent is configured.
-    unsafe { shield::install_all(flags, restorer) };
-    let (mut held, mut before) = (signal_bit(signal), 0u64);
-    let unblock = |held: &u64, before: *mut u64| {
-        // SAFETY: the sets live over the call.
-        let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_UNBLOCK, &raw const *held, before, 8) };
-    };
-    unblock(&held, &raw mut before);
+    unsafe { shield::install_all(FLAGS, restorer) };
+    let before = change_mask(nr::SIG_UNBLOCK, SignalSet::of(signal));
     if before & HELD_MARKS == HELD_MARK {
-        held = HELD_MARK | CONFIG.get().shielded;
-        unblock(&held, core::ptr::null_mut());
+        change_mask(nr::SIG_UNBLOCK, HELD_MARK | CONFIG.get().shielded);
     }
 }
 
@@ -112,77 +85,34 @@ fn set_action(signal: i32) {
     let _ = unsafe { syscall!(nr::__NR_rt_sigaction, signal, &raw const ckpt_agent_action, 0, 8) };
 }
 
-/// A program is about to set the action of a signal. One that was ignored is blocked from then on while the handler runs, which leaves out those that
-/// are: see `ckpt_agent`'s `ignored`.
+/// A program is about to set the action of a signal. A signal that was ignored is blocked from then on while the handler runs: see `ckpt_agent`'s
+/// `ignored`.
 pub fn before_action(signal: c_int, handler: u64) {
-    if let Some(number @ 1..=64) = u32::try_from(signal).ok()
-        && !is_ignored(number, handler)
-    {
+    if (1..=64).contains(&signal) && !is_ignored(signal, handler) {
         wait_while_frozen();
-        if CONFIG.get().signal != 0 && ckpt_agent_action.block(signal_bit(signal)) {
+        if CONFIG.get().signal != 0 && ckpt_agent_action.block(SignalSet::of(signal)) {
             set_action(CONFIG.get().signal);
         }
     }
 }
 
-/// A program has set the action of a signal: one that is ignored is let through from now on.
+/// A program has set the action of a signal. A signal that is ignored is not blocked any more while the handler runs.
 pub fn after_action(signal: c_int, handler: u64) {
-    if let Some(number @ 1..=64) = u32::try_from(signal).ok()
-        && is_ignored(number, handler)
-        && CONFIG.get().signal != 0
-        && ckpt_agent_action.leave_out(signal_bit(signal))
-    {
+    let is_let_in = (1..=64).contains(&signal) && is_ignored(signal, handler) && CONFIG.get().signal != 0;
+    if is_let_in && ckpt_agent_action.leave_out(SignalSet::of(signal)) {
         set_action(CONFIG.get().signal);
     }
 }
 
-/// What the handler needs of an alternate stack beside the registers: the rest of the kernel's frame, and its own.
+/// Bytes that the handler needs of an alternate stack beside the registers: the rest of the kernel's frame, and its own.
 const HANDLER_STACK: usize = 8 << 10;
 
-/// A thread is about to have an alternate stack of `size` bytes. One that is too small for the handler must not be used by it: the kernel would end
-/// the process. The flag is the whole process's, so from then on the handler runs wherever it finds the thread, as it does without such a stack.
+/// A thread is about to have an alternate stack of `size` bytes. The handler must not use a stack that is too small: the kernel would end the
+/// process. The flag is the whole process's, so from then on the handler runs on the stack of the thread, as it does without such a stack.
 pub fn leave_small_stacks(size: usize) {
-    if size < HANDLER_STACK + ckpt_sys::cpu::xsave_size() as usize && ckpt_agent_action.clear_flag(SA_ONSTACK) {
+    if size < HANDLER_STACK + ckpt_sys::cpu::xsave_size() as usize && ckpt_agent_action.clear_flag(nr::SA_ONSTACK) {
         set_action(CONFIG.get().signal);
         shield::leave_alternate_stack();
-    }
-}
-
-/// The kernel's `struct sigaction`: handler, flags, restorer, mask.
-#[repr(transparent)]
-pub struct Action([AtomicU64; 4]);
-
-impl Action {
-    /// Zeroes.
-    pub const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; 4])
-    }
-
-    /// Sets all of it; every signal is in the mask.
-    pub fn set(&self, handler: u64, flags: u64, restorer: u64) {
-        for (word, value) in self.0.iter().zip([handler, flags, restorer, u64::MAX]) {
-            word.store(value, Relaxed);
-        }
-    }
-
-    /// Takes signals into the mask; whether one of them was not there.
-    fn block(&self, set: u64) -> bool {
-        self.0[3].fetch_or(set, Relaxed) & set != set
-    }
-
-    /// Leaves signals out of the mask; whether one of them was there.
-    fn leave_out(&self, set: u64) -> bool {
-        self.0[3].fetch_and(!set, Relaxed) & set != 0
-    }
-
-    /// Whether a flag is set.
-    pub fn has_flag(&self, flag: u64) -> bool {
-        self.0[1].load(Relaxed) & flag != 0
-    }
-
-    /// Clears a flag; whether it was set.
-    pub fn clear_flag(&self, flag: u64) -> bool {
-        self.0[1].fetch_and(!flag, Relaxed) & flag != 0
     }
 }
 

@@ -1,16 +1,17 @@
-//! `exec*` and `posix_spawn*`: the new program keeps the agent, whatever environment it is given, and a checkpoint signal that comes in the
-//! midst of it waits until the new program's agent is there. So does a shielded one, unless the new program will have no agent: it could not
-//! get rid of the blocked signal.
+//! `exec*` and `posix_spawn*`: the new program keeps the agent, whatever environment it is given. A checkpoint signal that comes meanwhile is
+//! pending until the new program's agent is there. So is a shielded signal, unless the new program will have no agent: it could not unblock
+//! the signal.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 
-use ckpt_agent::CONFIG;
+use ckpt_agent::{CONFIG, change_mask};
 use ckpt_sys::program::{found_heeds_preload, heeds_preload};
+use ckpt_sys::signal_set::SignalSet;
 use ckpt_sys::syscall;
 use ckpt_wire::{ENV_AGENT, HELD_MARK, HELD_MARKS};
 use linux_raw_sys::general as nr;
 
-use crate::environment::{find, kept, kept_value, signal_bit, value_of};
+use crate::environment::{find, kept, kept_value, value_of};
 use crate::libc::{self, ENOSYS};
 use crate::next;
 
@@ -86,7 +87,7 @@ fn lists(preload: &[u8], library: &[u8]) -> bool {
     preload.split(|&byte| byte == b':' || byte == b' ').any(|entry| entry == library)
 }
 
-/// Whether this variable, with this value, is one that is kept.
+/// Whether this variable is kept, with this value.
 ///
 /// # Safety
 /// `variable` must be a C string.
@@ -155,7 +156,7 @@ unsafe fn compose(environment: Strings, agent: &[u8], preload: &mut [u8], pointe
     }
 }
 
-/// What is executed.
+/// The program that is executed.
 #[derive(Clone, Copy)]
 enum Program {
     /// A file, by its path relative to a directory, or that directory's descriptor itself.
@@ -192,28 +193,25 @@ impl Program {
 /// The signals that a program is started with blocked, by the mask that it would have.
 ///
 /// The checkpoint signal in any case. The shielded ones only where the agent will let them in again, and only all together: which of them the program
-/// blocks itself could not be told later. A mark says so.
-fn to_hold(mask: u64, takes_agent: bool) -> u64 {
+/// blocks itself could not be told later. A mark says that they are blocked.
+fn to_hold(mask: SignalSet, takes_agent: bool) -> SignalSet {
     let config = CONFIG.get();
-    let checkpoint = signal_bit(config.signal);
-    if takes_agent && mask & (config.shielded | HELD_MARKS) == 0 { checkpoint | config.shielded | HELD_MARK } else { checkpoint }
+    let checkpoint = SignalSet::of(config.signal);
+    let holds_all = takes_agent && (mask & (config.shielded | HELD_MARKS)).is_empty();
+    if holds_all { checkpoint | config.shielded | HELD_MARK } else { checkpoint }
 }
 
-/// Blocks signals in this thread over `f`. A signal mask is inherited by the new program, whose constructor lets them
-/// in again when its handlers are there: one that comes in between waits instead of ending the program.
+/// Blocks signals in this thread while `f` runs. The new program inherits the mask, and its constructor lets the signals in again when its
+/// handlers are there. A signal that comes in between is pending instead of ending the program.
 fn with_signals_held<R>(takes_agent: bool, f: impl FnOnce() -> R) -> R {
     if CONFIG.get().signal == 0 {
         return f();
     }
-    let mut before = 0u64;
-    // SAFETY: with no new set, the present one is written to `before`.
-    let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_BLOCK, 0, &raw mut before, 8) };
-    let held = to_hold(before, takes_agent) & !before;
-    // SAFETY: the set lives over the call.
-    let change = |how: u32| unsafe { syscall!(nr::__NR_rt_sigprocmask, how, &raw const held, 0, 8) };
-    let _ = change(nr::SIG_BLOCK);
+    let before = change_mask(nr::SIG_BLOCK, SignalSet::EMPTY);
+    let held = to_hold(before, takes_agent) - before;
+    change_mask(nr::SIG_BLOCK, held);
     let result = f();
-    let _ = change(nr::SIG_UNBLOCK);
+    change_mask(nr::SIG_UNBLOCK, held);
     result
 }
 
@@ -403,7 +401,7 @@ unsafe fn spawn(
     unsafe {
         if CONFIG.get().signal > 0 && !attributes.is_null() && (*attributes).flags & POSIX_SPAWN_SETSIGMASK != 0 {
             let mut own = *attributes;
-            own.mask[0] |= to_hold(own.mask[0], program.takes_agent());
+            own.mask[0] |= to_hold(SignalSet::from_bits(own.mask[0]), program.takes_agent()).bits();
             return with_agent(envp, |envp| call(pid, path, actions, &raw const own, argv, envp));
         }
         launch(program, envp, |envp| call(pid, path, actions, attributes, argv, envp))

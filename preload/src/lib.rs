@@ -1,7 +1,8 @@
 //! The library that `LD_PRELOAD` brings into every process of a job: a constructor, and the few functions of libc that could take the agent
 //! away from a process.
 //!
-//! - `environment`: the constructor, and what it keeps of the environment.
+//! - `action`: `struct sigaction`.
+//! - `environment`: the constructor, and the variables that it keeps.
 //! - `exec`: `exec*` and `posix_spawn*`, so that a program that cleans its environment keeps the agent.
 //! - `signals`: the calls that could block, consume or replace the checkpoint signal or the shield.
 //! - `shield`: the shield in the place of default actions.
@@ -13,6 +14,7 @@
 //! It links to nothing: one build serves every glibc and musl. It must not define a symbol that it does not mean to interpose.
 #![no_std]
 
+mod action;
 mod by_number;
 mod environment;
 mod exec;

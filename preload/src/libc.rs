@@ -78,7 +78,7 @@ macro_rules! next {
         match NEXT.address() {
             0 => None,
             #[allow(unused_unsafe, reason = "the macro is used within unsafe blocks too")]
-            // SAFETY: the function of this name has this signature: it is the one that is interposed here.
+            // SAFETY: the function of this name, which is interposed here, has this signature.
             address => Some(unsafe { core::mem::transmute::<usize, $signature>(address) }),
         }
     }};

@@ -1,6 +1,6 @@
-//! Where a shielded signal would have its default action, the agent's shield is installed (`ckpt_agent`'s `shield`), and before handlers of the program's own a
-//! stub (`wrapped` there). The program does not see them: one that asks is told `SIG_DFL` or its own handler, and one that sets `SIG_DFL` gets the shield
-//! again. `SIG_IGN` is really set, and so are handlers that the kernel is to take away when they run (`SA_RESETHAND`).
+//! The agent's shield (`ckpt_agent`'s `shield`) is installed where a shielded signal would have its default action, and a stub (`stubs` there) before each
+//! handler of the program's own. The program does not see them: it reads `SIG_DFL` or its own handler, and when it sets `SIG_DFL` it gets the shield again.
+//! `SIG_IGN` is really set, and so are handlers that the kernel takes away when they run (`SA_RESETHAND`).
 
 use core::ffi::c_int;
 
@@ -8,18 +8,16 @@ use ckpt_agent::{CONFIG, Handler, is_shield, on_shielded_signal, stub_for, wrapp
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 
-use crate::environment::Action;
+use crate::action::{Action, DEFAULT, KernelAction, SigAction};
 use crate::libc;
-use crate::signals::{KernelAction, SigAction};
 
-/// `SIG_DFL`.
-pub const DEFAULT: usize = 0;
+/// `SIG_IGN`.
 const IGNORE: u64 = 1;
-const SA_SIGINFO: u64 = 4;
-const SA_ONSTACK: u64 = 0x0800_0000;
-const SA_RESETHAND: u64 = 0x8000_0000;
+const SA_SIGINFO: u64 = nr::SA_SIGINFO as u64;
+const SA_ONSTACK: u64 = nr::SA_ONSTACK as u64;
+const SA_RESETHAND: u64 = nr::SA_RESETHAND as u64;
 
-/// What the shield is installed with.
+/// The action that installs the shield.
 static SHIELD: Action = Action::new();
 
 /// Installs the shield for every shielded signal that has its default action.
@@ -28,21 +26,21 @@ static SHIELD: Action = Action::new();
 /// The agent must be configured.
 pub unsafe fn install_all(flags: u64, restorer: u64) {
     SHIELD.set(handler(), flags, restorer);
-    for signal in shielded() {
+    for signal in CONFIG.get().shielded {
         // Most have the default action, so that is not asked for first. A signal that comes meanwhile was to be ignored.
         if let Some(before @ [IGNORE | 2.., ..]) = install(signal) {
-            // SAFETY: the action is what the kernel gave.
+            // SAFETY: the kernel gave this action.
             let _ = unsafe { syscall!(nr::__NR_rt_sigaction, signal, before.as_ptr(), 0, 8) };
             renew(signal);
         }
     }
 }
 
-/// From now on the shield does without alternate stacks: see [`crate::environment::leave_small_stacks`]. A stub does what the program's handler does, so
+/// From now on the shield does without alternate stacks: see `environment::leave_small_stacks`. A stub does what the program's handler does, so
 /// one before a handler that runs on such a stack is taken away.
 pub fn leave_alternate_stack() {
-    SHIELD.clear_flag(SA_ONSTACK);
-    shielded().for_each(renew);
+    SHIELD.clear_flag(nr::SA_ONSTACK);
+    CONFIG.get().shielded.iter().for_each(renew);
 }
 
 /// Installs what belongs to the action that the program has set for a signal: the shield in the place of the default, a stub before a handler, or neither.
@@ -68,7 +66,7 @@ pub fn renew(signal: c_int) {
 /// An action with a stub before the program's handler; `None` where there is to be none: it would be taken away by the kernel, or want too much of a small
 /// alternate stack.
 fn with_stub([address, flags, restorer, mask]: KernelAction) -> Option<KernelAction> {
-    let has_room = flags & SA_ONSTACK == 0 || SHIELD.has_flag(SA_ONSTACK);
+    let has_room = flags & SA_ONSTACK == 0 || SHIELD.has_flag(nr::SA_ONSTACK);
     let is_own = address > IGNORE && !is_shield(address);
     if !is_own || !has_room || flags & SA_RESETHAND != 0 {
         return None;
@@ -100,10 +98,6 @@ fn install(signal: c_int) -> Option<KernelAction> {
     set.is_ok().then_some(before)
 }
 
-fn shielded() -> impl Iterator<Item = c_int> {
-    (1..=64).filter(|&signal| covers(signal))
-}
-
 /// The shield, as a handler.
 pub fn handler() -> u64 {
     on_shielded_signal as *const () as u64
@@ -111,7 +105,7 @@ pub fn handler() -> u64 {
 
 /// Whether a signal is one of the shielded.
 pub fn covers(signal: c_int) -> bool {
-    (1..=64).contains(&signal) && CONFIG.get().shielded & 1 << (signal - 1) != 0
+    CONFIG.get().shielded.contains(signal)
 }
 
 /// A handler as the program is to see it.

@@ -5,46 +5,14 @@ use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ckpt_agent::CONFIG;
+use ckpt_sys::signal_set::SignalSet;
+use linux_raw_sys::general as nr;
 
+use crate::action::{DEFAULT, SigAction, SigSet};
 use crate::environment::{self, after_action, before_action};
 use crate::libc::{self, ENOSYS};
 use crate::next;
 use crate::shield;
-
-/// `sigset_t` of glibc and musl: 128 bytes, of which the kernel knows the first word.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct SigSet(pub [u64; 16]);
-
-/// `struct sigaction` of glibc and musl on x86-64.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct SigAction {
-    pub handler: usize,
-    pub mask: SigSet,
-    pub flags: c_int,
-    pub restorer: usize,
-}
-
-impl SigAction {
-    /// That of a signal whose action was never set.
-    pub const DEFAULT: Self = Self { handler: shield::DEFAULT, mask: SigSet([0; 16]), flags: 0, restorer: 0 };
-
-    /// As the kernel has it.
-    pub fn to_kernel(self) -> KernelAction {
-        [self.handler as u64, u64::from(self.flags.cast_unsigned()), self.restorer as u64, self.mask.0[0]]
-    }
-
-    /// From what the kernel has.
-    pub fn of_kernel([handler, flags, restorer, mask]: KernelAction) -> Self {
-        let mut set = [0; 16];
-        set[0] = mask;
-        Self { handler: handler as usize, mask: SigSet(set), flags: flags as c_int, restorer: restorer as usize }
-    }
-}
-
-/// The kernel's `struct sigaction`: handler, flags, restorer, mask.
-pub type KernelAction = [u64; 4];
 
 /// What the program believes to have set for the checkpoint signal.
 static BELIEVED_HANDLER: AtomicU64 = AtomicU64::new(0);
@@ -63,10 +31,7 @@ unsafe fn without_ours(set: *const SigSet) -> Option<SigSet> {
     }
     // SAFETY: the caller's promise.
     let mut own = unsafe { *set };
-    let signal = CONFIG.get().signal;
-    if signal > 0 {
-        own.0[0] &= !(1 << (signal - 1));
-    }
+    own.0[0] &= !SignalSet::of(CONFIG.get().signal).bits();
     Some(own)
 }
 
@@ -98,7 +63,7 @@ pub unsafe extern "C" fn sigaction(signal: c_int, action: *const SigAction, old:
     let Some(call) = next!(c"sigaction" as Call) else { return libc::fail(ENOSYS) };
     // SAFETY: the caller's promise.
     unsafe {
-        if shield::covers(signal) && !action.is_null() && (*action).handler == shield::DEFAULT {
+        if shield::covers(signal) && !action.is_null() && (*action).handler == DEFAULT {
             before_action(signal, shield::handler());
             let Some(before) = shield::set_default(signal) else { return -1 };
             if !old.is_null() {
@@ -163,7 +128,7 @@ unsafe fn set_simply(signal: c_int, handler: Handler, call: Option<SignalCall>) 
     if is_ours(signal) {
         return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
     }
-    if shield::covers(signal) && handler == shield::DEFAULT {
+    if shield::covers(signal) && handler == DEFAULT {
         before_action(signal, shield::handler());
         return shield::set_default(signal).map_or(SIG_ERR, |before| before.handler);
     }
@@ -224,9 +189,6 @@ pub struct AlternateStack {
     size: usize,
 }
 
-/// `SS_DISABLE`.
-const SS_DISABLE: c_int = 2;
-
 /// sigaltstack(2).
 ///
 /// # Safety
@@ -237,7 +199,7 @@ pub unsafe extern "C" fn sigaltstack(stack: *const AlternateStack, old: *mut Alt
     let Some(call) = next!(c"sigaltstack" as Call) else { return libc::fail(ENOSYS) };
     // SAFETY: the caller's promise.
     unsafe {
-        if !stack.is_null() && (*stack).flags & SS_DISABLE == 0 {
+        if !stack.is_null() && (*stack).flags & nr::SS_DISABLE as c_int == 0 {
             environment::leave_small_stacks((*stack).size);
         }
         call(stack, old)

@@ -1,4 +1,4 @@
-//! The calls that change files. Each is noted before it is made (`ckpt_agent::touched`), where the job has a list of what it touches.
+//! The calls that change files. Each is noted before it is made (`ckpt_agent::touched`), where the job has a list of touched paths.
 //!
 //! The 64-bit variants are the plain ones on x86-64. What a program does by descriptors that it has opened before is not seen here, but
 //! for calls that cut a file or change its attributes.
@@ -234,7 +234,7 @@ pub unsafe extern "C" fn posix_spawn_file_actions_addopen(
     }
 }
 
-/// Functions that touch a file: what is noted, and the system call that is made where the C library lacks the function.
+/// Functions that touch a file: how it is noted, and the system call that is made where the C library lacks the function.
 macro_rules! touches {
     ($($(#[$doc:meta])* $name:ident, $symbol:literal: ($($arg:ident: $type:ty),*), $before:expr, $number:expr, ($($raw:expr),*);)*) => {$(
         $(#[$doc])*
@@ -256,7 +256,7 @@ macro_rules! touches {
     )*};
 }
 
-/// Notes what is about to go.
+/// Notes a file that is about to be removed.
 ///
 /// # Safety
 /// As for unlink(2).
@@ -496,7 +496,7 @@ pub unsafe extern "C" fn chroot(path: Text) -> c_int {
 
 /// Where the C libraries have shared memory, with a slash behind it.
 const SHARED_MEMORY: &[u8] = b"/dev/shm/";
-/// Where glibc has semaphores, with what their names begin with. Those of musl begin with nothing.
+/// Where glibc has semaphores, with the prefix of their names. Those of musl have none.
 const SEMAPHORES: &[u8] = b"/dev/shm/sem.";
 
 /// Calls `f` with the path that a name stands for: of a shared memory object (shm_overview(7)), or a semaphore (sem_overview(7)).
@@ -600,7 +600,7 @@ pub unsafe extern "C" fn sem_unlink(name: Text) -> c_int {
     }
 }
 
-/// What a template of mkstemp(3) has in the place of what is random.
+/// The part of a template of mkstemp(3) that random letters replace.
 const MARK: &[u8; 6] = b"XXXXXX";
 /// Names that are tried, as many as glibc does (`TMP_MAX`).
 const ATTEMPTS: u32 = 62 * 62 * 62;

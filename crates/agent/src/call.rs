@@ -1,8 +1,11 @@
 //! The few system calls that the agent makes, thinly.
 
-use ckpt_sys::raw::Errno;
-use ckpt_sys::syscall;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use ckpt_sys::process;
+use ckpt_sys::raw::Errno;
+use ckpt_sys::signal_set::SignalSet;
+use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 
 /// A descriptor that is closed when dropped.
@@ -150,20 +153,38 @@ pub unsafe fn munmap(at: *mut u8, len: usize) {
     let _ = unsafe { syscall!(nr::__NR_munmap, at, len) };
 }
 
-/// `prctl` that returns its value.
-pub fn prctl_get(option: u32) -> i64 {
-    // SAFETY: the options that are asked for take no pointer.
-    unsafe { syscall!(nr::__NR_prctl, option, 0, 0, 0, 0) }.map_or(-1, |v| v as i64)
+/// Whether this process has its memory in common with another one, as a child of `vfork` with its parent.
+pub fn shares_memory_with(other: i32) -> bool {
+    other != 0 && process::kcmp(getpid(), other, process::shared::VM, 0, 0) == Ok(0)
 }
 
-/// Error numbers used here (include/uapi/asm-generic/errno-base.h).
+/// Changes the signal mask of the calling thread (`SIG_BLOCK`, `SIG_UNBLOCK`, `SIG_SETMASK`); gives the mask before.
+pub fn change_mask(how: u32, set: SignalSet) -> SignalSet {
+    let mut before = SignalSet::EMPTY;
+    // SAFETY: both sets live over the call, and have the size that is passed.
+    let _ = unsafe { syscall!(nr::__NR_rt_sigprocmask, how, set.as_ptr(), before.as_mut_ptr(), size_of::<SignalSet>()) };
+    before
+}
+
+/// Waits a moment.
+pub fn pause_us(microseconds: i64) {
+    let time = nr::__kernel_timespec { tv_sec: 0, tv_nsec: microseconds * 1000 };
+    // SAFETY: the time lives over the call.
+    let _ = unsafe { syscall!(nr::__NR_nanosleep, &raw const time, 0) };
+}
+
+/// Error numbers as [`Errno`] has them.
 pub mod nr_errno {
+    use linux_raw_sys::errno;
+
     /// No such process.
-    pub const ESRCH: i32 = 3;
+    pub const ESRCH: i32 = errno::ESRCH as i32;
     /// Interrupted system call.
-    pub const EINTR: i32 = 4;
+    pub const EINTR: i32 = errno::EINTR as i32;
     /// Try again.
-    pub const EAGAIN: i32 = 11;
+    pub const EAGAIN: i32 = errno::EAGAIN as i32;
     /// Invalid argument.
-    pub const EINVAL: i32 = 22;
+    pub const EINVAL: i32 = errno::EINVAL as i32;
+    /// Not a request of this file.
+    pub const ENOTTY: i32 = errno::ENOTTY as i32;
 }

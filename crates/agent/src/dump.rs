@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering::{Acquire, Release};
 
+use ckpt_sys::prctl;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_wire::{
@@ -10,16 +11,13 @@ use ckpt_wire::{
 use linux_raw_sys::general as nr;
 
 use crate::call::{self, Fd};
-use crate::freeze::Shared;
-use crate::handler::failed;
 use crate::pages::PageMap;
 use crate::rendezvous::Connection;
-
-const POLLHUP: u16 = 0x10;
+use crate::shared::Shared;
 
 /// Hands over everything that the plan names. A `twin` has memory of its own.
 pub fn dump(connection: &Connection, shared: &Shared, start: &Start, twin: bool) -> Result<Report, Report> {
-    let fail = |errno: ckpt_sys::raw::Errno| failed(Step::Pagemap, errno.0);
+    let fail = |errno: Errno| Report::failed(Step::Pagemap, errno.0);
     let (mut map, memory) = open_own_memory(start, twin).map_err(fail)?;
     let mut ring = Ring { connection, shared, memory, next: 0, slot: core::ptr::null_mut(), alive: true };
     for entry in shared.plan().iter().filter(|entry| entry.flags & PlanFlag::NOT_IN_TWIN == 0) {
@@ -41,31 +39,25 @@ pub fn dump(connection: &Connection, shared: &Shared, start: &Start, twin: bool)
     let control = shared.control();
     control.total_slots.store(ring.next, Release);
     control.finished.store(1, Release);
-    for i in 0..u64::from(control.slots) {
-        // SAFETY: slots below `slots` exist. Whoever waits for a slot that will not come is woken.
+    for i in 0..control.layout.room.slots.into() {
+        // SAFETY: the slot exists. A worker that waits for a slot that will not come is woken.
         call::futex_wake(unsafe { &(*shared.slot(i)).state }, true);
     }
-    Ok(Report { kind: ReportKind::Dumped as u32, errno: 0, value: ring.next as i64 })
+    Ok(Report::new(ReportKind::Dumped, ring.next as i64))
 }
 
 /// Opens the page map and the memory of this process.
 ///
-/// Who has changed its user is not dumpable (prctl(2)), and its files in `/proc` are root's: it is made so for as long as it takes to open them.
-/// What fs.suid_dumpable may give in its stead (2) nobody can set again, so only a twin does so then, who may lose it.
+/// A process that has changed its user is not dumpable (prctl(2)), and its files in `/proc` are root's: it is made dumpable for as long as it takes
+/// to open them. No process can set the value 2, which fs.suid_dumpable may give instead, so only a twin changes that: it may lose it.
 pub fn open_own_memory(start: &Start, twin: bool) -> Result<(PageMap, Fd), Errno> {
-    const PR_GET_DUMPABLE: u32 = 3;
-    const PR_SET_DUMPABLE: u32 = 4;
-    let set_dumpable = |value: u32| {
-        // SAFETY: takes numbers only.
-        let _ = unsafe { syscall!(nr::__NR_prctl, PR_SET_DUMPABLE, value, 0, 0, 0) };
-    };
-    let hidden = match call::prctl_get(PR_GET_DUMPABLE) {
-        0 => true,
-        2 => twin,
+    let hidden = match prctl::dumpable() {
+        Ok(0) => true,
+        Ok(2) => twin,
         _ => false,
     };
     if hidden {
-        set_dumpable(1);
+        let _ = prctl::set_dumpable(1);
     }
     if twin {
         // They belong to the effective user, and another may open files.
@@ -75,7 +67,7 @@ pub fn open_own_memory(start: &Start, twin: bool) -> Result<(PageMap, Fd), Errno
     let opened = PageMap::open(start.features & Feature::PAGEMAP_SCAN != 0)
         .and_then(|map| Ok((map, call::open(b"/proc/thread-self/mem\0")?)));
     if hidden {
-        set_dumpable(0);
+        let _ = prctl::set_dumpable(0);
     }
     opened
 }
@@ -196,7 +188,7 @@ impl Ring<'_> {
         let time = nr::__kernel_timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: one pollfd, and a time-out, that live over the call.
         let _ = unsafe { syscall!(nr::__NR_ppoll, poll.as_mut_ptr(), 1, &raw const time, 0, 8) };
-        (poll[1] >> 16) as u16 & POLLHUP != 0
+        (poll[1] >> 16) as u16 & nr::POLLHUP as u16 != 0
     }
 }
 

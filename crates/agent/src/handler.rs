@@ -8,14 +8,11 @@ use ckpt_sys::syscall;
 use ckpt_wire::{Order, Report, ReportKind, Start, Step};
 use linux_raw_sys::general as nr;
 
-use crate::freeze::{self, Shared};
 use crate::rendezvous::{self, Connection};
-use crate::shield::Siginfo;
+use crate::shared::Shared;
+use crate::siginfo::Siginfo;
 use crate::state::{BUSY, IDLE, OWNER, TRANSIENT};
-use crate::{call, dump, ignored, interrupted, observe, shield, snapshot, stack, touched};
-
-/// `KCMP_VM` (include/uapi/linux/kcmp.h).
-const KCMP_VM: u32 = 1;
+use crate::{call, dump, freeze, ignored, interrupted, observe, pending, shield, snapshot, stack, touched};
 
 /// The handler: the first thread of a process to enter it leads, the others park. Unless it came to let a signal in.
 ///
@@ -54,15 +51,11 @@ fn memory_is_our_own() -> bool {
         return true;
     }
     // The memory of a child of vfork is its parent's. The owner is asked too: the child's parent may have ended.
-    let shares_memory_with = |other: i32| {
-        // SAFETY: takes no pointer.
-        other != 0 && unsafe { syscall!(nr::__NR_kcmp, pid, other, KCMP_VM, 0, 0) } == Ok(0)
-    };
-    if shares_memory_with(owner) || shares_memory_with(call::getppid()) {
+    if call::shares_memory_with(owner) || call::shares_memory_with(call::getppid()) {
         return false;
     }
-    // A child of fork has a copy of its parent's memory, perhaps taken in the midst of a checkpoint. Threads of this process cannot
-    // be here at the same time: the coordinator signals one, and that one all others.
+    // A child of fork has a copy of its parent's memory, perhaps taken during a checkpoint. No other thread of this process can be here
+    // at the same time: the coordinator signals one, and that one all others.
     OWNER.store(pid, Ordering::Relaxed);
     TRANSIENT.control.store(core::ptr::null_mut(), Release);
     TRANSIENT.users.store(0, Release);
@@ -96,14 +89,14 @@ unsafe fn converse(connection: &Connection, start: &Start, memory: call::Fd, fra
     // SAFETY: the frame is live.
     let rip = unsafe { (*frame).context.rip };
     if (start.vdso_start..start.vdso_end).contains(&rip) {
-        let _ = connection.send(&Report { kind: ReportKind::InVdso as u32, errno: 0, value: 0 });
+        let _ = connection.send(&Report::new(ReportKind::InVdso, 0));
         return;
     }
     let len = start.len as usize;
     let base = match call::mmap(len, nr::PROT_READ | nr::PROT_WRITE, nr::MAP_SHARED, memory.0) {
         Ok(base) => base,
         Err(errno) => {
-            let _ = connection.send(&failed(Step::MapControl, errno.0));
+            let _ = connection.send(&Report::failed(Step::MapControl, errno.0));
             return;
         }
     };
@@ -116,17 +109,17 @@ unsafe fn converse(connection: &Connection, start: &Start, memory: call::Fd, fra
             touched::forget();
             observe::record_process(&shared, len);
             observe::record_policies(&shared);
-            Report { kind: ReportKind::Frozen as u32, errno: 0, value: i64::from(shared.threads_len()) }
+            Report::new(ReportKind::Frozen, shared.threads_len().into())
         }
         Err(report) => report,
     };
-    if connection.send(&report).is_ok() && frozen_ok(&report) {
+    if connection.send(&report).is_ok() && ReportKind::of(&report) == Some(ReportKind::Frozen) {
         // SAFETY: the frame is the leader's own.
         unsafe { obey(connection, &shared, start, frame) };
     }
     observe::restore_subreaper(&shared);
     // SAFETY: the frame is the leader's own.
-    unsafe { observe::claim_pending(&shared, call::gettid(), frame) };
+    unsafe { pending::claim(&shared, call::gettid(), frame) };
     freeze::release(&shared);
     // SAFETY: all threads have marked their records as left, and this one uses it no more.
     unsafe { call::munmap(base, len) };
@@ -134,11 +127,7 @@ unsafe fn converse(connection: &Connection, start: &Start, memory: call::Fd, fra
     unsafe { interrupted::end_if_signalled(frame) };
 }
 
-fn frozen_ok(report: &Report) -> bool {
-    report.kind == ReportKind::Frozen as u32
-}
-
-/// Does what the coordinator says until it says to go on, or is gone.
+/// Follows the coordinator's orders until it says to go on, or is gone.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
@@ -148,7 +137,7 @@ unsafe fn obey(connection: &Connection, shared: &Shared, start: &Start, frame: *
             // SAFETY: the caller's promise.
             unsafe { snapshot::twin(connection, shared, start, frame) }
         } else if order == Order::Call as u32 {
-            Ok(Report { kind: ReportKind::Called as u32, errno: 0, value: call_for(shared) })
+            Ok(Report::new(ReportKind::Called, call_for(shared)))
         } else if order == Order::DumpInPlace as u32 {
             // SAFETY: the caller's promise.
             unsafe { snapshot::prepare(shared, start, frame) }.and_then(|copies| {
@@ -176,9 +165,4 @@ fn call_for(shared: &Shared) -> i64 {
     // SAFETY: the coordinator asks only for calls that look at the job's objects, and write to the shared memory object.
     let result = unsafe { syscall!(call.number as u32, at(0), at(1), at(2), at(3), at(4), at(5)) };
     result.map_or_else(|errno| -i64::from(errno.0), |value| value as i64)
-}
-
-/// A report of a failed step.
-pub fn failed(step: Step, errno: i32) -> Report {
-    Report { kind: ReportKind::Failed as u32, errno, value: step as i64 }
 }

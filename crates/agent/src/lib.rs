@@ -5,29 +5,53 @@
 //!
 //! The interrupted thread may hold any lock of any library, so nothing here calls libc, allocates, uses thread-local storage
 //! or panics. Between checkpoints nothing of it runs but [`touched`], for calls that change files.
+//!
+//! The modules, from the ground up; none uses one of a later line:
+//!
+//! - `call`, `shared`, `siginfo`, `stack`, `state`, `timeout`: the ground.
+//! - `action`, `blocking`, `code`, `pages`, `procfs`: what the kernel tells, and the program's code.
+//! - `ignored`, `rendezvous`, `timers`, `transfer`, `wrapped`, [`touched`]: one subject each.
+//! - `dump`: handing pages over. `interrupted`: system calls that are made again.
+//! - `leave`, `pending`, `shield`: the end of a restart, pending signals, signals from outside of the job.
+//! - `observe`: what a process tells of itself. `stubs`: what stands before the program's handlers.
+//! - `freeze`: the threads.
+//! - `snapshot`: the copy-on-write twin.
+//! - `handler`: the whole conversation with the coordinator.
 #![no_std]
 
+mod action;
+mod blocking;
 mod call;
+mod code;
 mod dump;
 mod freeze;
 mod handler;
 mod ignored;
 mod interrupted;
+mod leave;
 mod observe;
 mod pages;
+mod pending;
 mod procfs;
 mod rendezvous;
+mod shared;
 mod shield;
+mod siginfo;
 mod snapshot;
 mod stack;
 mod state;
+mod stubs;
+mod timeout;
 mod timers;
 pub mod touched;
 mod transfer;
 mod wrapped;
 
+pub use action::{Action, IGNORED_BY_DEFAULT, is_ignored, is_shield};
+pub use call::change_mask;
 pub use handler::on_checkpoint_signal;
-pub use ignored::{BY_DEFAULT as IGNORED_BY_DEFAULT, ignored, is_ignored, wait_while_frozen};
-pub use shield::{is_shield, on_shielded_signal};
-pub use state::{CONFIG, Config, OWNER, leave};
+pub use ignored::{ignored, wait_while_frozen};
+pub use leave::leave;
+pub use shield::on_shielded_signal;
+pub use state::{CONFIG, Config, OWNER};
 pub use wrapped::{Handler, stub_for, wrapped};

@@ -1,49 +1,26 @@
 //! Which pages of a range exist: `PAGEMAP_SCAN` where the kernel has it, `/proc/thread-self/pagemap` else, `mincore` for shared memory.
 
+use ckpt_sys::pagemap::{self, Query, Region};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_wire::PAGE_SIZE;
 use linux_raw_sys::general as nr;
 
+use crate::call::nr_errno::{EINVAL, ENOTTY};
 use crate::call::{self, Fd};
 
-/// `_IOWR('f', 16, struct pm_scan_arg)` (include/uapi/linux/fs.h).
-const PAGEMAP_SCAN: u32 = 0xc060_6610;
-const PAGE_IS_FILE: u64 = 1 << 2;
-const PAGE_IS_PRESENT: u64 = 1 << 3;
-const PAGE_IS_SWAPPED: u64 = 1 << 4;
-const PAGE_IS_PFNZERO: u64 = 1 << 5;
+/// Pages that are in memory or swapped out, and neither a file's nor the page of zeroes.
+const OWN: Query = Query {
+    inverted: nr::PAGE_IS_FILE | nr::PAGE_IS_PFNZERO,
+    all: nr::PAGE_IS_FILE | nr::PAGE_IS_PFNZERO,
+    any: nr::PAGE_IS_PRESENT | nr::PAGE_IS_SWAPPED,
+    told: nr::PAGE_IS_PRESENT,
+};
 
 /// Bits of a pagemap entry (Documentation/admin-guide/mm/pagemap.rst).
 const PM_PRESENT: u64 = 1 << 63;
 const PM_SWAP: u64 = 1 << 62;
 const PM_FILE: u64 = 1 << 61;
-
-/// `struct pm_scan_arg`.
-#[repr(C)]
-struct ScanArg {
-    size: u64,
-    flags: u64,
-    start: u64,
-    end: u64,
-    walk_end: u64,
-    vec: u64,
-    vec_len: u64,
-    max_pages: u64,
-    category_inverted: u64,
-    category_mask: u64,
-    category_anyof_mask: u64,
-    return_mask: u64,
-}
-
-/// `struct page_region`.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct Region {
-    start: u64,
-    end: u64,
-    categories: u64,
-}
 
 /// A run of pages that exist.
 #[derive(Clone, Copy)]
@@ -83,29 +60,15 @@ impl PageMap {
         let mut regions = [Region::default(); 128];
         let mut at = start;
         while at < end {
-            let mut arg = ScanArg {
-                size: size_of::<ScanArg>() as u64,
-                flags: 0,
-                start: at,
-                end,
-                walk_end: 0,
-                vec: regions.as_mut_ptr() as u64,
-                vec_len: regions.len() as u64,
-                max_pages: 0,
-                category_inverted: PAGE_IS_FILE | PAGE_IS_PFNZERO,
-                category_mask: PAGE_IS_FILE | PAGE_IS_PFNZERO,
-                category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-                return_mask: PAGE_IS_PRESENT,
-            };
-            // SAFETY: the argument and the vector it points to are writable, with their true sizes.
-            let n = unsafe { syscall!(nr::__NR_ioctl, self.file.0, PAGEMAP_SCAN, &raw mut arg) }? as usize;
-            for region in regions.get(..n).unwrap_or(&[]) {
-                each(Pages { start: region.start, end: region.end, present: region.categories & PAGE_IS_PRESENT != 0 });
+            let (count, next) = pagemap::scan(self.file.0, at, end, OWN, &mut regions)?;
+            for region in regions.get(..count).unwrap_or(&[]) {
+                let present = region.categories & u64::from(nr::PAGE_IS_PRESENT) != 0;
+                each(Pages { start: region.start, end: region.end, present });
             }
-            if arg.walk_end <= at {
+            if next <= at {
                 return Ok(());
             }
-            at = arg.walk_end;
+            at = next;
         }
         Ok(())
     }
@@ -143,9 +106,6 @@ impl PageMap {
         Ok(())
     }
 }
-
-const EINVAL: i32 = 22;
-const ENOTTY: i32 = 25;
 
 /// Calls `each` with every run of pages of a shared mapping whose object has them in memory.
 pub fn shared_pages(start: u64, end: u64, mut each: impl FnMut(u64, u64)) -> Result<(), Errno> {

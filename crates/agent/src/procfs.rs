@@ -3,6 +3,7 @@
 use crate::call::{self, Fd};
 use ckpt_sys::blocked;
 use ckpt_sys::raw::Errno;
+use ckpt_sys::signal_set::SignalSet;
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 
@@ -42,6 +43,11 @@ impl Path {
     }
 }
 
+/// The link in `/proc` that leads to what a descriptor is open on.
+pub fn descriptor_link(fd: i32) -> Path {
+    Path::new().text(b"/proc/self/fd/").number(fd as u64)
+}
+
 /// Writes a number in decimal; gives the digits.
 pub fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
@@ -61,6 +67,19 @@ pub fn read_task<'a>(tid: i32, file: &[u8], buffer: &'a mut [u8]) -> Option<&'a 
     let fd = call::open(path.as_bytes()).ok()?;
     let n = call::read(&fd, buffer).ok()?;
     buffer.get(..n)
+}
+
+/// A set of signals that a thread's status shows, by its name there.
+pub fn signal_set(tid: i32, key: &[u8]) -> SignalSet {
+    let mut buffer = [0u8; 2048];
+    let status = read_task(tid, b"/status", &mut buffer);
+    status.map_or(SignalSet::EMPTY, |status| SignalSet::from_bits(find_set(status, key).unwrap_or(0)))
+}
+
+/// The number in base 16 that follows a name.
+fn find_set(status: &[u8], key: &[u8]) -> Option<u64> {
+    let (bits, _) = blocked::number(blocked::skip_blanks(blocked::after(status, key)?), 16)?;
+    Some(bits)
 }
 
 /// Calls `each` with every thread of this process.

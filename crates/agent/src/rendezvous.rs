@@ -1,22 +1,18 @@
 //! The connection to the coordinator: an abstract UNIX socket with message boundaries, named after the job and its pid namespace.
 
-use crate::call::{self, Fd, nr_errno};
-use crate::procfs::Path;
-use crate::state::CONFIG;
 use ckpt_sys::blocked;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_wire::{Hello, PROTOCOL, SOCKET_PREFIX};
 use linux_raw_sys::general as nr;
+use linux_raw_sys::net::{AF_UNIX, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SO_PEERCRED, SOCK_SEQPACKET, SOL_SOCKET};
 
-const AF_UNIX: u16 = 1;
-const SOCK_SEQPACKET: u32 = 5;
+use crate::call::{self, Fd, nr_errno};
+use crate::procfs::Path;
+use crate::state::CONFIG;
+
+/// `SOCK_CLOEXEC` (include/linux/net.h).
 const SOCK_CLOEXEC: u32 = nr::O_CLOEXEC;
-const SOL_SOCKET: u32 = 1;
-const SO_PEERCRED: u32 = 17;
-const SCM_RIGHTS: i32 = 1;
-const MSG_NOSIGNAL: u32 = 0x4000;
-const MSG_CMSG_CLOEXEC: u32 = 0x4000_0000;
 /// How often a signal is announced.
 const TRIES: u32 = 3;
 
@@ -26,7 +22,7 @@ pub struct Connection(pub Fd);
 /// Tells the job's coordinator that this process holds a signal back. False where there is none.
 pub fn announce(signal: i32) -> bool {
     (0..TRIES).any(|_| match connect_with(nr::O_NONBLOCK) {
-        // It may close connections of which it has heard nothing yet, when a freeze ends.
+        // When a freeze ends, it may close connections before it has heard anything on them.
         Ok(connection) => connection.send(&connection.hello(signal)).is_ok(),
         // One that is too busy to be connected to is there.
         Err(errno) => errno.0 == nr_errno::EAGAIN,
@@ -52,7 +48,7 @@ fn connect_with(flags: u32) -> Result<Connection, Errno> {
     let name = name.as_bytes();
     let name = name.get(..name.len() - 1).unwrap_or(&[]);
     let mut address = [0u8; 110];
-    address[..2].copy_from_slice(&AF_UNIX.to_ne_bytes());
+    address[..2].copy_from_slice(&(AF_UNIX as u16).to_ne_bytes());
     let len = 3 + name.len();
     address.get_mut(3..len).ok_or(Errno(nr_errno::EINVAL))?.copy_from_slice(name);
     // SAFETY: the address is readable for its length.
@@ -110,14 +106,7 @@ impl Connection {
         };
         // struct cmsghdr: len (8), level (4), type (4), then the descriptor.
         let fd =
-            (header[5] >= 20 && control[1] == u64::from(SOL_SOCKET) | (SCM_RIGHTS as u64) << 32).then(|| Fd(control[2] as i32));
+            (header[5] >= 20 && control[1] == u64::from(SOL_SOCKET) | u64::from(SCM_RIGHTS) << 32).then(|| Fd(control[2] as i32));
         (n as usize == size_of::<T>()).then_some((message, fd))
     }
-}
-
-/// Waits a moment.
-pub fn pause_us(microseconds: i64) {
-    let time = nr::__kernel_timespec { tv_sec: 0, tv_nsec: microseconds * 1000 };
-    // SAFETY: the time lives over the call.
-    let _ = unsafe { syscall!(nr::__NR_nanosleep, &raw const time, 0) };
 }

@@ -8,16 +8,11 @@ use ckpt_sys::syscall;
 use ckpt_wire::{PlanFlag, Report, ReportKind, Start, Step};
 use linux_raw_sys::general as nr;
 
-use crate::freeze::{self, Shared};
-use crate::handler::failed;
-use crate::pages;
 use crate::rendezvous::Connection;
-use crate::{call, dump, observe, stack, timers};
+use crate::shared::Shared;
+use crate::{call, dump, freeze, pages, pending, stack, timers};
 
-/// `__WALL`: wait for children of any exit signal.
-const WALL: u32 = 0x4000_0000;
-
-/// Copies of memory that the twin would not see as it is now.
+/// Copies of the memory that the twin would not see as it is now.
 pub struct Copies {
     at: *mut u8,
     len: usize,
@@ -33,7 +28,7 @@ impl Copies {
     }
 }
 
-/// Records what is pending, and copies what `fork` does not keep.
+/// Records pending signals and timers, and copies the memory that `fork` does not keep.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
@@ -45,16 +40,16 @@ pub unsafe fn prepare(shared: &Shared, start: &Start, frame: *mut UContext) -> R
     timers::find_own(shared, tid);
     freeze::capture_pending_of_threads(shared);
     // SAFETY: the caller's promise.
-    unsafe { observe::capture_pending(shared, tid, frame) };
+    unsafe { pending::capture(shared, tid, frame) };
     timers::fire_again(shared);
-    // Again, since one whose time was over meanwhile has sent a signal, which waits or came too late to be recorded.
+    // Again: a timer that has expired meanwhile has sent a signal, which is pending or came too late to be recorded.
     // SAFETY: the leader writes this record, and the coordinator reads it when it has been told that this is done.
     timers::record_interval_timers(unsafe { &mut (*shared.control_mut()).process.interval_timers });
-    // Where there is no room left there may have been more.
-    if shared.control().pending.load(Relaxed) >= shared.control().max_pending {
-        return Err(failed(Step::Pending, 0));
+    // Where the room is full there may have been more.
+    if shared.control().pending.load(Relaxed) >= shared.control().layout.room.pending {
+        return Err(Report::failed(Step::Pending, 0));
     }
-    copy_first(shared, start).map_err(|errno| failed(Step::MapCopies, errno.0))
+    copy_first(shared, start).map_err(|errno| Report::failed(Step::MapCopies, errno.0))
 }
 
 fn copy_first(shared: &Shared, start: &Start) -> Result<Copies, Errno> {
@@ -72,7 +67,7 @@ fn copy_first(shared: &Shared, start: &Start) -> Result<Copies, Errno> {
             continue;
         }
         let (from, end, base) = (entry.start, entry.start + entry.len, to);
-        // Most of what is copied first is shared memory that can be read as it is.
+        // Most entries that are copied first are shared memory that can be read as it is mapped.
         let needed = entry.flags & PlanFlag::SHARED == 0 || entry.flags & PlanFlag::UNREADABLE != 0;
         if needed && own.is_none() {
             own = Some(dump::open_own_memory(start, false)?);
@@ -101,7 +96,7 @@ struct ForkArguments<'a> {
     result: i64,
 }
 
-/// Makes the twin. It reports for itself once it is there; here is reported only what went wrong.
+/// Makes the twin. It reports for itself once it is there; this reports only failures.
 ///
 /// # Safety
 /// As for [`prepare`].
@@ -115,18 +110,18 @@ pub unsafe fn twin(connection: &Connection, shared: &Shared, start: &Start, fram
     if helper > 0 {
         // SAFETY: waits for the helper, which has ended; nothing is written. The job's own waits never see it: it has no exit
         // signal.
-        let _ = unsafe { syscall!(nr::__NR_wait4, helper, 0, WALL, 0) };
+        let _ = unsafe { syscall!(nr::__NR_wait4, helper, 0, nr::__WALL, 0) };
     }
     withhold(shared, nr::MADV_DOFORK);
     copies.unmap();
     let result = if helper < 0 { helper } else { arguments.result };
     if result < 0 {
-        return Err(failed(Step::Fork, -result as i32));
+        return Err(Report::failed(Step::Fork, -result as i32));
     }
-    Ok(Report { kind: ReportKind::Frozen as u32, errno: 0, value: result })
+    Ok(Report::new(ReportKind::Frozen, result))
 }
 
-/// Keeps from the twin, or lets children have again, what it must not have.
+/// Keeps memory from the twin (`MADV_DONTFORK`), or gives it back to children (`MADV_DOFORK`).
 fn withhold(shared: &Shared, advice: u32) {
     for entry in shared.plan().iter().filter(|entry| entry.flags & PlanFlag::NOT_IN_TWIN != 0) {
         // SAFETY: the advice is about children only; the coordinator names no range that had it already.
@@ -140,7 +135,7 @@ unsafe extern "C" fn fork_twin(arguments: *mut u8) {
     // SAFETY: the leader passed its arguments, and waits.
     let arguments = unsafe { &mut *arguments.cast::<ForkArguments>() };
     close_all_but(arguments.connection.0.0, call::PROC.get());
-    // fork: no exit signal, so that whoever inherits the twin is not told.
+    // fork: no exit signal, so that a process that inherits the twin is not told.
     // SAFETY: with no flags, the child runs on a copy of this very stack.
     match unsafe { syscall!(nr::__NR_clone, 0, 0, 0, 0, 0) } {
         Ok(0) => run_twin(arguments),
@@ -162,11 +157,11 @@ fn close_all_but(connection: i32, proc: Option<i32>) {
 }
 
 fn run_twin(arguments: &ForkArguments) -> ! {
-    let _ = arguments.connection.send(&Report { kind: ReportKind::TwinReady as u32, errno: 0, value: i64::from(call::getpid()) });
+    let _ = arguments.connection.send(&Report::new(ReportKind::TwinReady, call::getpid().into()));
     // Out of the job's process group and session: a stop of the group must not stop the dump.
     // SAFETY: takes no argument.
     let _ = unsafe { syscall!(nr::__NR_setsid) };
-    // When copy-on-write runs the node out of memory, this process is to die, not the job.
+    // When copy-on-write runs the node out of memory, the kernel is to kill this process, not the job.
     if let Ok(file) = call::open_with(b"/proc/self/oom_score_adj\0", nr::O_WRONLY) {
         let _ = call::write(&file, b"1000");
     }

@@ -10,7 +10,7 @@ const HELPER_STACK_SIZE: usize = 16 << 10;
 #[repr(C, align(64))]
 struct Stack<const N: usize>(UnsafeCell<[u8; N]>);
 
-// SAFETY: used by one thread at a time: the leader, of which a process has one, and its helper, for which the leader waits.
+// SAFETY: used by one thread at a time: a process has one leader, and the leader waits for its helper.
 unsafe impl<const N: usize> Sync for Stack<N> {}
 
 static LEADER: Stack<STACK_SIZE> = Stack(UnsafeCell::new([0; STACK_SIZE]));

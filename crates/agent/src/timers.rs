@@ -8,14 +8,11 @@ use ckpt_sys::syscall;
 use ckpt_wire::TimerRecord;
 use linux_raw_sys::general as nr;
 
-use crate::freeze::Shared;
-use crate::observe;
+use crate::procfs::signal_set;
+use crate::shared::Shared;
 
-const TIMER_ABSTIME: u32 = 1;
-/// `si_code` of a timer's signal.
-const SI_TIMER: i32 = -2;
 const SECOND: i64 = 1_000_000_000;
-/// Time after which a timer that is set only to see whose clock it follows would expire: a year.
+/// A time that no timer reaches which is set only to see whether its clock runs: a year.
 const FAR: i64 = 365 * 86_400 * SECOND;
 /// How often a thread looks whether a clock goes on while it runs.
 const LOOKS: u32 = 1000;
@@ -56,12 +53,12 @@ fn set(id: i32, flags: u32, setting: &Setting) {
     let _ = unsafe { syscall!(nr::__NR_timer_settime, id, flags, &raw const *setting, 0) };
 }
 
-/// Whether a clock is that of the thread that made the timer, whichever that was (include/linux/posix-timers.h: pid 0, `CPUCLOCK_PERTHREAD`).
+/// Whether a clock is that of the thread that made the timer (include/linux/posix-timers.h: pid 0, `CPUCLOCK_PERTHREAD`).
 fn is_own_clock(clock: i32) -> bool {
     (-4..=-2).contains(&clock)
 }
 
-/// Whether there are timers of whom it is not known whose processor time they measure.
+/// Whether there are timers that measure the processor time of a thread not yet known.
 pub fn any_without_thread(shared: &Shared) -> bool {
     shared.timers().iter().any(|timer| is_own_clock(timer.clock) && timer.thread == 0)
 }
@@ -104,8 +101,9 @@ pub fn find_own(shared: &Shared, tid: i32) {
 fn follows_us(timer: &TimerRecord, tid: i32) -> bool {
     let armed = timer.value_ns != 0;
     if !armed {
-        // To set it would drop a signal of it that waits; whose it is stays unknown then.
-        if observe::is_pending(tid, timer.signal) {
+        // To set the timer would drop its pending signal. Its thread stays unknown then.
+        let pending = signal_set(tid, b"SigPnd:") | signal_set(tid, b"ShdPnd:");
+        if pending.contains(timer.signal) {
             return false;
         }
         set(timer.id, 0, &Setting::of(0, FAR));
@@ -124,7 +122,7 @@ fn follows_us(timer: &TimerRecord, tid: i32) -> bool {
 pub fn note_pending(shared: &Shared, info: &[u64; 16]) -> bool {
     // siginfo_t: si_signo, si_errno; si_code, padding; si_timerid, si_overrun.
     let (code, id, overrun) = (info[1] as i32, info[2] as i32, (info[2] >> 32) as i32);
-    if code != SI_TIMER {
+    if code != nr::SI_TIMER {
         return false;
     }
     let Some(timer) = shared.timers().iter_mut().find(|timer| timer.id == id) else { return false };
@@ -140,18 +138,18 @@ pub fn note_pending(shared: &Shared, info: &[u64; 16]) -> bool {
     true
 }
 
-/// Has the timers whose signals were taken send them again, with as many expirations as before.
+/// Has each timer whose signal was taken send it again, with as many expirations as before.
 pub fn fire_again(shared: &Shared) {
     for timer in shared.timers() {
         if timer.pending > 0 {
-            // Any time that is long past, for one that has no period.
+            // A timer without a period may be set to any time that is long past.
             let first = first_expiration(timer).unwrap_or(1);
-            set(timer.id, TIMER_ABSTIME, &Setting::of(timer.interval_ns, first));
+            set(timer.id, nr::TIMER_ABSTIME, &Setting::of(timer.interval_ns, first));
         }
     }
 }
 
-/// When a timer with a period, whose signal waits, expired first, by its clock.
+/// When a timer with a period and a pending signal expired first, by its clock.
 fn first_expiration(timer: &TimerRecord) -> Option<i64> {
     if timer.interval_ns == 0 {
         return None;

@@ -1,7 +1,7 @@
 //! Transfers that a signal cut short: a blocking `write` that waits for room in a pipe returns what it has written so far as soon
 //! as any handler runs (`pipe_write` in fs/pipe.c, `unix_stream_sendmsg`, `tcp_sendmsg_locked`, `n_tty_write`), and few programs
-//! expect that of a signal that they know nothing of. So the thread goes on in [`finish`], which transfers the rest and returns
-//! to the program with the sum.
+//! expect that from a signal that they know nothing of. So the thread goes on in [`finish`], which transfers the rest and returns
+//! the sum to the program.
 
 use core::mem::offset_of;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -12,8 +12,7 @@ use ckpt_sys::syscall;
 use linux_raw_sys::net::{MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, SO_TYPE, SOCK_STREAM, SOL_SOCKET};
 use linux_raw_sys::{general as nr, ioctl};
 
-use crate::call;
-use crate::interrupted::SYSCALL_INSTRUCTION;
+use crate::{call, code};
 
 /// The most that one call transfers (`MAX_RW_COUNT` in include/linux/fs.h).
 const MOST: u64 = 0x7fff_f000;
@@ -64,8 +63,8 @@ static TRANSFERS: [Transfer; SLOTS] = [const { Transfer::new() }; SLOTS];
 #[unsafe(naked)]
 unsafe extern "C" fn finish() -> ! {
     core::arch::naked_asm!(
-        // For those who unwind the stack: the frame is the program's, and where it goes on and what it had in rdx (1), rsi (4)
-        // and r9 is in the transfer (DW_OP_breg9).
+        // For unwinders: the frame is the program's. The transfer (DW_OP_breg9) holds where the program goes on, and its rdx (1), rsi (4)
+        // and r9.
         ".cfi_startproc",
         ".cfi_def_cfa rsp, 0",
         ".cfi_escape 0x10, 16, 2, 0x79, {pc}",
@@ -101,7 +100,7 @@ fn instruction() -> u64 {
 
 /// The transfer that a thread goes on with, and whose system call has just returned.
 fn of(context: &SigContext) -> Option<&'static Transfer> {
-    let is_in_finish = context.rip == instruction() + SYSCALL_INSTRUCTION.len() as u64;
+    let is_in_finish = context.rip == instruction() + code::SYSCALL_LEN;
     is_in_finish.then(|| TRANSFERS.iter().find(|transfer| core::ptr::from_ref(*transfer) as u64 == context.r9))?
 }
 

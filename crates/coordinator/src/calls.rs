@@ -39,6 +39,11 @@ impl From<usize> for Arg {
     }
 }
 
+/// The result of a system call as an agent reports it: its value, or the error number.
+fn result(value: i64) -> Result<u64, i32> {
+    u64::try_from(value).map_err(|_| value.checked_neg().and_then(|errno| i32::try_from(errno).ok()).unwrap_or(libc::EIO))
+}
+
 impl FrozenProcess {
     /// Whether it may be asked to make calls: one that has a filter of system calls might be ended by them.
     pub fn makes_calls(&self) -> bool {
@@ -63,8 +68,7 @@ impl FrozenProcess {
         loop {
             match self.connection.receive::<Report>() {
                 Received::Message(report, _) if ReportKind::of(&report) == Some(ReportKind::Called) => {
-                    let errno = || i32::try_from(-report.value).unwrap_or(libc::EIO);
-                    return u64::try_from(report.value).map_err(|_| io::Error::from_raw_os_error(errno()));
+                    return result(report.value).map_err(io::Error::from_raw_os_error);
                 }
                 Received::Nothing if begun.elapsed() < GRACE => {
                     let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -76,8 +80,13 @@ impl FrozenProcess {
     }
 
     /// Reads a file as the process sees it: one of `/proc` that tells of the reader's namespaces.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or has no end.
     pub fn read_for_us(&self, path: &str) -> io::Result<String> {
         const SIZE: usize = 1 << 16;
+        const LARGEST: usize = 64 << 20;
         self.memory.put(&[path.as_bytes(), &[0]].concat());
         let flags = libc::O_RDONLY | libc::O_CLOEXEC;
         let fd = self.call(libc::SYS_openat, &[libc::AT_FDCWD.into(), Arg::Window(0), flags.into(), 0.into()])?;
@@ -85,11 +94,23 @@ impl FrozenProcess {
         let outcome = loop {
             match self.call(libc::SYS_read, &[Arg::Number(fd), Arg::Window(0), SIZE.into()]) {
                 Ok(0) => break Ok(()),
+                Ok(_) if text.len() > LARGEST => break Err(io::ErrorKind::FileTooLarge.into()),
                 Ok(n) => text.extend(self.memory.get(usize::try_from(n).unwrap_or(0))),
                 Err(error) => break Err(error),
             }
         };
         self.call(libc::SYS_close, &[Arg::Number(fd)])?;
         outcome.map(|()| String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_is_a_result() {
+        assert_eq!((result(7), result(-libc::EPERM as i64)), (Ok(7), Err(libc::EPERM)));
+        assert_eq!((result(i64::MAX), result(i64::MIN)), (Ok(i64::MAX as u64), Err(libc::EIO)));
     }
 }

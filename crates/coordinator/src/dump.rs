@@ -11,7 +11,7 @@ use ckpt_session::Received;
 use ckpt_wire::{Report, ReportKind};
 
 use crate::freeze::{FreezeError, FrozenProcess};
-use crate::hand_over::HandOver;
+use crate::hand_over::{HandOver, HandOverError, REMEDY};
 
 /// How long a worker waits for a slot before it looks after those who dump.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
@@ -35,6 +35,16 @@ pub enum DumpError {
     /// An agent reported a failure.
     #[error(transparent)]
     Agent(FreezeError),
+    /// An agent handed over what no agent does.
+    #[error("process {pid} ({name}) has damaged its agent's memory: {source}; {REMEDY}")]
+    Damaged {
+        /// Its pid as the job sees it.
+        pid: ckpt_objects::NsPid,
+        /// Its name.
+        name: ckpt_objects::FilePath,
+        /// How.
+        source: HandOverError,
+    },
     /// What was staged of files cannot be read back.
     #[error("failed to read back the job's files: {0}; check the file system that they are on")]
     Saved(io::Error),
@@ -94,6 +104,7 @@ impl Dump<'_> {
     fn work(&self, first: usize) {
         let count = self.rings.len();
         let mut at = first;
+        let mut data = Vec::new();
         while !self.failed.load(Ordering::Relaxed) {
             if self.cancelled.load(Ordering::Relaxed) {
                 return self.fail(DumpError::Cancelled);
@@ -104,7 +115,7 @@ impl Dump<'_> {
                 let ring = &self.rings[(at + step) % count];
                 match ring.take() {
                     Taken::Slot(number) => {
-                        if let Err(error) = self.store(ring.memory, number) {
+                        if let Err(error) = self.store(ring, number, &mut data) {
                             self.fail(error);
                         }
                         at += step;
@@ -113,6 +124,7 @@ impl Dump<'_> {
                     }
                     Taken::Later(number) => waiting = waiting.or(Some((ring, number))),
                     Taken::Done => (),
+                    Taken::Damaged(error) => return self.fail(ring.damaged(error)),
                 }
             }
             if took {
@@ -131,17 +143,20 @@ impl Dump<'_> {
         first.get_or_insert(error);
     }
 
-    fn store(&self, memory: &HandOver, number: u64) -> Result<(), DumpError> {
-        let (runs, data) = memory.contents(number);
+    /// Copies a slot into `data`, gives it back, and appends it to the image.
+    fn store(&self, ring: &Ring<'_>, number: u64, data: &mut Vec<u8>) -> Result<(), DumpError> {
+        let runs = ring.memory.contents(number, data).map_err(|error| ring.damaged(error))?;
+        ring.memory.give_back(number);
         let mut offset = 0u32;
         let mut extents = Vec::with_capacity(runs.len());
         for run in runs {
             extents.push(Extent { space: run.space, address: run.address, len: run.len, offset });
             offset = offset.saturating_add(run.len);
         }
-        let result = if data.is_empty() { Ok(()) } else { self.writer.append(&encode(self.codec, data), &extents) };
-        memory.give_back(number);
-        Ok(result?)
+        if !data.is_empty() {
+            self.writer.append(&encode(self.codec, data), &extents)?;
+        }
+        Ok(())
     }
 
     /// Sees whether whoever fills this ring is still there.
@@ -169,6 +184,8 @@ enum Taken {
     Later(u64),
     /// There is none any more.
     Done,
+    /// The agent's memory is damaged.
+    Damaged(HandOverError),
 }
 
 impl Ring<'_> {
@@ -184,7 +201,15 @@ impl Ring<'_> {
             *next += 1;
             return Taken::Slot(number);
         }
-        Taken::Later(number)
+        match total {
+            None => Taken::Later(number),
+            // It is told when every slot has been handed over.
+            Some(total) => Taken::Damaged(HandOverError::Missing { total, missing: number }),
+        }
+    }
+
+    fn damaged(&self, source: HandOverError) -> DumpError {
+        DumpError::Damaged { pid: self.process.ns_pid, name: self.process.name(), source }
     }
 }
 

@@ -568,7 +568,8 @@ impl Freezer<'_> {
     /// Has a thread that blocks the checkpoint signal take it.
     fn unblock(&mut self, process: &FrozenProcess, tid: i32) {
         let signal = self.settings.signal;
-        let Some(thread) = process.thread(tid) else { return };
+        let own = |thread: &HostPid| threads(process.pid).contains(thread);
+        let Some(thread) = process.thread(tid).filter(own) else { return };
         let call = blocked_call(process.pid, thread, self.settings.features);
         if let Some(Some(held)) = self.through_door(process.pid, |door| door.unblock(process.pid, thread, signal)) {
             process.memory.note_unblocked(tid, exactly(call, held));
@@ -655,7 +656,7 @@ impl Freezer<'_> {
         let process = FrozenProcess {
             pid,
             live,
-            ns_pid: NsPid(hello.pid),
+            ns_pid: status.ns_pid(),
             status,
             connection,
             memory,

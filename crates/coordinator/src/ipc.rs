@@ -22,7 +22,7 @@ use ckpt_wire::{PAGE_SIZE, SLOT_DATA};
 
 use crate::calls::Arg;
 use crate::freeze::{Frozen, FrozenProcess};
-use crate::survey::refuse;
+use crate::survey::{damaged, refuse};
 
 const KINDS: [Kind; 3] = [Kind::Memory, Kind::Semaphores, Kind::Messages];
 
@@ -218,11 +218,12 @@ impl<'a> Ipc<'a> {
         };
         // In the window: the two `struct iovec` of process_vm_readv(2), and on the next page the bytes.
         let room = SLOT_DATA - PAGE_SIZE;
-        let window = door.memory.process().control_start + door.memory.window();
+        let process = door.memory.process().map_err(|error| damaged(door, error))?;
+        let window = process.control_start + door.memory.window();
         let mut pieces = Vec::new();
         let outcome = (0..row.size).step_by(room).try_for_each(|offset| {
             let len = (row.size - offset).min(room as u64);
-            let vectors = [window + PAGE_SIZE as u64, len, at + offset, len];
+            let vectors = [window + PAGE_SIZE as u64, len, at.wrapping_add(offset), len];
             door.memory.put(&vectors.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>());
             let args = [door.ns_pid.0.into(), Arg::Window(0), 1.into(), Arg::Window(16), 1.into(), 0.into()];
             call(libc::SYS_process_vm_readv, &args)?;
@@ -266,7 +267,7 @@ impl<'a> Ipc<'a> {
             Err(error) if is_gone(&error) => return Ok(None),
             other => other.map_err(|error| self.unreadable(Kind::Semaphores, id, door, &error))?,
         };
-        let bytes = door.memory.get(2 * row.size as usize);
+        let bytes = door.memory.get(usize::try_from(row.size).unwrap_or(usize::MAX).saturating_mul(2));
         let values = bytes.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]])).collect();
         let users = (0..row.size).map(|number| self.semaphore_user(id, number as u16)).collect::<Result<_, _>>()?;
         Ok(Some(SemaphoreSet { identity: row.identity.clone(), values, users, operated: row.operated > 0 }))
@@ -286,7 +287,7 @@ impl<'a> Ipc<'a> {
             let flags = MSG_COPY | u32::from(IPC_NOWAIT);
             let args = [id.into(), Arg::Window(0), (SLOT_DATA - 8).into(), Arg::Number(number), flags.into()];
             let len = call(libc::SYS_msgrcv, &args)?;
-            messages.push(door.memory.get(8 + len as usize));
+            messages.push(door.memory.get((len as usize).saturating_add(8)));
         }
         Ok(Some(MessageQueue { identity: row.identity.clone(), capacity, messages }))
     }

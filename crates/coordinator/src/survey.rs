@@ -41,7 +41,7 @@ use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
 
 use crate::files::{UsedFile, used};
 use crate::freeze::{Frozen, FrozenProcess};
-use crate::hand_over::SeenThread;
+use crate::hand_over::{HandOverError, REMEDY, SeenThread};
 use crate::ipc::Ipc;
 use crate::separate;
 use crate::standard;
@@ -119,7 +119,8 @@ impl Survey {
             let Some(live) = self.state.processes.iter_mut().find(|state| state.pid == process.ns_pid).and_then(live_mut) else {
                 continue;
             };
-            for signal in process.memory.pending() {
+            let damaged = |error| damaged(process, error);
+            for signal in process.memory.pending().map_err(damaged)? {
                 let info = Siginfo(signal.info.iter().flat_map(|word| word.to_ne_bytes()).collect());
                 if signal.tid == 0 {
                     live.signals.pending.push(info);
@@ -128,7 +129,7 @@ impl Survey {
                 }
             }
             crate::timers::complete(process, &mut live.posix_timers)?;
-            crate::timers::settle(live, process.memory.process().interval_timers);
+            crate::timers::settle(live, process.memory.process().map_err(damaged)?.interval_timers);
         }
         Ok(())
     }
@@ -324,12 +325,12 @@ impl<'a> Surveyor<'a> {
 
     fn process(&mut self, process: &FrozenProcess) -> Result<(ProcessState, Vec<PlanEntry>), ObserveError> {
         let pid = process.live;
-        let record = process.memory.process();
+        let record = process.memory.process().map_err(|error| damaged(process, error))?;
         let space = self.frozen.processes.iter().position(|other| other.pid == process.pid).unwrap_or(0) as u32;
         let mut plan = Vec::new();
         let memory = self.memory(process, &record, space, &mut plan)?;
         let descriptors = self.descriptors(process)?;
-        let threads = process.memory.threads();
+        let threads = process.memory.threads().map_err(|error| damaged(process, error))?;
         let credentials = process.status.credentials(record.securebits)?;
         let threads = threads.iter().map(|thread| self.thread(process, thread, &credentials)).collect::<Result<Vec<_>, _>>()?;
         let (cwd, removed_cwd) = working_directory(process)?;
@@ -407,7 +408,7 @@ impl<'a> Surveyor<'a> {
 
     fn thread(&self, process: &FrozenProcess, seen: &SeenThread, common: &Credentials) -> Result<ThreadState, ObserveError> {
         // Thread ids outside differ from the job's own after a restart; only the leader's is at hand without a search.
-        let tid = process.thread(seen.tid).unwrap_or(process.pid);
+        let tid = process.thread(seen.tid).ok_or_else(|| damaged(process, HandOverError::Thread(seen.tid)))?;
         let status = Status::of_thread(process.pid, tid)?;
         if let Some((what, remedy)) = self.reaper.as_ref().and_then(|reaper| status.unkept(reaper)) {
             return Err(refuse(process, what.to_owned(), remedy));
@@ -463,7 +464,7 @@ impl<'a> Surveyor<'a> {
         plan: &mut Vec<PlanEntry>,
     ) -> Result<AddressSpace, ObserveError> {
         let mut vmas = Vec::new();
-        let policies = process.memory.policies();
+        let policies = process.memory.policies().map_err(|error| damaged(process, error))?;
         let mut lock_future = 0;
         for mapping in mappings(process.live)? {
             if mapping.start >= record.control_start && mapping.end <= record.control_end {
@@ -1035,6 +1036,11 @@ fn open_directory(descriptor: &SeenDescriptor, path: FilePath) -> OpenFileKind {
 
 pub(crate) fn refuse(process: &FrozenProcess, what: String, remedy: &'static str) -> ObserveError {
     ObserveError::Refused { pid: process.ns_pid.0, name: process.name(), what, remedy }
+}
+
+/// The agent of a process has handed over what no agent does.
+pub(crate) fn damaged(process: &FrozenProcess, error: HandOverError) -> ObserveError {
+    refuse(process, format!("has damaged its agent's memory: {error}"), REMEDY)
 }
 
 /// The flags of a mapping; with the one that only System V shared memory has.

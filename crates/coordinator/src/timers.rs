@@ -14,7 +14,8 @@ use ckpt_wire::TimerRecord;
 
 use crate::calls::Arg;
 use crate::freeze::FrozenProcess;
-use crate::survey::refuse;
+use crate::hand_over::HandOverError;
+use crate::survey::{damaged, refuse};
 
 /// What the timers of setitimer(2) send: `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
 const INTERVAL_SIGNALS: [i32; 3] = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF];
@@ -40,7 +41,7 @@ pub fn describe(process: &FrozenProcess, pids: &HashMap<HostPid, NsPid>) -> Resu
         let what = format!("has {} timers of timer_create(2)", records.len());
         return Err(refuse(process, what, "delete some before a checkpoint"));
     }
-    let threads: Vec<i32> = process.memory.threads().iter().filter(|thread| !thread.exited).map(|thread| thread.tid).collect();
+    let threads = live_threads(process)?;
     for timer in &seen {
         let measured = CpuClock::of(timer.clock).filter(|clock| clock.id != 0);
         let known = measured.is_none_or(|clock| {
@@ -71,6 +72,12 @@ pub fn describe(process: &FrozenProcess, pids: &HashMap<HostPid, NsPid>) -> Resu
             PosixTimer { id: timer.id, clock: timer.clock, notify, interval_ns: 0, value_ns: 0, pending: 0 }
         })
         .collect())
+}
+
+/// The threads of a process that have not ended, as it sees them.
+fn live_threads(process: &FrozenProcess) -> Result<Vec<i32>, ObserveError> {
+    let threads = process.memory.threads().map_err(|error| damaged(process, error))?;
+    Ok(threads.iter().filter(|thread| !thread.exited).map(|thread| thread.tid).collect())
 }
 
 /// Takes the timers of setitimer(2) as they stand after the pending signals were recorded: one that has sent its signal since the
@@ -106,12 +113,14 @@ pub fn complete(process: &FrozenProcess, timers: &mut [PosixTimer]) -> Result<()
     if timers.is_empty() {
         return Ok(());
     }
-    for (timer, record) in timers.iter_mut().zip(process.memory.timers()) {
+    let threads = live_threads(process)?;
+    let records = process.memory.timers(timers.iter().map(|timer| timer.id)).map_err(|error| damaged(process, error))?;
+    for (timer, record) in timers.iter_mut().zip(records) {
         let nanoseconds = |ns: i64| u64::try_from(ns).unwrap_or(0);
         timer.interval_ns = nanoseconds(record.interval_ns);
         timer.value_ns = nanoseconds(record.value_ns);
         // What the coordinator has seen already, the agent could not.
-        timer.pending += nanoseconds(record.pending);
+        timer.pending = timer.pending.saturating_add(nanoseconds(record.pending));
         let Some(clock) = CpuClock::of(timer.clock).filter(|clock| clock.of_thread && clock.id == 0) else { continue };
         if record.thread == 0 {
             let what = format!(
@@ -119,6 +128,9 @@ pub fn complete(process: &FrozenProcess, timers: &mut [PosixTimer]) -> Result<()
                 timer.id
             );
             return Err(refuse(process, what, "arm it, take its signal, or make it with pthread_getcpuclockid"));
+        }
+        if !threads.contains(&record.thread) {
+            return Err(damaged(process, HandOverError::Thread(record.thread)));
         }
         timer.clock = clock.number_for(record.thread);
     }

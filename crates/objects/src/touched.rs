@@ -4,24 +4,20 @@
 //! What the logs say comes from the job: it is checked here, and nothing in it is trusted beyond that.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytemuck::Zeroable;
 use ckpt_wire::touched::{
-    Bucket, Identity, KNOWN, KNOWN_MAGIC, KnownHeader, LOG_PREFIX, RECORD_MAGIC, Record, RecordKind, UNDO_PREFIX, bucket_offset,
+    Bucket, Identity, KNOWN, KNOWN_MAGIC, KnownHeader, LOG_PREFIX, MOST_BUCKETS, Record, RecordKind, UNDO_PREFIX, bucket_offset,
     record_check, record_len,
 };
 
 use crate::FilePath;
 
-/// Longest path that a record may have: Linux's own limit is shorter, a `chroot` may add to it.
-const LONGEST_PATH: u32 = 3 * 4096;
 /// Buckets of the smallest table.
 const FEWEST_BUCKETS: u64 = 256;
-/// Buckets of the largest table: 16 MiB.
-const MOST_BUCKETS: u64 = 1 << 18;
 
 /// How a path was before the job touched it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,11 +104,13 @@ impl TouchedDir {
         let Ok(mut file) = OpenOptions::new().read(true).write(true).open(self.path.join(KNOWN)) else { return };
         let mut table = Vec::new();
         let head = size_of::<KnownHeader>();
-        if file.read_to_end(&mut table).is_err() || table.len() < head {
+        // The job may have made it longer.
+        let largest = bucket_offset(u64::MAX, MOST_BUCKETS) + size_of::<Bucket>() as u64;
+        if Read::by_ref(&mut file).take(largest).read_to_end(&mut table).is_err() || table.len() < head {
             return;
         }
         let header: KnownHeader = bytemuck::pod_read_unaligned(&table[..head]);
-        if header.magic != KNOWN_MAGIC {
+        if !header.is_valid() {
             return;
         }
         for &key in keys {
@@ -161,16 +159,14 @@ impl TouchedDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), from)),
             Err(error) => return Err(error),
         };
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        let mut end = file.seek(SeekFrom::Start(from))?;
+        let mut file = BufReader::new(file);
         let mut touches = Vec::new();
-        let mut rest = bytes.as_slice();
-        while let Some((touch, len)) = decode(rest, segment) {
+        while let Some((touch, len)) = decode(&mut file, segment)? {
             touches.push(touch);
-            rest = &rest[len..];
+            end += len;
         }
-        Ok((touches, from + (bytes.len() - rest.len()) as u64))
+        Ok((touches, end))
     }
 
     /// Where the contents are that a record names; nothing where the name is none that an agent gives.
@@ -199,22 +195,34 @@ impl TouchedDir {
     }
 }
 
-/// The first record of some bytes, and how many it takes.
-fn decode(bytes: &[u8], segment: u64) -> Option<(Touch, usize)> {
-    let head = bytes.get(..size_of::<Record>())?;
-    let record: Record = bytemuck::pod_read_unaligned(head);
-    if record.magic != RECORD_MAGIC || record.path_len > LONGEST_PATH || record.other_len > LONGEST_PATH {
-        return None;
+/// Reads the next record of a log, and gives the bytes that it takes; nothing at the end of the log, or where something else stands there.
+fn decode(log: &mut impl Read, segment: u64) -> io::Result<Option<(Touch, u64)>> {
+    let mut record = Record::zeroed();
+    if !is_whole(log.read_exact(bytemuck::bytes_of_mut(&mut record)))? {
+        return Ok(None);
     }
-    let (path_len, other_len) = (record.path_len as usize, record.other_len as usize);
-    let texts = bytes.get(head.len()..head.len() + path_len + other_len)?;
-    let (path, other) = texts.split_at(path_len);
+    let Some((path_len, other_len)) = record.text_lens() else { return Ok(None) };
     let len = record_len(path_len, other_len);
-    if record_check(path, other) != record.check || !path.starts_with(b"/") || bytes.len() < len {
-        return None;
+    let mut texts = vec![0; len - size_of::<Record>()];
+    if !is_whole(log.read_exact(&mut texts))? {
+        return Ok(None);
     }
-    let kind = RecordKind::of(&record)?;
-    Some((Touch { segment, kind, path: FilePath(path.to_vec()), other: FilePath(other.to_vec()), record }, len))
+    let (path, rest) = texts.split_at(path_len);
+    let other = &rest[..other_len];
+    let Some(kind) = RecordKind::of(&record) else { return Ok(None) };
+    if record_check(path, other) != record.check || !path.starts_with(b"/") {
+        return Ok(None);
+    }
+    let touch = Touch { segment, kind, path: FilePath(path.to_vec()), other: FilePath(other.to_vec()), record };
+    Ok(Some((touch, len as u64)))
+}
+
+/// Whether something was read as a whole, and not cut off by the end of the file.
+fn is_whole(read: io::Result<()>) -> io::Result<bool> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        other => other.map(|()| true),
+    }
 }
 
 /// The path below `to` that a path below `from` becomes when the directory is renamed; nothing for any other path.
@@ -241,10 +249,11 @@ pub fn identity(stat: &rustix::fs::Statx) -> Identity {
 mod tests {
     use super::*;
     use ckpt_wire::touched::Knowledge;
+    use proptest::prelude::*;
 
     fn encoded(kind: RecordKind, path: &[u8], other: &[u8]) -> Vec<u8> {
         let record = Record {
-            magic: RECORD_MAGIC,
+            magic: ckpt_wire::touched::RECORD_MAGIC,
             kind: kind as u32,
             path_len: path.len() as u32,
             other_len: other.len() as u32,
@@ -285,12 +294,35 @@ mod tests {
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x55;
-            if let Some((touch, len)) = decode(&bad, 1) {
-                assert!(touch.path.0 == b"/path" && len <= bad.len(), "byte {at}");
+            if let Some((touch, len)) = decode(&mut bad.as_slice(), 1).unwrap() {
+                assert!(touch.path.0 == b"/path" && len <= bad.len() as u64, "byte {at}");
             }
         }
         for len in 0..good.len() {
-            assert!(decode(&good[..len], 1).is_none());
+            assert!(decode(&mut &good[..len], 1).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_table_that_the_job_has_damaged_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = TouchedDir::at(dir.path().into());
+        for buckets in [0, 3, 1 << 63, u64::MAX] {
+            let header = KnownHeader { magic: KNOWN_MAGIC, buckets, ..KnownHeader::zeroed() };
+            fs::write(dir.path().join(KNOWN), bytemuck::bytes_of(&header)).unwrap();
+            list.add(&[u64::MAX, 1]);
+            assert_eq!(fs::metadata(dir.path().join(KNOWN)).unwrap().len(), size_of::<KnownHeader>() as u64);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_log(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), lens: [u32; 2], is_marked: bool) {
+            if is_marked && bytes.len() >= 16 {
+                bytes[..4].copy_from_slice(b"tchd");
+                bytes[8..16].copy_from_slice(bytemuck::bytes_of(&lens));
+            }
+            prop_assert!(decode(&mut bytes.as_slice(), 1).unwrap().is_none());
         }
     }
 

@@ -3,15 +3,16 @@
 use std::io;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use bytemuck::Pod;
 use ckpt_objects::{HostPid, NsPid};
+use ckpt_sys::socket::peer;
 use ckpt_wire::{Hello, PROTOCOL, SOCKET_PREFIX};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
 };
 
 /// Its name.
@@ -61,20 +62,21 @@ impl Listener {
     pub fn accept(&self) -> Option<Connection> {
         loop {
             let socket = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
-            let Ok(peer) = sockopt::socket_peercred(&socket) else { continue };
+            let Ok((pid, uid)) = peer(socket.as_raw_fd()) else { continue };
             let own = rustix::process::geteuid();
-            if !own.is_root() && peer.uid != own {
+            // A process whose pid namespace is not below this one has the number 0.
+            if pid == 0 || !own.is_root() && uid != own.as_raw() {
                 continue;
             }
             if sockopt::set_socket_passcred(&socket, true).is_ok() {
-                return Some(Connection { socket, peer: HostPid(peer.pid.as_raw_nonzero().get()) });
+                return Some(Connection { socket, peer: HostPid(pid) });
             }
         }
     }
 }
 
 impl Listener {
-    /// Hears whoever comes though nobody is expected: who tells that it holds a signal back is noted, any other goes on when its connection closes.
+    /// Hears the processes that come unexpectedly: one that tells that it holds a signal back is noted, any other goes on when its connection closes.
     pub fn hear_strangers(&self) {
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         strangers.extend(std::iter::from_fn(|| self.accept()));
@@ -168,7 +170,10 @@ impl Connection {
             }
         }
         match result {
-            Ok(received) if received.bytes == len => Received::Message(message, sender),
+            // One that is longer was cut.
+            Ok(received) if received.bytes == len && !received.flags.contains(ReturnFlags::TRUNC) => {
+                Received::Message(message, sender)
+            }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Received::Nothing,
             _ => Received::Closed,
         }

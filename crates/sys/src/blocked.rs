@@ -1,5 +1,5 @@
-//! What a thread is blocked in and since when, as `/proc/PID/task/TID/syscall` and `sched` tell. Parsing only: the agent and the coordinator
-//! read the files each in their own way.
+//! The call that a thread is blocked in, and since when: parsers of `/proc/PID/task/TID/syscall`, `sched` and `stat`. The agent and the
+//! coordinator read the files, each in its own way.
 
 use linux_raw_sys::general as nr;
 
@@ -27,8 +27,8 @@ pub fn parse_syscall(text: &[u8]) -> Option<Call> {
     Some(Call { number: number as u32, sp: words[6], pc: words[7] })
 }
 
-/// Reads `se.exec_start` of a `sched` file, in nanoseconds: when the thread last began to wait, or, of one that runs, its last tick. It is printed
-/// as milliseconds with six decimals.
+/// Reads `se.exec_start` of a `sched` file, in nanoseconds: when the thread last began to wait, or the last tick of a thread that runs. It is
+/// printed as milliseconds with six decimals.
 #[must_use]
 pub fn parse_last_ran(text: &[u8]) -> Option<u64> {
     let (ms, rest) = number(skip_blanks(after(text, b"se.exec_start")?), 10)?;

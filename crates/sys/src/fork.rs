@@ -17,15 +17,20 @@ pub enum Fork {
 /// Forks with `flags` (`CLONE_NEW*`), giving the child `pid` in its pid namespace where one is named (Linux 5.5; needs
 /// `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` in the namespace). The child's end is told to the parent by `SIGCHLD`.
 ///
+/// # Errors
+/// `EAGAIN`, `ENOMEM` where a limit is reached, `EEXIST` where the pid is taken, `EPERM` without the capability.
+///
 /// # Safety
-/// As fork(2) without libc's knowledge: the process must have one thread, and no lock held that the child may want.
+/// As fork(2) without libc's knowledge: the process must have one thread, and hold no lock that the child may want.
 pub unsafe fn fork(flags: u64, pid: Option<i32>) -> Result<Fork, Errno> {
-    const SIGCHLD: i32 = 17;
     // SAFETY: the caller's promise.
-    unsafe { fork_telling(flags, pid, SIGCHLD) }
+    unsafe { fork_telling(flags, pid, nr::SIGCHLD as i32) }
 }
 
 /// As [`fork`], with another signal that tells the parent of the child's end; 0: none.
+///
+/// # Errors
+/// As for [`fork`].
 ///
 /// # Safety
 /// As for [`fork`].

@@ -29,6 +29,9 @@ impl Attributes {
 }
 
 /// Makes a queue, whose name is without the slash, and has it open for reading and writing for as long as `with` looks at it.
+///
+/// # Errors
+/// `EEXIST` where there is a queue of this name, `EINVAL` for attributes beyond the limits, `EMFILE`, `ENOSPC`.
 pub fn create<T>(name: &core::ffi::CStr, attributes: &Attributes, with: impl FnOnce(i32) -> T) -> Result<T, Errno> {
     let flags = nr::O_RDWR | nr::O_CREAT | nr::O_EXCL | nr::O_CLOEXEC;
     // SAFETY: the name ends with a zero byte, and the attributes are those of the kernel; both live over the call.
@@ -40,12 +43,18 @@ pub fn create<T>(name: &core::ffi::CStr, attributes: &Attributes, with: impl FnO
 }
 
 /// Removes a name.
+///
+/// # Errors
+/// `ENOENT` where there is no queue of this name.
 pub fn remove(name: &core::ffi::CStr) -> Result<(), Errno> {
     // SAFETY: the name ends with a zero byte.
     unsafe { syscall!(nr::__NR_mq_unlink, name.as_ptr()) }.map(|_| ())
 }
 
 /// mq_getattr(3).
+///
+/// # Errors
+/// `EBADF` where the descriptor is no queue.
 pub fn attributes(queue: i32) -> Result<Attributes, Errno> {
     let mut attributes = Attributes::default();
     // SAFETY: the attributes are writable.
@@ -54,6 +63,9 @@ pub fn attributes(queue: i32) -> Result<Attributes, Errno> {
 }
 
 /// Takes the first message, if there is one; gives its priority and its length. The buffer must have room for the longest.
+///
+/// # Errors
+/// `ETIMEDOUT` where the queue is empty, `EMSGSIZE` where the buffer is too short.
 pub fn receive(queue: i32, buffer: &mut [u8]) -> Result<(u32, usize), Errno> {
     let (mut priority, past) = (0u32, [0i64; 2]);
     // SAFETY: the buffer is writable for its length, the others live over the call.
@@ -64,6 +76,9 @@ pub fn receive(queue: i32, buffer: &mut [u8]) -> Result<(u32, usize), Errno> {
 }
 
 /// Puts a message in; waits for room until `deadline`, seconds of the wall clock.
+///
+/// # Errors
+/// `ETIMEDOUT` where there was no room until then, `EMSGSIZE` where the message is too long.
 pub fn send(queue: i32, priority: u32, message: &[u8], deadline: i64) -> Result<(), Errno> {
     let deadline = [deadline, 0];
     // SAFETY: the message is readable for its length, the time lives over the call.

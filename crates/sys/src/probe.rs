@@ -2,23 +2,29 @@
 //!
 //! Only what rustix cannot ask is here. What an answer means for a checkpoint is not known here.
 
-use linux_raw_sys::{general as nr, ioctl, net, prctl};
+use linux_raw_sys::{errno, general as nr, ioctl, net, prctl};
 
 use crate::raw::Errno;
 use crate::{pagemap, syscall};
 
 /// arch/x86/include/uapi/asm/prctl.h.
 const ARCH_MAP_VDSO_64: u32 = 0x2003;
-const EEXIST: i32 = 17;
-const EINVAL: i32 = 22;
+const EEXIST: i32 = errno::EEXIST as i32;
+const EINVAL: i32 = errno::EINVAL as i32;
 const PAGE: u64 = 4096;
 
 /// `PAGEMAP_SCAN` on a `/proc/PID/pagemap` that is open, of no page at all.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn pagemap_scan(pagemap: i32) -> Result<(), Errno> {
-    pagemap::scan(pagemap, 0, 0, 0, &mut []).map(|_| ())
+    pagemap::scan(pagemap, 0, 0, pagemap::Query::default(), &mut []).map(|_| ())
 }
 
 /// `PR_SET_MM_MAP`: asks for the size of its argument.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn set_mm_map() -> Result<(), Errno> {
     let mut size = 0u32;
     // SAFETY: the size is written to `size`.
@@ -26,6 +32,9 @@ pub fn set_mm_map() -> Result<(), Errno> {
 }
 
 /// `PR_GET_TID_ADDRESS`.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn get_tid_address() -> Result<(), Errno> {
     let mut address = 0u64;
     // SAFETY: the address is written to `address`.
@@ -33,6 +42,9 @@ pub fn get_tid_address() -> Result<(), Errno> {
 }
 
 /// `PR_TIMER_CREATE_RESTORE_IDS`: asks for the present setting.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn timer_create_restore_ids() -> Result<(), Errno> {
     let (option, get) = (prctl::PR_TIMER_CREATE_RESTORE_IDS, prctl::PR_TIMER_CREATE_RESTORE_IDS_GET);
     // SAFETY: takes numbers only.
@@ -40,6 +52,9 @@ pub fn timer_create_restore_ids() -> Result<(), Errno> {
 }
 
 /// `ARCH_MAP_VDSO_64`, in a process that has a vDSO: the kernel refuses a second one. A process without one gets it.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn map_vdso() -> Result<(), Errno> {
     // SAFETY: at most the vDSO is mapped, at an address that the kernel finds free.
     match unsafe { syscall!(nr::__NR_arch_prctl, ARCH_MAP_VDSO_64, 0) } {
@@ -49,6 +64,9 @@ pub fn map_vdso() -> Result<(), Errno> {
 }
 
 /// `MADV_GUARD_INSTALL`, on a page of its own.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn guard_install() -> Result<(), Errno> {
     with_page(nr::MAP_PRIVATE | nr::MAP_ANONYMOUS, |page| {
         // SAFETY: the page was mapped for this and is used by nobody.
@@ -57,11 +75,17 @@ pub fn guard_install() -> Result<(), Errno> {
 }
 
 /// `MAP_DROPPABLE`.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn map_droppable() -> Result<(), Errno> {
     with_page(nr::MAP_DROPPABLE | nr::MAP_ANONYMOUS, |_| Ok(()))
 }
 
 /// `PR_SET_VMA_ANON_NAME`, on a page of its own.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn name_memory() -> Result<(), Errno> {
     with_page(nr::MAP_PRIVATE | nr::MAP_ANONYMOUS, |page| {
         let (option, name) = (prctl::PR_SET_VMA_ANON_NAME, c"ckpt".as_ptr());
@@ -71,6 +95,9 @@ pub fn name_memory() -> Result<(), Errno> {
 }
 
 /// mseal(2), of no page at all.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn seal_memory() -> Result<(), Errno> {
     // SAFETY: an empty range is checked and nothing is sealed.
     unsafe { syscall!(nr::__NR_mseal, 0, 0, 0) }.map(|_| ())
@@ -85,7 +112,10 @@ fn with_page(flags: u32, act: impl FnOnce(u64) -> Result<(), Errno>) -> Result<(
     result
 }
 
-/// `SO_PEEK_OFF` on a socket: reading what is in flight without taking it out.
+/// `SO_PEEK_OFF` on a socket: reading data in flight without taking it out.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn peek_offset(socket: i32) -> Result<(), Errno> {
     let offset = 0i32;
     let (level, option) = (net::SOL_SOCKET, net::SO_PEEK_OFF);
@@ -94,6 +124,9 @@ pub fn peek_offset(socket: i32) -> Result<(), Errno> {
 }
 
 /// `UFFD_FEATURE_WP_ASYNC` and `UFFD_FEATURE_WP_UNPOPULATED` of userfaultfd(2), for faults of user mode only.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn async_write_protection() -> Result<(), Errno> {
     let flags = nr::O_CLOEXEC | nr::O_NONBLOCK | nr::UFFD_USER_MODE_ONLY;
     // SAFETY: takes numbers only.
@@ -108,7 +141,10 @@ pub fn async_write_protection() -> Result<(), Errno> {
     }
 }
 
-/// rseq(2), with flags that no kernel has: one that knows the call says that they are wrong.
+/// rseq(2), with flags that no kernel has: a kernel that knows the call refuses them.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn restartable_sequences() -> Result<(), Errno> {
     const NO_SUCH_FLAG: u32 = 1 << 31;
     // SAFETY: the flags are refused before anything is registered.
@@ -116,12 +152,15 @@ pub fn restartable_sequences() -> Result<(), Errno> {
 }
 
 /// close_range(2), of numbers that no descriptor has.
+///
+/// # Errors
+/// The error of the kernel that lacks the facility, or of the rule that forbids it.
 pub fn close_range() -> Result<(), Errno> {
     // SAFETY: descriptors are positive ints: none is closed.
     unsafe { syscall!(nr::__NR_close_range, u32::MAX, u32::MAX, 0) }.map(|_| ())
 }
 
-/// What a call with a wrong argument says of whether there is such a call.
+/// Whether there is a call, by its error for a wrong argument.
 fn known(result: Result<u64, Errno>) -> Result<(), Errno> {
     match result {
         Ok(_) | Err(Errno(EINVAL)) => Ok(()),

@@ -1,14 +1,19 @@
 //! Calls about other processes that rustix lacks. They take no pointer, so they are safe to call with any argument.
 
+use linux_raw_sys::errno::ECHILD;
 use linux_raw_sys::general as nr;
 
 use crate::raw::Errno;
+use crate::signal_set::SignalSet;
 use crate::syscall;
 
 /// `KCMP_FILE` (include/uapi/linux/kcmp.h): whether two descriptors refer to the same open file description.
 pub const KCMP_FILE: u32 = 0;
 
 /// kcmp(2): how two resources of two processes compare: 0 the same, 1 less, 2 greater, 3 different.
+///
+/// # Errors
+/// `EPERM` where the caller may not trace both, `ESRCH` where one has ended, `EBADF` where an index is no open descriptor.
 pub fn kcmp(first: i32, second: i32, kind: u32, first_index: u64, second_index: u64) -> Result<u64, Errno> {
     // SAFETY: for the kinds without a pointer argument, which `kind` is documented to be; any other fails.
     unsafe { syscall!(nr::__NR_kcmp, first, second, kind, first_index, second_index) }
@@ -28,6 +33,9 @@ pub struct EpollSlot {
 
 /// kcmp(2), `KCMP_EPOLL_TFD` (Linux 4.13): how the open file description of descriptor `fd` of process `pid` compares with that
 /// which a registration means, of an epoll instance of process `epoll_pid`: as [`kcmp`].
+///
+/// # Errors
+/// As for [`kcmp`]; `ENOENT` where there is no such registration.
 pub fn kcmp_epoll(pid: i32, fd: i32, epoll_pid: i32, slot: EpollSlot) -> Result<u64, Errno> {
     const KCMP_EPOLL_TFD: u32 = 7;
     // SAFETY: `slot` is read, and lives over the call.
@@ -35,34 +43,44 @@ pub fn kcmp_epoll(pid: i32, fd: i32, epoll_pid: i32, slot: EpollSlot) -> Result<
 }
 
 /// tgkill(2): sends a signal to one thread of a process.
+///
+/// # Errors
+/// `ESRCH` where the thread has ended, `EPERM` where the caller may not signal it.
 pub fn tgkill(process: i32, thread: i32, signal: i32) -> Result<(), Errno> {
     // SAFETY: takes no pointer.
     unsafe { syscall!(nr::__NR_tgkill, process, thread, signal) }.map(|_| ())
 }
 
 /// sigprocmask(2): blocks a set of signals in this thread.
-pub fn block(set: u64) -> Result<(), Errno> {
+///
+/// # Errors
+/// None are documented for a set in memory of the caller.
+pub fn block(set: SignalSet) -> Result<(), Errno> {
     // SAFETY: the set has the size that is passed, and lives over the call.
-    unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_BLOCK, &raw const set, 0, size_of::<u64>()) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_rt_sigprocmask, nr::SIG_BLOCK, set.as_ptr(), 0, size_of::<SignalSet>()) }.map(|_| ())
 }
 
 /// sigqueue(3): sends a signal with a value to a process.
+///
+/// # Errors
+/// `ESRCH` where the process has ended, `EPERM` where the caller may not signal it, `EAGAIN` where the queue is full.
 pub fn queue(process: i32, signal: i32, value: u64) -> Result<(), Errno> {
-    const SI_QUEUE: i32 = -1;
     // SAFETY: both take no argument and cannot fail.
     let (pid, uid) = unsafe { (syscall!(nr::__NR_getpid).unwrap_or(0), syscall!(nr::__NR_getuid).unwrap_or(0)) };
     // A siginfo: signal, error; code, padding; pid, uid; value.
     let mut info = [0u64; 16];
-    info[..4].copy_from_slice(&[signal as u64, u64::from(SI_QUEUE as u32), uid << 32 | pid, value]);
+    info[..4].copy_from_slice(&[signal as u64, u64::from(nr::SI_QUEUE as u32), uid << 32 | pid, value]);
     // SAFETY: `info` has the 128 bytes of a siginfo, and is only read.
     unsafe { syscall!(nr::__NR_rt_sigqueueinfo, process, signal, info.as_ptr()) }.map(|_| ())
 }
 
 /// unshare(2) with `CLONE_NEWTIME` (Linux 5.6): children of the caller are born in a new time namespace; the caller stays in its own.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`, `EINVAL` where the kernel lacks time namespaces.
 pub fn unshare_time() -> Result<(), Errno> {
-    const CLONE_NEWTIME: u32 = 0x80;
     // SAFETY: takes no pointer, and nothing that this process uses becomes another.
-    unsafe { syscall!(nr::__NR_unshare, CLONE_NEWTIME) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_unshare, nr::CLONE_NEWTIME) }.map(|_| ())
 }
 
 /// How a thread is scheduled: `struct sched_attr` (include/uapi/linux/sched/types.h) as of Linux 5.3.
@@ -92,6 +110,9 @@ pub struct SchedAttributes {
 }
 
 /// sched_getattr(2) of a thread.
+///
+/// # Errors
+/// `ESRCH` where the thread has ended.
 pub fn sched_getattr(thread: i32) -> Result<SchedAttributes, Errno> {
     let mut attributes = SchedAttributes::default();
     let size = size_of::<SchedAttributes>();
@@ -111,6 +132,9 @@ pub mod shared {
 }
 
 /// ioprio_get(2) of a thread.
+///
+/// # Errors
+/// `ESRCH` where the thread has ended.
 pub fn ioprio_get(thread: i32) -> Result<u32, Errno> {
     const IOPRIO_WHO_PROCESS: u32 = 1;
     // SAFETY: takes no pointer.
@@ -118,6 +142,9 @@ pub fn ioprio_get(thread: i32) -> Result<u32, Errno> {
 }
 
 /// `PTRACE_GETSIGMASK` (ptrace(2), Linux 3.11): the signals that a stopped tracee blocks.
+///
+/// # Errors
+/// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn blocked_signals(tracee: i32) -> Result<u64, Errno> {
     const PTRACE_GETSIGMASK: u32 = 0x420a;
     let mut set = 0u64;
@@ -126,6 +153,9 @@ pub fn blocked_signals(tracee: i32) -> Result<u64, Errno> {
 }
 
 /// `PTRACE_SETSIGMASK` (ptrace(2), Linux 3.11): sets the signals that a stopped tracee blocks.
+///
+/// # Errors
+/// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn set_blocked_signals(tracee: i32, set: u64) -> Result<(), Errno> {
     const PTRACE_SETSIGMASK: u32 = 0x420b;
     // SAFETY: the third argument is the size of a kernel signal set, the fourth is read as one.
@@ -134,6 +164,9 @@ pub fn set_blocked_signals(tracee: i32, set: u64) -> Result<(), Errno> {
 
 /// `PTRACE_PEEKSIGINFO` (ptrace(2), Linux 3.10): the `siginfo_t`s of the signals that are queued for a stopped tracee's whole process from
 /// place `from` of the queue on, as many as fit into `infos`; gives how many that are.
+///
+/// # Errors
+/// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn peek_signals_of_process(tracee: i32, from: u64, infos: &mut [[u8; 128]]) -> Result<usize, Errno> {
     const PTRACE_PEEKSIGINFO: u32 = 0x4209;
     const PTRACE_PEEKSIGINFO_SHARED: u64 = 1;
@@ -146,6 +179,9 @@ pub fn peek_signals_of_process(tracee: i32, from: u64, infos: &mut [[u8; 128]]) 
 }
 
 /// `PTRACE_CONT` (ptrace(2)): lets a stopped tracee go on, with a signal if that is not 0.
+///
+/// # Errors
+/// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn resume_tracee(tracee: i32, signal: i32) -> Result<(), Errno> {
     const PTRACE_CONT: u32 = 7;
     // SAFETY: takes no pointer: the third argument is not looked at.
@@ -153,17 +189,21 @@ pub fn resume_tracee(tracee: i32, signal: i32) -> Result<(), Errno> {
 }
 
 /// `PTRACE_SYSCALL` (ptrace(2)): as [`resume_tracee`], up to the begin or end of a system call.
+///
+/// # Errors
+/// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn resume_tracee_to_call(tracee: i32, signal: i32) -> Result<(), Errno> {
     const PTRACE_SYSCALL: u32 = 24;
     // SAFETY: takes no pointer: the third argument is not looked at.
     unsafe { syscall!(nr::__NR_ptrace, PTRACE_SYSCALL, tracee, 0, signal) }.map(|_| ())
 }
 
-/// How a tracee has stopped: the low byte is a signal, the next an event of ptrace(2) if it is not 0. Nothing while it runs; `ECHILD` when it
-/// has ended, which is left to be waited for by its parent.
+/// How a tracee has stopped: the low byte is a signal, the next an event of ptrace(2) if it is not 0. Nothing while it runs. A tracee that has
+/// ended is left to its parent to wait for.
+///
+/// # Errors
+/// `ECHILD` where it has ended, or is no tracee of the calling thread.
 pub fn look_at_tracee(tracee: i32) -> Result<Option<i32>, Errno> {
-    const P_PID: u32 = 1;
-    const ECHILD: i32 = 10;
     const CLD_DUMPED: i32 = 3;
     // A siginfo: signal, error, code, then from the fifth word pid, uid, status. The signal stays 0 when there is nothing to tell.
     let mut info = [0i32; 32];
@@ -171,10 +211,10 @@ pub fn look_at_tracee(tracee: i32) -> Result<Option<i32>, Errno> {
     for what in [nr::WEXITED | nr::WNOWAIT, 0] {
         info = [0; 32];
         // SAFETY: a siginfo of 128 bytes is written, and lives over the call.
-        unsafe { syscall!(nr::__NR_waitid, P_PID, tracee, info.as_mut_ptr(), options | what, 0) }?;
+        unsafe { syscall!(nr::__NR_waitid, nr::P_PID, tracee, info.as_mut_ptr(), options | what, 0) }?;
         match info {
             [0, ..] => return Ok(None),
-            [_, _, (..=CLD_DUMPED), ..] => return Err(Errno(ECHILD)),
+            [_, _, (..=CLD_DUMPED), ..] => return Err(Errno(ECHILD as i32)),
             _ => (),
         }
     }

@@ -1,4 +1,4 @@
-//! What a program file is, as far as it decides whether `LD_PRELOAD` has any effect in it.
+//! Whether `LD_PRELOAD` has any effect in a program, by its file.
 
 use core::ffi::CStr;
 
@@ -45,7 +45,6 @@ pub fn heeds_preload(dir: i32, path: &CStr) -> bool {
 /// The same for a program that is searched for: its name without a slash in the directories of `list`, as in `PATH`.
 #[must_use]
 pub fn found_heeds_preload(name: &CStr, list: &[u8]) -> bool {
-    const X_OK: u32 = 1;
     if name.to_bytes().contains(&b'/') {
         return heeds_preload(nr::AT_FDCWD, name);
     }
@@ -62,14 +61,14 @@ pub fn found_heeds_preload(name: &CStr, list: &[u8]) -> bool {
         }
         let Some(Ok(path)) = path.get(..=len).map(CStr::from_bytes_with_nul) else { continue };
         // SAFETY: the path is a C string.
-        if unsafe { syscall!(nr::__NR_access, path.as_ptr(), X_OK) }.is_ok() {
+        if unsafe { syscall!(nr::__NR_access, path.as_ptr(), nr::X_OK) }.is_ok() {
             return heeds_preload(nr::AT_FDCWD, path);
         }
     }
     false
 }
 
-/// The start of a file that gives no rights to who executes it.
+/// The start of a file that gives no rights to its caller.
 fn read_head<'a>(dir: i32, path: &CStr, head: &'a mut [u8; HEAD]) -> Option<&'a [u8]> {
     let flags = nr::O_RDONLY | nr::O_CLOEXEC | nr::O_NONBLOCK;
     let opened = if path.is_empty() {

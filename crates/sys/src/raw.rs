@@ -49,6 +49,9 @@ macro_rules! syscall {
 }
 
 /// Splits what a system call returned into its value and its error.
+///
+/// # Errors
+/// The error that the system call returned.
 #[inline(always)]
 pub fn check(ret: i64) -> Result<u64, Errno> {
     if (-4095..0).contains(&ret) { Err(Errno(-ret as i32)) } else { Ok(ret as u64) }

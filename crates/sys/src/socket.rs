@@ -1,12 +1,17 @@
 //! Calls on sockets whose options and control messages no crate has types for. They keep their pointers inside, so they are safe to
 //! call with any argument.
 
+use linux_raw_sys::errno::ENOTTY;
 use linux_raw_sys::general as nr;
+use linux_raw_sys::net::{MSG_NOSIGNAL, SO_ATTACH_FILTER, SO_PEERCRED, SOL_SOCKET};
 
 use crate::raw::Errno;
 use crate::syscall;
 
 /// getsockopt(2) into `value`; gives how many bytes the option has.
+///
+/// # Errors
+/// `ENOPROTOOPT` where the socket does not know the option, `ENOTSOCK` where the descriptor is no socket.
 pub fn get_option(fd: i32, level: i32, name: i32, value: &mut [u8]) -> Result<usize, Errno> {
     let mut len = value.len() as u32;
     // SAFETY: the kernel writes at most `len` bytes to `value`, which lives over the call.
@@ -14,13 +19,32 @@ pub fn get_option(fd: i32, level: i32, name: i32, value: &mut [u8]) -> Result<us
     Ok(len as usize)
 }
 
+/// The process that made the connection of a UNIX socket, and its user (`SO_PEERCRED`). The pid is 0 for a process of a pid namespace that is not
+/// below the caller's, which rustix has no type for.
+///
+/// # Errors
+/// As for [`get_option`].
+pub fn peer(fd: i32) -> Result<(i32, u32), Errno> {
+    // struct ucred: pid, uid, gid.
+    let mut credentials = [0u8; 12];
+    get_option(fd, SOL_SOCKET as i32, SO_PEERCRED as i32, &mut credentials)?;
+    let [a, b, c, d, e, f, g, h, ..] = credentials;
+    Ok((i32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])))
+}
+
 /// setsockopt(2) for options whose value holds no pointers.
+///
+/// # Errors
+/// As for [`get_option`]; `EINVAL` for a value that is not allowed.
 pub fn set_option(fd: i32, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
     // SAFETY: `value` is read, and lives over the call.
     unsafe { syscall!(nr::__NR_setsockopt, fd, level, name, value.as_ptr(), value.len()) }.map(|_| ())
 }
 
 /// The filter that `SO_ATTACH_FILTER` set (`SO_GET_FILTER`), into `program`, 8 bytes an instruction; gives how many instructions it has.
+///
+/// # Errors
+/// `EINVAL` where the filter has more instructions than `program` has room for.
 pub fn get_filter(fd: i32, program: &mut [u64]) -> Result<usize, Errno> {
     // For this option alone the length counts instructions.
     let mut len = program.len() as u32;
@@ -30,6 +54,9 @@ pub fn get_filter(fd: i32, program: &mut [u64]) -> Result<usize, Errno> {
 }
 
 /// Attaches a filter (`SO_ATTACH_FILTER`).
+///
+/// # Errors
+/// `EINVAL` for a program that the kernel does not accept.
 pub fn set_filter(fd: i32, program: &[u64]) -> Result<(), Errno> {
     /// `struct sock_fprog` (include/uapi/linux/filter.h).
     #[repr(C)]
@@ -42,10 +69,8 @@ pub fn set_filter(fd: i32, program: &[u64]) -> Result<(), Errno> {
     unsafe { syscall!(nr::__NR_setsockopt, fd, SOL_SOCKET, SO_ATTACH_FILTER, &raw const value, size_of::<Program>()) }.map(|_| ())
 }
 
-const SOL_SOCKET: i32 = 1;
-const SO_ATTACH_FILTER: i32 = 26;
-/// Has the number of `SO_ATTACH_FILTER` when got.
-const SO_GET_FILTER: i32 = SO_ATTACH_FILTER;
+/// `SO_GET_FILTER` (include/uapi/asm-generic/socket.h) has the number of `SO_ATTACH_FILTER`.
+const SO_GET_FILTER: u32 = SO_ATTACH_FILTER;
 
 /// `struct iovec`.
 #[repr(C)]
@@ -80,6 +105,9 @@ pub struct Received {
 }
 
 /// recvmsg(2). Descriptors in `control` are the caller's to close.
+///
+/// # Errors
+/// `EAGAIN` where nothing waits and the call does not; the errors of the protocol (recvmsg(2)).
 pub fn receive(fd: i32, data: &mut [u8], name: &mut [u8], control: &mut [u8], flags: u32) -> Result<Received, Errno> {
     let part = IoVec { base: data.as_mut_ptr(), len: data.len() };
     let mut message = Message {
@@ -101,8 +129,11 @@ pub fn receive(fd: i32, data: &mut [u8], name: &mut [u8], control: &mut [u8], fl
     })
 }
 
-/// recvmsg(2) of one byte more than `data` holds, whose last byte has no place: from a UNIX stream, that gives what is before the part that this byte
-/// belongs to, since the kernel copies what was sent at once as a whole or not at all. `EFAULT` where nothing is before it.
+/// recvmsg(2) of one byte more than `data` holds, with no place for the last byte. From a UNIX stream that gives the bytes before the message that
+/// this byte belongs to, since the kernel copies each message as a whole or not at all.
+///
+/// # Errors
+/// `EFAULT` where nothing is before that part; as for [`receive`].
 pub fn receive_before_last(fd: i32, data: &mut [u8], flags: u32) -> Result<usize, Errno> {
     let parts = [IoVec { base: data.as_mut_ptr(), len: data.len() }, IoVec { base: core::ptr::null(), len: 1 }];
     let mut message = Message {
@@ -119,6 +150,9 @@ pub fn receive_before_last(fd: i32, data: &mut [u8], flags: u32) -> Result<usize
 }
 
 /// sendmsg(2) without `SIGPIPE`; an empty `name` is none. Gives how many bytes were sent.
+///
+/// # Errors
+/// `EAGAIN` where there is no room and the call does not wait, `EPIPE` where the other side is closed (sendmsg(2)).
 pub fn send(fd: i32, data: &[u8], name: &[u8], control: &[u8], flags: u32) -> Result<usize, Errno> {
     let part = IoVec { base: data.as_ptr(), len: data.len() };
     let message = Message {
@@ -134,21 +168,28 @@ pub fn send(fd: i32, data: &[u8], name: &[u8], control: &[u8], flags: u32) -> Re
     unsafe { syscall!(nr::__NR_sendmsg, fd, &raw const message, flags | MSG_NOSIGNAL) }.map(|len| len as usize)
 }
 
-const MSG_NOSIGNAL: u32 = 0x4000;
-
 /// bind(2) to an address given in bytes, as getsockname(2) gave it.
+///
+/// # Errors
+/// `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` (bind(2)).
 pub fn bind(fd: i32, name: &[u8]) -> Result<(), Errno> {
     // SAFETY: `name` is read, and lives over the call.
     unsafe { syscall!(nr::__NR_bind, fd, name.as_ptr(), name.len()) }.map(|_| ())
 }
 
 /// connect(2) to an address given in bytes.
+///
+/// # Errors
+/// `ECONNREFUSED`, `EINPROGRESS`, `EADDRNOTAVAIL` (connect(2)).
 pub fn connect(fd: i32, name: &[u8]) -> Result<(), Errno> {
     // SAFETY: `name` is read, and lives over the call.
     unsafe { syscall!(nr::__NR_connect, fd, name.as_ptr(), name.len()) }.map(|_| ())
 }
 
 /// getsockname(2), or getpeername(2) for `peer`, into `name`; gives how many bytes the address has.
+///
+/// # Errors
+/// `ENOTCONN` for the peer of a socket that has none.
 pub fn name(fd: i32, peer: bool, name: &mut [u8]) -> Result<usize, Errno> {
     let mut len = name.len() as u32;
     let call = if peer { nr::__NR_getpeername } else { nr::__NR_getsockname };
@@ -158,10 +199,13 @@ pub fn name(fd: i32, peer: bool, name: &mut [u8]) -> Result<usize, Errno> {
 }
 
 /// An ioctl(2) that gives one number: `FIONREAD`, `SIOCATMARK`, `SIOCOUTQ` and their like. Others must not be asked for.
+///
+/// # Errors
+/// `ENOTTY` for any other request, and where the socket does not know this one.
 pub fn get_number(fd: i32, request: u32) -> Result<i32, Errno> {
     const KNOWN: [u32; 4] = [0x541b, 0x5411, 0x8905, 0x894b];
     if !KNOWN.contains(&request) {
-        return Err(Errno(25)); // ENOTTY
+        return Err(Errno(ENOTTY as i32));
     }
     let mut number = 0i32;
     // SAFETY: these requests write one number, to a variable that lives over the call.

@@ -1,5 +1,6 @@
 //! System V IPC: shared memory, semaphores, message queues (sysvipc(7)).
 
+use linux_raw_sys::errno::EINVAL;
 use linux_raw_sys::general as nr;
 
 use crate::raw::Errno;
@@ -62,6 +63,9 @@ pub struct SemaphoreOperation {
 }
 
 /// Makes an object: of `size` bytes of shared memory, or so many semaphores. Fails where there is one of that key.
+///
+/// # Errors
+/// `EEXIST` where there is one of this key; `EINVAL`, `ENOSPC`, `ENOMEM` beyond the limits.
 pub fn create(kind: Kind, key: i32, size: u64, mode: u32) -> Result<i32, Errno> {
     let flags = CREATE | mode & 0o777;
     // SAFETY: these take numbers only.
@@ -76,6 +80,9 @@ pub fn create(kind: Kind, key: i32, size: u64, mode: u32) -> Result<i32, Errno> 
 }
 
 /// Sets owner and permissions, and for a message queue how many bytes it takes (0: as it is).
+///
+/// # Errors
+/// `EPERM` where the caller neither owns it nor has `CAP_SYS_ADMIN`.
 pub fn set_owner(kind: Kind, id: i32, uid: u32, gid: u32, mode: u32, queue_bytes: u64) -> Result<(), Errno> {
     let mut ds = [0u64; DS_WORDS];
     // struct ipc64_perm: key, uid, gid, cuid, cgid, mode.
@@ -97,24 +104,36 @@ pub fn set_owner(kind: Kind, id: i32, uid: u32, gid: u32, mode: u32, queue_bytes
 }
 
 /// Marks shared memory to be removed when nobody has it attached any more.
+///
+/// # Errors
+/// `EPERM` where the caller neither owns it nor has `CAP_SYS_ADMIN`.
 pub fn remove_memory(id: i32) -> Result<(), Errno> {
     // SAFETY: takes numbers only.
     unsafe { syscall!(nr::__NR_shmctl, id, IPC_RMID, 0) }.map(|_| ())
 }
 
 /// `SHM_LOCK`.
+///
+/// # Errors
+/// `EPERM`, `ENOMEM` beyond `RLIMIT_MEMLOCK`.
 pub fn lock_memory(id: i32) -> Result<(), Errno> {
     // SAFETY: takes numbers only.
     unsafe { syscall!(nr::__NR_shmctl, id, SHM_LOCK, 0) }.map(|_| ())
 }
 
 /// Attaches shared memory at an address where nothing is mapped (`EINVAL` where something is), or, given 0, anywhere.
+///
+/// # Errors
+/// `EINVAL` where something is mapped there, `EACCES` without the permission.
 pub fn attach(id: i32, at: u64, flags: u32) -> Result<u64, Errno> {
     // SAFETY: without SHM_REMAP nothing that is mapped is replaced.
     unsafe { syscall!(nr::__NR_shmat, id, at, flags) }
 }
 
 /// Detaches it again.
+///
+/// # Errors
+/// `EINVAL` where no shared memory begins there.
 ///
 /// # Safety
 /// Nothing may use that memory any more.
@@ -123,22 +142,28 @@ pub unsafe fn detach(at: u64) -> Result<(), Errno> {
     unsafe { syscall!(nr::__NR_shmdt, at) }.map(|_| ())
 }
 
-/// Sets all semaphores of a set, which must have as many.
+/// Sets all semaphores of a set. The caller must have made it with as many: the kernel reads one value for each.
 ///
-/// # Panics
-/// When it has not, in debug builds: the kernel would read beyond the values.
+/// # Errors
+/// `EACCES` without the permission, `ERANGE` for a value beyond [`SEM_MOST`].
 pub fn set_semaphores(id: i32, values: &[u16]) -> Result<(), Errno> {
     // SAFETY: callers made the set with this many; the kernel reads one value for each.
     unsafe { syscall!(nr::__NR_semctl, id, 0, SETALL, values.as_ptr()) }.map(|_| ())
 }
 
 /// Sets one semaphore.
+///
+/// # Errors
+/// As for [`set_semaphores`].
 pub fn set_semaphore(id: i32, number: u16, value: u16) -> Result<(), Errno> {
     // SAFETY: takes numbers only.
     unsafe { syscall!(nr::__NR_semctl, id, number, SETVAL, value) }.map(|_| ())
 }
 
 /// The value of one semaphore.
+///
+/// # Errors
+/// `EACCES` without the permission, `EINVAL` for a number that the set does not have.
 pub fn semaphore(id: i32, number: u16) -> Result<u16, Errno> {
     const GETVAL: u32 = 12;
     // SAFETY: takes numbers only.
@@ -146,19 +171,28 @@ pub fn semaphore(id: i32, number: u16) -> Result<u16, Errno> {
 }
 
 /// semop(2): all or none.
+///
+/// # Errors
+/// `EAGAIN` where it would wait and may not, `ERANGE` beyond [`SEM_MOST`], `EACCES` without the permission.
 pub fn operate(id: i32, operations: &[SemaphoreOperation]) -> Result<(), Errno> {
     // SAFETY: the operations live over the call.
     unsafe { syscall!(nr::__NR_semop, id, operations.as_ptr(), operations.len()) }.map(|_| ())
 }
 
 /// Sends a message, which begins with its type in eight bytes, without waiting for room.
+///
+/// # Errors
+/// `EAGAIN` where there is no room, `EINVAL` for a message without a type.
 pub fn send(id: i32, message: &[u8]) -> Result<(), Errno> {
-    let Some(len) = message.len().checked_sub(8) else { return Err(Errno(22)) };
+    let Some(len) = message.len().checked_sub(8) else { return Err(Errno(EINVAL as i32)) };
     // SAFETY: the message lives over the call, and has a type before its `len` bytes.
     unsafe { syscall!(nr::__NR_msgsnd, id, message.as_ptr(), len, u32::from(IPC_NOWAIT)) }.map(|_| ())
 }
 
-/// Has one's effective user and group become others, for the while of `act`; nothing happens where they are that already.
+/// Changes the effective user and group while `act` runs; nothing happens where they are those already.
+///
+/// # Errors
+/// `EPERM` where the caller may not become that user or group.
 pub fn as_creator<T>(own: (u32, u32), wanted: (u32, u32), act: impl FnOnce() -> T) -> Result<T, Errno> {
     if own == wanted {
         return Ok(act());

@@ -5,7 +5,7 @@ use linux_raw_sys::general as nr;
 use crate::raw::Errno;
 use crate::syscall;
 
-/// What can be asked of a terminal, and is a number (include/uapi/asm-generic/ioctls.h).
+/// Properties of a terminal that are a number (include/uapi/asm-generic/ioctls.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Query {
@@ -29,7 +29,7 @@ pub enum Query {
     Readable = 0x541b,
 }
 
-/// What can be set.
+/// Properties of a terminal that can be set to a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Setting {
@@ -41,13 +41,13 @@ pub enum Setting {
     Foreground = 0x5410,
 }
 
-/// What can be done, with a number or with 0.
+/// Acts on a terminal, with a number or with 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Act {
     /// `TIOCEXCL`: exclusive mode on.
     Exclusive = 0x540c,
-    /// `TIOCSCTTY`: makes it the controlling terminal of the caller, who leads a session.
+    /// `TIOCSCTTY`: makes it the controlling terminal of the caller, which leads a session.
     Control = 0x540e,
     /// `TIOCNOTTY`: gives up the caller's controlling terminal.
     GiveUp = 0x5422,
@@ -86,26 +86,38 @@ const TCSETS2: u32 = 0x402c_542b;
 const TIOCGWINSZ: u32 = 0x5413;
 const TIOCSWINSZ: u32 = 0x5414;
 
-/// Asks.
+/// Asks for a number.
+///
+/// # Errors
+/// `ENOTTY` where the descriptor is no such side of a terminal, `EIO` after a hangup.
 pub fn get(fd: i32, query: Query) -> Result<i32, Errno> {
     let mut number = 0i32;
     // SAFETY: each of these requests writes four bytes, and `number` lives over the call.
     unsafe { syscall!(nr::__NR_ioctl, fd, query as u32, &raw mut number) }.map(|_| number)
 }
 
-/// Sets.
+/// Sets a number.
+///
+/// # Errors
+/// As for [`get`]; `EPERM`, `EINVAL` for a group that the terminal cannot have.
 pub fn set(fd: i32, setting: Setting, number: i32) -> Result<(), Errno> {
     // SAFETY: each of these requests reads four bytes, and `number` lives over the call.
     unsafe { syscall!(nr::__NR_ioctl, fd, setting as u32, &raw const number) }.map(|_| ())
 }
 
-/// Does; gives what the call returns.
+/// Performs an act; gives the result of the call.
+///
+/// # Errors
+/// As for [`get`]; `EPERM` where the caller may not.
 pub fn act(fd: i32, act: Act, number: i32) -> Result<i32, Errno> {
     // SAFETY: these requests take a number.
     unsafe { syscall!(nr::__NR_ioctl, fd, act as u32, number) }.map(|result| result as i32)
 }
 
 /// The settings; of a master, those of its slave.
+///
+/// # Errors
+/// As for [`get`].
 pub fn settings(fd: i32) -> Result<Termios, Errno> {
     let mut termios = Termios::default();
     // SAFETY: the request writes a struct termios2, and `termios` is one that lives over the call.
@@ -113,12 +125,18 @@ pub fn settings(fd: i32) -> Result<Termios, Errno> {
 }
 
 /// Sets the settings at once; of a master, those of its slave.
+///
+/// # Errors
+/// As for [`get`]; `EINTR` by a signal.
 pub fn set_settings(fd: i32, termios: &Termios) -> Result<(), Errno> {
     // SAFETY: the request reads a struct termios2, and `termios` is one.
     unsafe { syscall!(nr::__NR_ioctl, fd, TCSETS2, core::ptr::from_ref(termios)) }.map(|_| ())
 }
 
 /// The window's size: rows, columns, and in pixels width and height.
+///
+/// # Errors
+/// As for [`get`].
 pub fn window(fd: i32) -> Result<[u16; 4], Errno> {
     let mut size = [0u16; 4];
     // SAFETY: the request writes a struct winsize of eight bytes.
@@ -126,6 +144,9 @@ pub fn window(fd: i32) -> Result<[u16; 4], Errno> {
 }
 
 /// Sets the window's size.
+///
+/// # Errors
+/// As for [`get`].
 pub fn set_window(fd: i32, size: [u16; 4]) -> Result<(), Errno> {
     // SAFETY: the request reads a struct winsize of eight bytes.
     unsafe { syscall!(nr::__NR_ioctl, fd, TIOCSWINSZ, size.as_ptr()) }.map(|_| ())

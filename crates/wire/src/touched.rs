@@ -1,6 +1,6 @@
 //! The job's own list of the paths that it touches, as files that the agents write and the coordinator reads.
 //!
-//! They lie in one directory for each job, [`ENV_TOUCHED`], beside the images:
+//! They lie in one directory of each job, [`ENV_TOUCHED`], beside the images:
 //!
 //! ```text
 //! known              a hash table: what need not be noted again          written anew by the coordinator at each checkpoint
@@ -48,7 +48,7 @@ pub struct KnownHeader {
     pub magic: u64,
     /// The segment that goes on now.
     pub segment: u64,
-    /// When it began, nanoseconds since the epoch by `CLOCK_REALTIME`: what was born later has been made since.
+    /// When it began, nanoseconds since the epoch by `CLOCK_REALTIME`: a file that was born later has been made in this segment.
     pub begun_ns: i64,
     /// Most bytes of a file whose contents an agent keeps, by a copy or by a second name.
     pub largest: u64,
@@ -61,14 +61,25 @@ pub struct KnownHeader {
 /// [`KnownHeader::magic`]: `ckptknw1`.
 pub const KNOWN_MAGIC: u64 = u64::from_le_bytes(*b"ckptknw1");
 
+/// Most buckets of a table: 16 MiB of them.
+pub const MOST_BUCKETS: u64 = 1 << 18;
+
+impl KnownHeader {
+    /// Whether this begins a table. The job can write it.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.magic == KNOWN_MAGIC && self.buckets.is_power_of_two() && self.buckets <= MOST_BUCKETS
+    }
+}
+
 /// Eight keys, zeroes where there are fewer. A key's bucket is its value modulo [`KnownHeader::buckets`]. Where a bucket is full,
 /// further keys are not known.
 pub type Bucket = [u64; 8];
 
-/// Byte offset of the bucket that a key belongs to.
+/// Byte offset of the bucket that a key belongs to, in a table of at most [`MOST_BUCKETS`].
 #[must_use]
 pub fn bucket_offset(key: u64, buckets: u64) -> u64 {
-    size_of::<KnownHeader>() as u64 + (key & buckets.wrapping_sub(1)) * size_of::<Bucket>() as u64
+    size_of::<KnownHeader>() as u64 + (key & buckets.wrapping_sub(1) & (MOST_BUCKETS - 1)) * size_of::<Bucket>() as u64
 }
 
 /// Tells one file from another: device and inode number, and the time of its birth, since inode numbers are used again.
@@ -138,9 +149,9 @@ pub struct Record {
     pub path_len: u32,
     /// Bytes of the other text.
     pub other_len: u32,
-    /// [`record_check`] of the two texts: tells what was left half-written.
+    /// [`record_check`] of the two texts: it is wrong where the record is half-written.
     pub check: u64,
-    /// Who the file was; zeroes of [`RecordKind::Absent`].
+    /// The file that was there; zeroes for [`RecordKind::Absent`].
     pub identity: Identity,
     /// `stx_size`.
     pub size: u64,
@@ -156,6 +167,18 @@ pub struct Record {
     pub links: u32,
 }
 
+/// Most bytes of a path or another text in a record. Linux's own limit is shorter; a `chroot` may add to it.
+pub const LONGEST_TEXT: usize = 3 * 4096;
+
+impl Record {
+    /// The lengths of the record's texts; nothing where this begins no record. The job can write it.
+    #[must_use]
+    pub fn text_lens(&self) -> Option<(usize, usize)> {
+        let (path_len, other_len) = (self.path_len as usize, self.other_len as usize);
+        (self.magic == RECORD_MAGIC && path_len.max(other_len) <= LONGEST_TEXT).then_some((path_len, other_len))
+    }
+}
+
 /// [`Record::magic`].
 pub const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"tchd");
 
@@ -163,13 +186,13 @@ pub const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"tchd");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum RecordKind {
-    /// Nothing was at the path. Also of an empty file, a directory and others without contents that were made in this segment by somebody
-    /// who did not note it.
+    /// Nothing was at the path. Also for an empty file, a directory and others without contents that a process made in this segment without
+    /// noting it.
     Absent = 1,
     /// It was there, and is only appended to: its contents up to its size stay.
     Appended = 2,
-    /// It was there, and is about to be changed or taken away. The other text is the name of the file in this directory that has its
-    /// contents, or for a symbolic link what it says. Directories, empty files and other files without contents have no other text.
+    /// It was there, and is about to be changed or removed. The other text is the name of the file in this directory that has its
+    /// contents, or the text of a symbolic link. Directories, empty files and other files without contents have no other text.
     Kept = 3,
     /// As `Kept`, but the contents are not kept: too large, unreadable, or no room. Of files that were made in this segment only small ones
     /// are kept.
@@ -206,4 +229,50 @@ pub fn record_len(path_len: usize, other_len: usize) -> usize {
 #[must_use]
 pub fn record_check(path: &[u8], other: &[u8]) -> u64 {
     mix(path_key(path), path_key(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn files_and_paths_have_keys_of_their_own() {
+        let file = Identity { device: 1, inode: 2, born_ns: 3 };
+        let keys = [
+            file.key(Knowledge::Noted),
+            file.key(Knowledge::Kept),
+            Identity { born_ns: 4, ..file }.key(Knowledge::Kept),
+            path_key(b"/a"),
+            path_key(b"/a\0"),
+            path_key(b"/b"),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert!(*key != 0 && !keys[..i].contains(key));
+        }
+    }
+
+    #[test]
+    fn a_record_takes_a_multiple_of_8_bytes() {
+        assert_eq!(record_len(0, 0), size_of::<Record>());
+        assert_eq!(record_len(1, 0), record_len(4, 4));
+        assert_eq!(record_len(8, 1) % 8, 0);
+        assert_ne!(record_check(b"/a", b"b"), record_check(b"/ab", b""));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_checked(head: [[u8; 8]; 8], record: [[u8; 8]; 10], key: u64) {
+            let header: KnownHeader = bytemuck::cast(head);
+            let _ = header.is_valid();
+            let offset = bucket_offset(key, header.buckets);
+            prop_assert!(offset <= (MOST_BUCKETS as usize * size_of::<Bucket>()) as u64);
+            let record: Record = bytemuck::cast(record);
+            let _ = RecordKind::of(&record);
+            if let Some((path, other)) = record.text_lens() {
+                prop_assert!(record_len(path, other) < 3 * LONGEST_TEXT);
+            }
+        }
+    }
 }

@@ -2,15 +2,18 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int};
+use core::sync::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Release};
 
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_wire::touched::{Knowledge, path_key};
 use linux_raw_sys::general as nr;
 
-use super::table::{cache_now, is_cached};
-use super::{LIST, Place, WHO, descriptor_link, directory, identity, open_at, root_len, set_root_len, state, undo};
+use super::place::{Place, WHO, identity, open_at, state};
+use super::table::{cache_now, is_cached, is_on, open_directory};
+use super::variable::{LIST, directory};
 use crate::call::{self, Fd, PROC};
+use crate::procfs::descriptor_link;
 
 /// Bytes of a path (`PATH_MAX`).
 pub const LONGEST: usize = 4096;
@@ -65,17 +68,17 @@ impl Path {
         Self { bytes: [0; LONGEST], root: 0, len: 0 }
     }
 
-    /// All of it.
+    /// The whole path.
     pub fn text(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(b"")
     }
 
-    /// It, as the process sees it.
+    /// The path as the process sees it.
     fn inside(&self) -> &[u8] {
         self.bytes.get(self.root..self.len).unwrap_or(b"")
     }
 
-    /// Whether this path is never noted: the job's list itself, and what the kernel makes.
+    /// Whether this path is never noted: the job's list itself, and the kernel's own file systems.
     pub fn is_excluded(&self) -> bool {
         let path = self.inside();
         let below = |dir: &[u8]| path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
@@ -84,9 +87,12 @@ impl Path {
         !list.is_empty() && below(list) || below(b"/proc") || below(b"/sys") || below(b"/dev") && !below(b"/dev/shm")
     }
 
-    /// Begins with the root's path.
+    /// Starts with the root's path.
     fn begin(&mut self) -> bool {
-        let Some(len) = root_len() else { return false };
+        let len = ROOT_LEN.load(Acquire);
+        if len == UNKNOWN {
+            return false;
+        }
         // SAFETY: the bytes below the length were written before it was set, and are not written again.
         let root = unsafe { &*ROOT.0.get() };
         if let (Some(to), Some(from)) = (self.bytes.get_mut(..len), root.get(..len)) {
@@ -96,7 +102,7 @@ impl Path {
         true
     }
 
-    /// Takes what a call has written behind the root's path; false where it did not fit or is no path.
+    /// Accepts the path that a call has written behind the root's; false where it did not fit or is no path.
     fn take(&mut self, written: Result<u64, Errno>) -> bool {
         let Ok(written) = written else { return false };
         self.len = self.root + written as usize;
@@ -144,7 +150,7 @@ impl Path {
         self.take(read.map(|len| len.saturating_sub(1)))
     }
 
-    /// The path that something will have which is about to be made: its directory's, and its name. A place whose links are not followed
+    /// The path of something that is about to be made: its directory's, and its name. A place whose links are not followed
     /// has none there.
     ///
     /// # Safety
@@ -233,8 +239,7 @@ impl Path {
         let mut parent: Option<Fd> = None;
         for _ in 0..MOST_LINKS {
             let dir = parent.as_ref().map_or(place.dir, |fd| fd.0);
-            // SAFETY: the buffer's own memory.
-            let Some((above, name_len)) = (unsafe { split(room, len, &mut name, dir) }) else { return false };
+            let Some((above, name_len)) = split(room, len, &mut name, dir) else { return false };
             parent = above.or(parent);
             let dir = parent.as_ref().map_or(place.dir, |fd| fd.0);
             // SAFETY: the name ends with a zero byte; the buffer is writable for its length.
@@ -272,12 +277,9 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.len() < NAME && name != b"." && name != b".."
 }
 
-/// Opens the directory that a path names (`None`: it names none but the one that it is relative to), and copies the last name, with a zero
-/// byte; gives its length.
-///
-/// # Safety
-/// None beyond what the types say; the path is changed.
-unsafe fn split(path: &mut [u8], mut len: usize, name: &mut [u8; NAME], dir: c_int) -> Option<(Option<Fd>, usize)> {
+/// Opens the directory part of a path (`None` where it has none), and copies the last name, with a zero byte; gives its length. The path is
+/// changed.
+fn split(path: &mut [u8], mut len: usize, name: &mut [u8; NAME], dir: c_int) -> Option<(Option<Fd>, usize)> {
     while len > 1 && path.get(len - 1) == Some(&b'/') {
         len -= 1;
     }
@@ -305,19 +307,24 @@ unsafe impl Sync for Root {}
 
 static ROOT: Root = Root(UnsafeCell::new([0; LONGEST]));
 
-/// chroot(2): from then on paths are noted with the new root's before them. A second one, whose path cannot be told, ends the noting.
+/// Bytes of the root's path; [`UNKNOWN`] where it cannot be told.
+static ROOT_LEN: AtomicUsize = AtomicUsize::new(0);
+
+const UNKNOWN: usize = usize::MAX;
+
+/// chroot(2): later paths are noted with the path of the new root before them. A second chroot, whose path cannot be told, ends the noting.
 ///
 /// # Safety
-/// As for [`super::before`]; `call` makes the call.
+/// As for `before` of the module above; `call` makes the call.
 pub unsafe fn chroot(path: *const c_char, call: impl FnOnce() -> c_int) -> c_int {
     let mut root = Path::new();
     let place = Place::followed(nr::AT_FDCWD, path);
     // SAFETY: the caller's promise; a path that the kernel cannot read is refused by it.
-    let known = super::is_on() && unsafe { Target::open(place) }.is_some_and(|target| root.of_descriptor(target.fd()));
-    let outside = [(&LIST, undo::open_directory()), (&PROC, call::open_with(b"/proc\0", nr::O_PATH | nr::O_DIRECTORY).ok())];
+    let known = is_on() && unsafe { Target::open(place) }.is_some_and(|target| root.of_descriptor(target.fd()));
+    let outside = [(&LIST, open_directory()), (&PROC, call::open_with(b"/proc\0", nr::O_PATH | nr::O_DIRECTORY).ok())];
     let result = call();
     // A child of vfork has a root of its own, but its parent's memory.
-    if result == 0 && !(known && root.inside() == b"/") && !shares_memory_with_parent() {
+    if result == 0 && !(known && root.inside() == b"/") && !call::shares_memory_with(call::getppid()) {
         enter(known.then_some(&root));
         for (kept, directory) in outside {
             directory.iter().for_each(|directory| kept.keep(directory));
@@ -333,18 +340,10 @@ fn enter(root: Option<&Path>) {
             if let Some(to) = unsafe { &mut *ROOT.0.get() }.get_mut(..root.len) {
                 to.copy_from_slice(root.text());
             }
-            set_root_len(root.len);
+            ROOT_LEN.store(root.len, Release);
         }
-        _ => set_root_len(usize::MAX),
+        _ => ROOT_LEN.store(UNKNOWN, Release),
     }
-}
-
-fn shares_memory_with_parent() -> bool {
-    /// `KCMP_VM` (include/uapi/linux/kcmp.h).
-    const KCMP_VM: u32 = 1;
-    // SAFETY: takes no pointer.
-    let compared = unsafe { syscall!(nr::__NR_kcmp, call::getpid(), call::getppid(), KCMP_VM, 0, 0) };
-    compared == Ok(0)
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@ use core::sync::atomic::{AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Rela
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_wire::touched::{
-    Bucket, Identity, KNOWN_MAGIC, Knowledge, KnownHeader, LOG_PREFIX, RECORD_MAGIC, Record, RecordKind, VARIABLE_SIZE,
-    bucket_offset, record_check, record_len,
+    Bucket, Identity, Knowledge, KnownHeader, LOG_PREFIX, RECORD_MAGIC, Record, RecordKind, VARIABLE_SIZE, bucket_offset,
+    record_check, record_len,
 };
 use linux_raw_sys::errno::{EMFILE, ENFILE, ENOENT};
 use linux_raw_sys::general as nr;
 
-use super::{LIST, after_failed_write, again, directory, identity, nanoseconds, open_at};
+use super::place::{after_failed_write, again, identity, nanoseconds, open_at};
+use super::variable::{LIST, directory, is_set};
 use crate::call::Fd;
 use crate::procfs;
 
@@ -43,8 +44,8 @@ static HEAD: KeptHead = KeptHead {
     failed_in: AtomicU64::new(0),
 };
 
-/// Begins a new epoch.
-pub fn forget_all() {
+/// A checkpoint begins a new epoch: nothing is known any more.
+pub fn forget() {
     EPOCH.fetch_add(1, Release);
 }
 
@@ -53,9 +54,9 @@ pub fn epoch() -> u64 {
     EPOCH.load(Relaxed)
 }
 
-/// Whether the hash table could not be read in this epoch.
-pub fn is_hopeless() -> bool {
-    HEAD.failed_in.load(Relaxed) == EPOCH.load(Relaxed)
+/// Whether anything is noted: there is a list, and its hash table could be read in this epoch.
+pub fn is_on() -> bool {
+    is_set() && HEAD.failed_in.load(Relaxed) != EPOCH.load(Relaxed)
 }
 
 fn slot(key: u64) -> &'static AtomicU64 {
@@ -104,7 +105,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head; read once in each epoch. `None` where that cannot be done.
+    /// The head, which is read once in each epoch. `None` where that cannot be done.
     pub fn get() -> Option<Self> {
         let epoch = EPOCH.load(Acquire);
         // Where the list is known by a descriptor only, it must be seen to be the list before anything is made there.
@@ -189,6 +190,16 @@ fn with_path<R>(name: &[u8], f: impl FnOnce(c_int, *const c_char) -> R) -> Optio
     Some(f(nr::AT_FDCWD, path.as_ptr().cast()))
 }
 
+/// The job's list, where kept contents lie.
+pub fn open_directory() -> Option<Fd> {
+    let (dir, path) = match LIST.get() {
+        Some(list) => (list, c"."),
+        None => (nr::AT_FDCWD, directory()?),
+    };
+    // SAFETY: the path is a C string.
+    unsafe { open_at(dir, path.as_ptr(), nr::O_PATH | nr::O_DIRECTORY) }.ok()
+}
+
 /// The job's hash table, opened.
 pub struct Table {
     known: Fd,
@@ -257,7 +268,7 @@ impl Table {
         }
     }
 
-    /// Makes known what is known of a file. Whose contents are kept is noted too.
+    /// Makes known what is known of a file. One whose contents are kept is noted too.
     pub fn learn_file(&self, identity: &Identity, knowledge: Knowledge) {
         self.learn(identity.key(Knowledge::Noted));
         if knowledge == Knowledge::Kept {
@@ -274,7 +285,7 @@ fn read_head(file: &Fd, epoch: u64) -> Result<Head, Errno> {
     let mut header = KnownHeader::default();
     // SAFETY: any bytes make a header, which is writable for its size.
     let read = again(|| unsafe { syscall!(nr::__NR_pread64, file.0, &raw mut header, size_of::<KnownHeader>(), 0) })?;
-    if read != size_of::<KnownHeader>() as u64 || header.magic != KNOWN_MAGIC || !header.buckets.is_power_of_two() {
+    if read != size_of::<KnownHeader>() as u64 || !header.is_valid() {
         return Err(Errno(ENOENT as i32));
     }
     HEAD.segment.store(header.segment, Relaxed);
@@ -283,4 +294,18 @@ fn read_head(file: &Fd, epoch: u64) -> Result<Head, Errno> {
     HEAD.buckets.store(header.buckets, Relaxed);
     HEAD.read_in.store(epoch, Release);
     Ok(kept_head(epoch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_cached_for_one_epoch() {
+        let (key, epoch) = (0x1234_5678, 7);
+        assert_ne!(in_epoch(key, epoch), in_epoch(key, epoch + 1));
+        cache(key, epoch);
+        assert_eq!(slot(key).load(Relaxed), in_epoch(key, epoch));
+        assert!(core::ptr::eq(slot(key), slot(key + CACHED as u64)));
+    }
 }

@@ -5,13 +5,13 @@ use core::ffi::c_char;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_wire::touched::UNDO_PREFIX;
-use linux_raw_sys::errno::EPERM;
+use linux_raw_sys::errno::{ENXIO, EPERM};
 use linux_raw_sys::{general as nr, ioctl};
 
 use super::path::Target;
-use super::{LIST, after_failed_write, again, descriptor_link, directory, open_at};
+use super::place::{after_failed_write, again, open_at};
 use crate::call::{self, Fd};
-use crate::procfs;
+use crate::procfs::{self, descriptor_link};
 
 /// A file below this size is copied rather than given a second name. A program may ask by `st_nlink` whether its lock file is still there.
 const SMALL: u64 = 64 << 10;
@@ -24,7 +24,7 @@ const BLOCK: usize = 2048;
 pub struct Name(procfs::Path);
 
 impl Name {
-    /// One that no other file has.
+    /// A name that no other file has.
     pub fn new(segment: u64) -> Self {
         let mut now = nr::__kernel_timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the time is written to `now`.
@@ -46,16 +46,6 @@ impl Name {
     fn as_ptr(&self) -> *const c_char {
         self.0.as_bytes().as_ptr().cast()
     }
-}
-
-/// The job's list, where kept contents lie.
-pub fn open_directory() -> Option<Fd> {
-    let (dir, path) = match LIST.get() {
-        Some(list) => (list, c"."),
-        None => (nr::AT_FDCWD, directory()?),
-    };
-    // SAFETY: the path is a C string.
-    unsafe { open_at(dir, path.as_ptr(), nr::O_PATH | nr::O_DIRECTORY) }.ok()
 }
 
 /// Removes kept contents.
@@ -157,14 +147,13 @@ fn copy_contents(from: &Fd, to: &Fd, size: u64) -> bool {
         }
         at = end;
     }
-    // What ends with a hole.
+    // The file may end with a hole.
     // SAFETY: takes numbers only.
     unsafe { syscall!(nr::__NR_ftruncate, to.0, size) }.map_err(after_failed_write).is_ok()
 }
 
 /// The next range that has data; an empty one at the end where there is none.
 fn data_from(from: &Fd, at: u64, size: u64) -> (u64, u64) {
-    const ENXIO: i32 = 6;
     // SAFETY: takes numbers only; the offset of this open file is nobody else's.
     let seek = |at: u64, whence: u32| unsafe { syscall!(nr::__NR_lseek, from.0, at, whence) };
     match seek(at, nr::SEEK_DATA) {
@@ -172,12 +161,13 @@ fn data_from(from: &Fd, at: u64, size: u64) -> (u64, u64) {
             let end = seek(start, nr::SEEK_HOLE).unwrap_or(size).min(size);
             (start, if end > start { end } else { size })
         }
-        Ok(_) | Err(Errno(ENXIO)) => (size, size),
+        Ok(_) => (size, size),
+        Err(Errno(errno)) if errno == ENXIO as i32 => (size, size),
         Err(_) => (at, size),
     }
 }
 
-/// How many bytes a call has copied; nothing where it has to end: the file has been cut meanwhile, or it is none that the call copies.
+/// How many bytes a call has copied; nothing where copying by this call ends: the file has been cut meanwhile, or the call cannot copy it.
 fn copied_by(outcome: Result<u64, Errno>) -> Option<u64> {
     match outcome {
         Ok(0) => None,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use ckpt_sys::pagemap::{Pages, scan};
+use ckpt_sys::pagemap::{Query, Region, scan};
 use ckpt_sys::raw::Errno;
 
 use crate::memory::{MmFields, VmaFlags};
@@ -222,10 +222,11 @@ pub fn guards(pid: HostPid) -> Result<Vec<(u64, u64)>, ObserveError> {
     }
     let path = proc_path(pid, "pagemap");
     let pagemap = File::open(&path).map_err(|source| ObserveError::Read { pid, path: path.clone(), source })?;
-    let mut found = [Pages::default(); 256];
+    const GUARDS: Query = Query { all: PAGE_IS_GUARD, told: PAGE_IS_GUARD, inverted: 0, any: 0 };
+    let mut found = [Region::default(); 256];
     let mut at = 0;
     while at < END {
-        match scan(pagemap.as_raw_fd(), at, END, PAGE_IS_GUARD, &mut found) {
+        match scan(pagemap.as_raw_fd(), at, END, GUARDS, &mut found) {
             Ok((count, next)) => {
                 guards.extend(found.iter().take(count).map(|pages| (pages.start, pages.end)));
                 if next <= at {
