@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use ckpt_coordinator::files::Files;
 use ckpt_coordinator::{Restarted, coordinate_restarted};
 use ckpt_image::generations::{Selected, mark_in_use};
+use ckpt_objects::sysv::EarlierIds;
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_restore::{Options, RestoreError, RestoredJob, read_job, restore};
 use ckpt_session::JobState;
@@ -41,6 +42,7 @@ pub fn restart(
     }
     let held = held.or_else(|| mark_in_use(path).ok());
     let terminal = OwnTerminal::find();
+    let earlier_ids = EarlierIds::observe();
     let restored = read_job(&selected.image).and_then(|mut job| {
         let settings = settings(&job.info.settings);
         run_hooks(&settings.hooks.restart, path, job.info.generation, reporter);
@@ -58,8 +60,18 @@ pub fn restart(
     let files = Files::go_on(&files, info.generation);
     info.settings = settings(&info.settings);
     find_directory(&mut info.settings, path, reporter);
-    let restarted =
-        Restarted { files, info, reaper: stand_in, listener, report: ends, terminal, shares_session, makers, image: held };
+    let restarted = Restarted {
+        files,
+        info,
+        reaper: stand_in,
+        listener,
+        report: ends,
+        terminal,
+        shares_session,
+        makers,
+        earlier_ids,
+        image: held,
+    };
     match coordinate_restarted(restarted, reporter) {
         Ok(code) => code,
         Err(error) => {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::servants::Servants;
+use crate::helpers::Helpers;
 
 /// How long `scontrol` may take: it waits for a controller that is being restarted.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,18 +78,18 @@ impl Slurm {
     }
 
     /// When its time is over, as the controller says.
-    pub fn ask_end(&self, servants: &Servants) -> Result<SystemTime, String> {
+    pub fn ask_end(&self, helpers: &Helpers) -> Result<SystemTime, String> {
         let mut command = Command::new("scontrol");
         command.args(["--oneliner", "show", "job", &self.job]).env("SLURM_TIME_FORMAT", "%s");
-        let answer = servants.ask(command, PATIENCE)?;
+        let answer = helpers.ask(command, PATIENCE)?;
         end_in(&answer).ok_or_else(|| "scontrol show job names no EndTime".to_owned())
     }
 
     /// Has it queued again. What runs of it is ended soon after.
-    pub fn requeue(&self, servants: &Servants) -> Result<(), String> {
+    pub fn requeue(&self, helpers: &Helpers) -> Result<(), String> {
         let mut command = Command::new("scontrol");
         command.args(["requeue", &self.job]);
-        servants.ask(command, PATIENCE).map(drop)
+        helpers.ask(command, PATIENCE).map(drop)
     }
 }
 

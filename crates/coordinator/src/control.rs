@@ -1,12 +1,12 @@
 //! How `ckpt-ctl` finds a running coordinator and talks to it: an abstract UNIX socket, one line of JSON each way.
 
-use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::Duration;
 
+use ckpt_session::abstract_sockets;
 use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
 
@@ -124,14 +124,15 @@ pub struct Running {
 }
 
 /// Every coordinator that runs on this node.
+///
+/// # Errors
+///
+/// When `/proc/net/unix` cannot be read.
 pub fn running() -> io::Result<Vec<Running>> {
-    // Each line ends with the socket's name; `@` stands for the zero byte of an abstract one.
-    let text = fs::read("/proc/net/unix")?;
-    let text = String::from_utf8_lossy(&text);
-    let mut found: Vec<Running> = text
-        .lines()
-        .filter_map(|line| {
-            let (job, pid) = line.split_once(" @")?.1.strip_prefix(PREFIX)?.split_once('/')?;
+    let mut found: Vec<Running> = abstract_sockets()?
+        .iter()
+        .filter_map(|name| {
+            let (job, pid) = name.strip_prefix(PREFIX)?.split_once('/')?;
             Some(Running { job: job.to_owned(), pid: pid.parse().ok()? })
         })
         .collect();
@@ -142,6 +143,10 @@ pub fn running() -> io::Result<Vec<Running>> {
 
 impl Running {
     /// Asks, and waits for the answer: for a checkpoint, until it is durable.
+    ///
+    /// # Errors
+    ///
+    /// When the coordinator does not answer.
     pub fn ask(&self, request: Request) -> io::Result<Reply> {
         let name = format!("{PREFIX}{}/{}", self.job, self.pid);
         let mut stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;

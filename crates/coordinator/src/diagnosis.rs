@@ -8,7 +8,7 @@ use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::program_header::{PT_DYNAMIC, PT_INTERP};
 use goblin::elf::{Elf, ProgramHeader};
 
-use crate::second_door::AgentCode;
+use crate::ptrace::AgentCode;
 use crate::tree::Member;
 
 /// `AT_SECURE` of the auxiliary vector.
@@ -16,7 +16,6 @@ const AT_SECURE: u64 = 23;
 
 /// What keeps the agent out of a process, and what the user can do.
 pub fn why_no_agent(member: &Member, signal: i32) -> String {
-    let bit = 1u64 << (signal - 1);
     let head = head_of_program(member);
     match program_kind(&head) {
         Kind::Bits32 => {
@@ -32,7 +31,7 @@ pub fn why_no_agent(member: &Member, signal: i32) -> String {
         }
         Kind::Static | Kind::Dynamic | Kind::Unknown => (),
     }
-    if member.status.set("SigCgt") & bit != 0 {
+    if member.status.caught().contains(signal) {
         return match member.status.state() {
             'T' | 't' => "is stopped; let it go on with `kill -CONT`".to_owned(),
             _ => "blocks the checkpoint signal in all its threads; it cannot be checkpointed while it does".to_owned(),

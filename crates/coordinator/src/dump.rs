@@ -1,60 +1,22 @@
 //! Taking what processes hand over: workers compress slots of all rings and append them to the image.
 
-use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ckpt_image::{CHUNK_SIZE, Codec, Extent, ImageWriter, PAGE_SIZE, WriteError, encode};
+use ckpt_objects::SpaceId;
 use ckpt_objects::file::Piece;
+use ckpt_objects::subject::Subject;
 use ckpt_session::Received;
 use ckpt_wire::{Report, ReportKind};
 
-use crate::freeze::{FreezeError, FrozenProcess};
-use crate::hand_over::{HandOver, HandOverError, REMEDY};
+use crate::error::DumpError;
+use crate::frozen::FrozenProcess;
+use crate::hand_over::{HandOver, HandOverError};
 
 /// How long a worker waits for a slot before it looks after those who dump.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
-
-/// Why a dump failed. The job is not affected.
-#[derive(Debug, thiserror::Error)]
-pub enum DumpError {
-    /// The image could not be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// Whoever dumped ended before it was done.
-    #[error(
-        "the copy of process {pid} ({name}) that was being written ended early, perhaps for lack of memory; the next checkpoint may succeed"
-    )]
-    Ended {
-        /// Whose copy it was.
-        pid: ckpt_objects::NsPid,
-        /// Its name.
-        name: ckpt_objects::FilePath,
-    },
-    /// An agent reported a failure.
-    #[error(transparent)]
-    Agent(FreezeError),
-    /// An agent handed over what no agent does.
-    #[error("process {pid} ({name}) has damaged its agent's memory: {source}; {REMEDY}")]
-    Damaged {
-        /// Its pid as the job sees it.
-        pid: ckpt_objects::NsPid,
-        /// Its name.
-        name: ckpt_objects::FilePath,
-        /// How.
-        source: HandOverError,
-    },
-    /// What was staged of files cannot be read back.
-    #[error("failed to read back the job's files: {0}; check the file system that they are on")]
-    Saved(io::Error),
-    /// A file that must be in the image has changed before it was.
-    #[error("{0}, which --save-files names, has changed while it was read; the next checkpoint will be tried as planned")]
-    Changed(ckpt_objects::FilePath),
-    /// The job ended meanwhile.
-    #[error("the job ended before the checkpoint was written")]
-    Cancelled,
-}
 
 struct Ring<'a> {
     process: &'a FrozenProcess,
@@ -114,7 +76,7 @@ impl Dump<'_> {
             for step in 0..count {
                 let ring = &self.rings[(at + step) % count];
                 match ring.take() {
-                    Taken::Slot(number) => {
+                    NextSlot::Slot(number) => {
                         if let Err(error) = self.store(ring, number, &mut data) {
                             self.fail(error);
                         }
@@ -122,9 +84,9 @@ impl Dump<'_> {
                         took = true;
                         break;
                     }
-                    Taken::Later(number) => waiting = waiting.or(Some((ring, number))),
-                    Taken::Done => (),
-                    Taken::Damaged(error) => return self.fail(ring.damaged(error)),
+                    NextSlot::Later(number) => waiting = waiting.or(Some((ring, number))),
+                    NextSlot::Done => (),
+                    NextSlot::Damaged(error) => return self.fail(ring.damaged(error)),
                 }
             }
             if took {
@@ -177,7 +139,7 @@ impl Dump<'_> {
     }
 }
 
-enum Taken {
+enum NextSlot {
     /// This slot is the caller's.
     Slot(u64),
     /// This slot comes next, but is not there yet.
@@ -189,22 +151,22 @@ enum Taken {
 }
 
 impl Ring<'_> {
-    fn take(&self) -> Taken {
+    fn take(&self) -> NextSlot {
         let mut next = self.next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let number = *next;
         // The total is looked at first: it is written after the last slot.
         let total = self.memory.total_slots();
         if total.is_some_and(|total| number >= total) {
-            return Taken::Done;
+            return NextSlot::Done;
         }
         if self.memory.take(number) {
             *next += 1;
-            return Taken::Slot(number);
+            return NextSlot::Slot(number);
         }
         match total {
-            None => Taken::Later(number),
+            None => NextSlot::Later(number),
             // It is told when every slot has been handed over.
-            Some(total) => Taken::Damaged(HandOverError::Missing { total, missing: number }),
+            Some(total) => NextSlot::Damaged(HandOverError::Missing { total, missing: number }),
         }
     }
 
@@ -230,7 +192,7 @@ impl<'a> Packer<'a> {
     /// Adds `len` bytes from `address` of a space on; `read` gives those from its first argument on.
     pub fn add(
         &mut self,
-        space: u32,
+        space: SpaceId,
         address: u64,
         len: u64,
         mut read: impl FnMut(u64, &mut [u8]) -> Result<(), DumpError>,
@@ -245,7 +207,7 @@ impl<'a> Packer<'a> {
                 return Err(error);
             }
             let padded = (self.chunk.len() - start) as u32;
-            self.extents.push(Extent { space, address: address + done, len: padded, offset: start as u32 });
+            self.extents.push(Extent { space: space.0, address: address + done, len: padded, offset: start as u32 });
             done += part as u64;
             if self.chunk.len() >= CHUNK_SIZE {
                 self.flush()?;
@@ -266,12 +228,13 @@ impl<'a> Packer<'a> {
 }
 
 /// Appends the contents of a file without a name.
-pub fn append_pieces(writer: &ImageWriter, codec: Codec, space: u32, pieces: Vec<Piece>) -> Result<(), WriteError> {
+pub fn append_pieces(writer: &ImageWriter, codec: Codec, space: SpaceId, pieces: Vec<Piece>) -> Result<(), WriteError> {
     for piece in pieces {
         let mut bytes = piece.bytes;
         bytes.resize(bytes.len().next_multiple_of(PAGE_SIZE), 0);
         for (i, chunk) in bytes.chunks(CHUNK_SIZE).enumerate() {
-            let extent = Extent { space, address: piece.offset + (i * CHUNK_SIZE) as u64, len: chunk.len() as u32, offset: 0 };
+            let extent =
+                Extent { space: space.0, address: piece.offset + (i * CHUNK_SIZE) as u64, len: chunk.len() as u32, offset: 0 };
             writer.append(&encode(codec, chunk), &[extent])?;
         }
     }

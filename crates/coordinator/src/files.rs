@@ -23,7 +23,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ckpt_image::{Codec, ImageReader, ImageWriter, generations};
-use ckpt_objects::FilePath;
 use ckpt_objects::file::data_ranges;
 use ckpt_objects::job_file::{
     self, Contents, FileKind, FileNumber, FileState, Hashed, JobFile, JobFiles, LIMIT, Role, SaveError, StageError, Staged,
@@ -31,12 +30,14 @@ use ckpt_objects::job_file::{
 };
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_objects::touched::{self, Touch, TouchedDir};
+use ckpt_objects::{FilePath, SpaceId, Spaces};
 use ckpt_session::files::{begin_segment, begun_ns, budget, is_of_the_kernel, keys, left_out, list_of, own_streams};
 use ckpt_session::job::JobInfo;
 use ckpt_session::{Bytes, JobState};
 use ckpt_wire::touched::{Identity, RecordKind};
 
-use crate::dump::{DumpError, Packer};
+use crate::dump::Packer;
+use crate::error::DumpError;
 
 mod used;
 
@@ -58,7 +59,7 @@ pub struct Files {
     read_to: [u64; 2],
     known: BTreeMap<FilePath, Known>,
     /// The newest image, and under which numbers it holds files.
-    newest: Option<(PathBuf, HashMap<FilePath, u32>)>,
+    newest: Option<(PathBuf, HashMap<FilePath, SpaceId>)>,
     /// Which segment began with each generation.
     generations: BTreeMap<u64, u64>,
     /// The user has been told that images do not hold these.
@@ -105,7 +106,7 @@ struct Chosen {
     later: Vec<Later>,
     /// By the file, so that one with two names is held once.
     contents: HashMap<FileNumber, Contents>,
-    next_space: u32,
+    spaces: Spaces,
     /// Bytes that may still be held, and of one file that is not open for writing.
     room: u64,
     share: u64,
@@ -114,12 +115,27 @@ struct Chosen {
     not_held: Vec<usize>,
 }
 
+impl Chosen {
+    /// Nothing, with so much room in bytes.
+    fn new(room: u64, spaces: Spaces) -> Self {
+        Self {
+            later: Vec::new(),
+            contents: HashMap::new(),
+            spaces,
+            room,
+            share: room / SHARE,
+            named_room: LIMIT,
+            not_held: Vec::new(),
+        }
+    }
+}
+
 /// How a file is read while the job runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HowToRead {
     /// Into the image, as the contents of this space.
     Hold {
-        space: u32,
+        space: SpaceId,
         /// The image before has the same contents.
         in_newest: bool,
         /// It is open for writing.
@@ -196,39 +212,60 @@ impl Files {
         let _ = self.read_logs(&left_out(info));
     }
 
-    /// Looks at all files of a frozen job, takes what must be taken now, and begins the next segment of its list. Spaces are numbered
-    /// from `space` on.
+    /// Looks at all files of a frozen job, takes what must be taken now, and begins the next segment of its list. `spaces`: those
+    /// that are not in use.
     ///
     /// # Errors
     ///
     /// When a file that the user named cannot be held.
-    pub fn capture(&mut self, state: &JobState, used: &[UsedFile], space: u32) -> Result<Capture, SaveError> {
+    pub fn capture(&mut self, state: &JobState, used: &[UsedFile], spaces: Spaces) -> Result<Capture, SaveError> {
         let info = &state.info;
         let left_out = left_out(info);
         let mut complaints = self.read_logs(&left_out);
-        for file in used
-            .iter()
-            .filter(|file| file.use_ > Use::Read && !left_out(file.path.as_path()) && !is_of_the_kernel(file.path.as_path()))
-        {
-            self.known.entry(file.path.clone()).or_default();
-        }
-        let pipes = state.pipes.iter().filter_map(|pipe| pipe.path.as_ref());
-        for path in pipes.filter(|path| !left_out(path.as_path())) {
-            self.known.entry(path.clone()).or_default();
-        }
+        self.add_open_files(state, used, &left_out);
         let named = if info.settings.save_files.is_empty() {
             BTreeMap::new()
         } else {
             job_file::find(&info.settings.save_files, info.launch_dir.as_path(), &|path, _| left_out(path))?
         };
         let named: BTreeSet<FilePath> = named.into_keys().map(FilePath::from).collect();
-        // These are held as memory.
+        let mut files = self.look_at_known(state, &named);
+        let is_read = |file: &&UsedFile| file.use_ == Use::Read;
+        let read: BTreeSet<&FilePath> = used.iter().filter(is_read).map(|file| &file.path).collect();
+        for path in read.into_iter().filter(|path| !self.known.contains_key(*path) && !named.contains(*path)) {
+            if let Ok(state @ Some(_)) = job_file::look(path.as_path()) {
+                files.push(JobFile { path: path.clone(), role: Role::Read, state });
+            }
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut chosen = Chosen::new(budget(&info.settings), spaces);
+        let mut choice = Choice::new(self, used, &mut chosen, info.settings.dir.as_path());
+        // What may be changed without a call that agents see.
+        choice.all(&mut files, |role, use_| role == Role::Named || use_ == Use::Write)?;
+        let staged = choice.stager.finish();
+        complaints.extend(self.tell_of_files_not_held(&files, &chosen.not_held));
+        let log_end = self.read_to[1];
+        complaints.extend(self.begin_next_segment(info, &files));
+        Ok(Capture { files, complaints, staged, used: used.to_vec(), chosen, segment: self.segment, log_end })
+    }
+
+    /// Adds what the job has open, and named pipes, to the files that are known.
+    fn add_open_files(&mut self, state: &JobState, used: &[UsedFile], left_out: &dyn Fn(&Path) -> bool) {
+        let changed = used.iter().filter(|file| file.use_ > Use::Read && !is_of_the_kernel(file.path.as_path()));
+        let pipes = state.pipes.iter().filter_map(|pipe| pipe.path.as_ref());
+        for path in changed.map(|file| &file.path).chain(pipes).filter(|path| !left_out(path.as_path())) {
+            self.known.entry(path.clone()).or_default();
+        }
+    }
+
+    /// How the files are that are known or named by the user, but for the launcher's own streams and files in memory, which images hold
+    /// as memory.
+    fn look_at_known(&mut self, state: &JobState, named: &BTreeSet<FilePath>) -> Vec<JobFile> {
         let in_memory = state.shared_memory.iter().filter_map(|object| match &object.kind {
             SharedMemoryKind::Named { path, in_memory: true, .. } => Some(path),
             _ => None,
         });
         let in_memory: HashSet<&FilePath> = in_memory.collect();
-        let read: BTreeSet<&FilePath> = used.iter().filter(|file| file.use_ == Use::Read).map(|file| &file.path).collect();
         let own = own_streams();
         let mut files = Vec::new();
         let nothing_known = Known::default();
@@ -247,31 +284,14 @@ impl Files {
                 files.push(JobFile { path: (*path).clone(), role, state });
             }
         }
-        for known in self.known.values_mut() {
-            known.is_new = false;
-        }
-        for path in read.into_iter().filter(|path| !self.known.contains_key(*path) && !named.contains(*path)) {
-            if let Ok(state @ Some(_)) = job_file::look(path.as_path()) {
-                files.push(JobFile { path: path.clone(), role: Role::Read, state });
-            }
-        }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        let room = budget(&info.settings);
-        let mut chosen = Chosen {
-            later: Vec::new(),
-            contents: HashMap::new(),
-            next_space: space,
-            room,
-            share: room / SHARE,
-            named_room: LIMIT,
-            not_held: Vec::new(),
-        };
-        let mut choice = Choice::new(self, used, &mut chosen, info.settings.dir.as_path());
-        // What may be changed without a call that agents see.
-        choice.all(&mut files, |role, use_| role == Role::Named || use_ == Use::Write)?;
-        let staged = choice.stager.finish();
-        for &at in &chosen.not_held {
-            let JobFile { path, state, .. } = &files[at];
+        self.known.values_mut().for_each(|known| known.is_new = false);
+        files
+    }
+
+    /// Lines for the user about files that are written in place and not held, once for each.
+    fn tell_of_files_not_held(&mut self, files: &[JobFile], not_held: &[usize]) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for JobFile { path, state, .. } in not_held.iter().filter_map(|&at| files.get(at)) {
             let size = Bytes(state.as_ref().map_or(0, FileState::size));
             if self.told.insert(path.clone()) {
                 complaints.push(format!(
@@ -280,21 +300,25 @@ impl Files {
                 ));
             }
         }
-        let keys = keys(&files);
-        let log_end = self.read_to[1];
-        if !self.unlisted {
-            match self.list.begin(self.segment + 1, begun_ns(), budget(&info.settings), &keys) {
-                Ok(()) => {
-                    self.segment += 1;
-                    self.read_to = [log_end, 0];
-                }
-                Err(error) => complaints.push(format!(
-                    "the list of the files that the job touches cannot go on in {}: {error}; a restart may not bring all of them back",
-                    self.list.path().display()
-                )),
-            }
+        complaints
+    }
+
+    /// Begins the next segment of the list. Gives a line for the user where that fails.
+    fn begin_next_segment(&mut self, info: &JobInfo, files: &[JobFile]) -> Option<String> {
+        if self.unlisted {
+            return None;
         }
-        Ok(Capture { files, complaints, staged, used: used.to_vec(), chosen, segment: self.segment, log_end })
+        match self.list.begin(self.segment + 1, begun_ns(), budget(&info.settings), &keys(files)) {
+            Ok(()) => {
+                self.segment += 1;
+                self.read_to = [self.read_to[1], 0];
+                None
+            }
+            Err(error) => Some(format!(
+                "the list of the files that the job touches cannot go on in {}: {error}; a restart may not bring all of them back",
+                self.list.path().display()
+            )),
+        }
     }
 
     /// Takes over what the job has noted since the last look.
@@ -372,7 +396,7 @@ impl Files {
                 all: &capture.files,
                 places: &mut places,
                 logs,
-                next_space: &mut capture.chosen.next_space,
+                spaces: &mut capture.chosen.spaces,
             };
             let contents = match how {
                 HowToRead::Hold { space, in_newest, in_place } => reading.hold(path, state, space, in_newest, in_place)?,
@@ -478,7 +502,7 @@ fn look_at_all(paths: &[(&FilePath, &Known)]) -> Vec<io::Result<Option<FileState
 /// Chooses for regular files what becomes of their contents.
 struct Choice<'a> {
     files: &'a BTreeMap<FilePath, Known>,
-    newest: Option<&'a (PathBuf, HashMap<FilePath, u32>)>,
+    newest: Option<&'a (PathBuf, HashMap<FilePath, SpaceId>)>,
     used: HashMap<(u64, &'a FilePath), &'a UsedFile>,
     stager: Stager<'a>,
     chosen: &'a mut Chosen,
@@ -563,7 +587,7 @@ impl<'a> Choice<'a> {
         let quiet = self.files.get(path).and_then(|known| known.state.as_ref()).is_some_and(|before| before.is_unchanged(state))
             && self.newest.is_some_and(|(_, spaces)| spaces.contains_key(path))
             && !used.is_some_and(|used| used.mapped);
-        let space = self.chosen.next_space;
+        let space = self.chosen.spaces.take();
         if size == 0 && role != Role::Named {
             // Nothing is to be read.
         } else if (in_place || role == Role::Named) && !quiet {
@@ -585,7 +609,6 @@ impl<'a> Choice<'a> {
             Role::Named => self.chosen.named_room -= data,
             Role::Touched | Role::Read => self.chosen.room -= data,
         }
-        self.chosen.next_space += 1;
         Ok(Contents::Held(space))
     }
 }
@@ -600,7 +623,7 @@ struct Reading<'a, 'b> {
     places: &'a mut HashMap<(u64, u64), FilePath>,
     /// The logs in which agents may have written since the freeze, and from where on.
     logs: [(u64, u64); 2],
-    next_space: &'a mut u32,
+    spaces: &'a mut Spaces,
 }
 
 /// Where the contents of the checkpoint are found when the job runs on.
@@ -619,7 +642,7 @@ impl Reading<'_, '_> {
         &mut self,
         path: &FilePath,
         state: &FileState,
-        space: u32,
+        space: SpaceId,
         in_newest: bool,
         in_place: bool,
     ) -> Result<Contents, DumpError> {
@@ -630,8 +653,7 @@ impl Reading<'_, '_> {
         {
             return Ok(Contents::Held(space));
         }
-        let space = *self.next_space;
-        *self.next_space += 1;
+        let space = self.spaces.take();
         if let Place::Undo(undo) = self.kept(state)
             && let Ok(file) = File::open(undo)
             && self.pack(&file, size, space)?
@@ -703,7 +725,7 @@ impl Reading<'_, '_> {
     }
 
     /// Whether the contents could be read.
-    fn pack(&mut self, file: &File, size: u64, space: u32) -> Result<bool, DumpError> {
+    fn pack(&mut self, file: &File, size: u64, space: SpaceId) -> Result<bool, DumpError> {
         let Ok(ranges) = data_ranges(file, size) else { return Ok(false) };
         for (start, end) in ranges {
             let packed = self
@@ -748,12 +770,12 @@ impl Reading<'_, '_> {
     }
 
     /// Copies contents from the image before. Whether it had them.
-    fn copy_from_newest(&mut self, path: &FilePath, space: u32) -> Result<bool, DumpError> {
+    fn copy_from_newest(&mut self, path: &FilePath, space: SpaceId) -> Result<bool, DumpError> {
         let Some((image, spaces)) = &self.files.newest else { return Ok(false) };
         let (Some(&old), Ok(reader)) = (spaces.get(path), ImageReader::open(image)) else { return Ok(false) };
         let mut chunk = Vec::new();
         let mut loaded = None;
-        for placed in reader.extents_of(old) {
+        for placed in reader.extents_of(old.0) {
             if loaded != Some(placed.chunk) {
                 if reader.read_chunk(placed.chunk, &mut chunk).is_err() {
                     return Ok(false);

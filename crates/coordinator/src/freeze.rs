@@ -2,24 +2,26 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
 use std::time::{Duration, Instant};
 
+use ckpt_objects::HostPid;
 use ckpt_objects::observe::proc_path;
-use ckpt_objects::older::Switch;
+use ckpt_objects::older::KernelFeature;
 use ckpt_objects::process::{Status, threads};
-use ckpt_objects::signal::Siginfo;
-use ckpt_objects::{FilePath, HostPid, NsPid};
+use ckpt_objects::subject::Subject;
 use ckpt_session::{Connection, Listener, Received};
 use ckpt_sys::blocked::{self, Call};
 use ckpt_sys::process::{kcmp, shared, tgkill};
-use ckpt_wire::{BlockedCall, Feature, Hello, Order, PROTOCOL, Report, ReportKind, Start, Step};
+use ckpt_sys::signal_set::SignalSet;
+use ckpt_wire::{BlockedCall, Feature, Hello, PROTOCOL, Report, ReportKind, Start};
 use linux_numbers::{EXECVE, EXECVEAT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::diagnosis::{is_static, why_no_agent};
+use crate::error::FreezeError;
+use crate::frozen::{Frozen, FrozenProcess};
 use crate::hand_over::HandOver;
-use crate::second_door::{AgentCode, Door, DoorError};
+use crate::ptrace::{AgentCode, PtraceError, TracerThread, WaitLock};
 use crate::tree::{Anchor, Member};
 
 /// Numbers of the system calls in which a process must not be signalled.
@@ -36,206 +38,21 @@ const GRACE: Duration = Duration::from_secs(10);
 const EXEC_GRACE: Duration = Duration::from_millis(500);
 /// How long to wait before a process that did not react is looked at again.
 const RETRY: Duration = Duration::from_millis(20);
-/// How long a process may leave no thread to signal before the second door is tried: libraries block all signals for moments.
+/// How long a process may leave no thread to signal before ptrace is tried: libraries block all signals for moments.
 const CLOSED_FOR: Duration = Duration::from_millis(40);
 /// How often a process may take the signal without an answer before its handler is taken for another's.
 const UNANSWERED: u32 = 3;
 
-/// Why a job could not be frozen. It goes on as if nothing had been.
-#[derive(Debug, thiserror::Error)]
-pub enum FreezeError {
-    /// A process has no agent.
-    #[error("process {pid} ({name}) {reason}")]
-    NoAgent {
-        /// Its pid as the job sees it.
-        pid: NsPid,
-        /// Its name.
-        name: FilePath,
-        /// What is in the way, and what to do.
-        reason: String,
-    },
-    /// A process has a property that no restart could give back, and that may not let its agent work.
-    #[error("process {pid} ({name}) {what}; {remedy}")]
-    Refused {
-        /// Its pid as the job sees it.
-        pid: NsPid,
-        /// Its name.
-        name: FilePath,
-        /// What it has.
-        what: &'static str,
-        /// What the user can do.
-        remedy: &'static str,
-    },
-    /// A process is traced by another one of the job: that would be frozen too, and nothing could reach the first, which would wait for it.
-    #[error(
-        "process {pid} ({name}) is traced by process {tracer} ({tracer_name}) of the same job; run it without, or trace it from outside of the job"
-    )]
-    Traced {
-        /// Its pid as the job sees it.
-        pid: NsPid,
-        /// Its name.
-        name: FilePath,
-        /// The pid of what traces it, as the job sees it.
-        tracer: NsPid,
-        /// The name of that.
-        tracer_name: FilePath,
-    },
-    /// A process was signalled and did not answer.
-    #[error("process {pid} ({name}) did not answer within {} s: {reason}", GRACE.as_secs())]
-    Silent {
-        /// Its pid as the job sees it.
-        pid: NsPid,
-        /// Its name.
-        name: FilePath,
-        /// In what state it is.
-        reason: String,
-    },
-    /// An agent reported a failure.
-    #[error("process {pid} ({name}): {what}")]
-    Agent {
-        /// Its pid as the job sees it.
-        pid: NsPid,
-        /// Its name.
-        name: FilePath,
-        /// What went wrong.
-        what: String,
-    },
-    /// An agent of another version of this program.
-    #[error(
-        "process {pid} has the agent of another version of ckpt (protocol {theirs}, here {PROTOCOL}); restart the job with one version"
-    )]
-    Protocol {
-        /// Its pid.
-        pid: HostPid,
-        /// Its version.
-        theirs: u32,
-    },
-    /// A child of vfork was born while others were frozen already, and takes its time: they go on, and all begins anew.
-    #[error("process {0} runs in its parent's memory, as a child of vfork does until it calls exec; try again")]
-    Borrowing(NsPid),
-    /// The hand-over memory could not be made.
-    #[error("failed to make the memory through which pages are handed over: {0}; see ulimit -f")]
-    Memory(io::Error),
-    /// Nothing is left to be checkpointed.
-    #[error("the job has no process any more")]
-    Empty,
-}
-
 /// What the freeze needs to know.
-pub struct Settings {
+pub struct FreezeSettings {
     /// The checkpoint signal.
     pub signal: i32,
     /// Kernel facilities that agents may use (`ckpt_wire::Feature`).
     pub features: u32,
     /// Slots of each process's ring.
     pub slots: u32,
-}
-
-/// A frozen process. Dropping it lets it go on: the agent notices that the connection is closed.
-pub struct FrozenProcess {
-    /// Its pid here.
-    pub pid: HostPid,
-    /// A thread of it that lives, the first if that does, through which its `/proc` is read: that of a leader that has ended is empty.
-    pub live: HostPid,
-    /// Its pid as the job sees it.
-    pub ns_pid: NsPid,
-    /// What `/proc/PID/status` said when it was frozen.
-    pub status: Status,
-    /// The connection to its agent.
-    pub connection: Connection,
-    /// The memory through which it hands over.
-    pub memory: HandOver,
-    /// The agent's own descriptor in it.
-    pub agent_socket: i32,
-    /// The job has stopped it (`SIGSTOP`), and it is to stay so.
-    pub stopped: bool,
-}
-
-impl FrozenProcess {
-    /// Its name, for messages.
-    pub fn name(&self) -> FilePath {
-        self.status.name()
-    }
-
-    /// The thread that has this number as the job sees it, by the number that it has here.
-    pub fn thread(&self, tid: i32) -> Option<HostPid> {
-        if tid == self.ns_pid.0 {
-            return Some(self.pid);
-        }
-        // Outside of any restart the two are the same.
-        if self.pid.0 == self.ns_pid.0 {
-            return Some(HostPid(tid));
-        }
-        threads(self.pid)
-            .into_iter()
-            .find(|thread| Status::of_thread(self.pid, *thread).is_ok_and(|status| status.ns_pid().0 == tid))
-    }
-
-    /// Gives its agent an order.
-    pub fn order(&self, order: Order) -> io::Result<()> {
-        self.connection.send(&(order as u32), None)
-    }
-
-    /// The error for a failure that its agent reported.
-    pub fn failure(&self, report: &Report) -> FreezeError {
-        agent_failure(self.ns_pid, self.name(), report)
-    }
-}
-
-/// A frozen job.
-pub struct Frozen {
-    /// What stopped processes run through.
-    door: Option<Door>,
-    /// The living, by ascending pid.
-    pub processes: Vec<FrozenProcess>,
-    /// The dead that are not yet waited for.
-    pub zombies: Vec<Member>,
-    /// When the first of them was signalled.
-    pub since: Instant,
-}
-
-impl Frozen {
-    /// The signals that are pending for a process as a whole, in their order: for one whose first thread has ended, since no other's agent
-    /// can find them out.
-    pub fn pending_for_process(&self, process: &FrozenProcess) -> Result<Vec<Siginfo>, DoorError> {
-        let set = Status::of_thread(process.pid, process.live).map_or(0, |status| status.set("ShdPnd"));
-        if set == 0 {
-            return Ok(Vec::new());
-        }
-        let queue = match &self.door {
-            Some(door) => door.pending_for_process(process.live),
-            None => Door::new().map_err(|_| DoorError::Gone)?.pending_for_process(process.live),
-        };
-        let mut queue: Vec<Siginfo> = queue?.into_iter().map(|info| Siginfo(info.to_vec())).collect();
-        // Of one that came when the queue was full only the number was kept.
-        for signal in (1..=64).filter(|signal| set & 1 << (signal - 1) != 0) {
-            if !queue.iter().any(|info| info.signal() == signal) {
-                queue.push(Siginfo::of_nobody(signal));
-            }
-        }
-        Ok(queue)
-    }
-
-    /// Lets every process go on at once, the stopped ones first: they only stop again. One that has died meanwhile is no failure.
-    pub fn resume(&mut self) {
-        let resume = |stopped: bool| {
-            for process in self.processes.iter().filter(|process| process.stopped == stopped) {
-                let _ = process.order(Order::Resume);
-            }
-        };
-        if let Some(door) = self.door.take() {
-            door.close(|| resume(true));
-        }
-        resume(false);
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        if let Some(door) = self.door.take() {
-            door.close(|| self.processes.retain(|process| !process.stopped));
-        }
-    }
+    /// Excludes tracing and waiting for children from each other.
+    pub waiting: WaitLock,
 }
 
 enum Stage {
@@ -266,15 +83,15 @@ struct Signalled {
 }
 
 struct Freezer<'a> {
-    door: Option<Door>,
-    /// Why the door did not open to a process, when it did not.
-    closed: HashMap<HostPid, DoorError>,
-    /// Stopped processes, whose threads the door lets run.
+    tracer: Option<TracerThread>,
+    /// Why a process could not be traced.
+    untraceable: HashMap<HostPid, PtraceError>,
+    /// Stopped processes, whose threads the tracer lets run.
     stopped: HashSet<HostPid>,
     /// Threads of those that have not left the restorer yet.
     in_restorer: HashSet<HostPid>,
     listener: &'a Listener,
-    settings: &'a Settings,
+    settings: &'a FreezeSettings,
     stages: HashMap<HostPid, Stage>,
     /// Connections that have not said who they are.
     strangers: Vec<Connection>,
@@ -282,7 +99,7 @@ struct Freezer<'a> {
 }
 
 /// Freezes every process of the job.
-pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
+pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &FreezeSettings) -> Result<Frozen, FreezeError> {
     let begun = Instant::now();
     loop {
         wait_for_tracers(anchor, begun)?;
@@ -296,10 +113,10 @@ pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Resu
     }
 }
 
-fn try_to_freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> Result<Frozen, FreezeError> {
+fn try_to_freeze(anchor: &Anchor, listener: &Listener, settings: &FreezeSettings) -> Result<Frozen, FreezeError> {
     let mut freezer = Freezer {
-        door: None,
-        closed: HashMap::new(),
+        tracer: None,
+        untraceable: HashMap::new(),
         stopped: HashSet::new(),
         in_restorer: HashSet::new(),
         listener,
@@ -333,11 +150,10 @@ fn try_to_freeze(anchor: &Anchor, listener: &Listener, settings: &Settings) -> R
 
 /// Waits until every process has an agent, before anybody is disturbed: where one never will, nobody needs to be frozen to learn that.
 fn wait_for_agents(anchor: &Anchor, signal: i32) -> Result<(), FreezeError> {
-    let bit = 1u64 << (signal - 1);
     let begun = Instant::now();
     loop {
         let members = anchor.scan();
-        let lacks = |member: &&Member| !member.is_zombie() && (member.status.set("SigCgt") & bit == 0 || is_static(member));
+        let lacks = |member: &&Member| !member.is_zombie() && (!member.status.caught().contains(signal) || is_static(member));
         let without = members.iter().find(lacks);
         match without {
             None => return Ok(()),
@@ -362,7 +178,12 @@ fn wait_for_vfork(anchor: &Anchor, begun: Instant) -> Result<(), FreezeError> {
             None => return Ok(()),
             Some(member) if begun.elapsed() > GRACE => {
                 let reason = "it shares its parent's memory, as a child of vfork does until it calls exec".to_owned();
-                return Err(FreezeError::Silent { pid: member.status.ns_pid(), name: member.status.name(), reason });
+                return Err(FreezeError::Silent {
+                    grace: GRACE,
+                    pid: member.status.ns_pid(),
+                    name: member.status.name(),
+                    reason,
+                });
             }
             Some(_) => std::thread::sleep(Duration::from_millis(5)),
         }
@@ -415,8 +236,8 @@ fn is_in_parents_memory(member: &Member) -> bool {
 
 impl Drop for Freezer<'_> {
     fn drop(&mut self) {
-        if let Some(door) = self.door.take() {
-            door.close(|| self.stages.retain(|pid, _| !self.stopped.contains(pid)));
+        if let Some(tracer) = self.tracer.take() {
+            tracer.end(|| self.stages.retain(|pid, _| !self.stopped.contains(pid)));
         }
     }
 }
@@ -444,7 +265,7 @@ impl Freezer<'_> {
                     continue;
                 }
             }
-            if self.stopped.contains(&member.pid) && !self.door.as_ref().is_some_and(|door| door.is_ready(member.pid)) {
+            if self.stopped.contains(&member.pid) && !self.tracer.as_ref().is_some_and(|tracer| tracer.is_ready(member.pid)) {
                 self.stages.insert(member.pid, Stage::Seen { since: Instant::now() });
                 continue;
             }
@@ -457,7 +278,7 @@ impl Freezer<'_> {
                 Stage::Borrowing { .. } => (),
                 Stage::Seen { since } => {
                     let closed_for = since.elapsed();
-                    let replaced = catches_all_around(member, self.settings.signal);
+                    let replaced = has_replaced_handlers(member, self.settings.signal);
                     if let Some(signalled) = self.signal(member, closed_for, replaced) {
                         stage = Stage::Signalled(signalled);
                     }
@@ -482,27 +303,26 @@ impl Freezer<'_> {
     }
 
     /// Sends the checkpoint signal to one thread of a process that can take it: never to a process that does not catch it, since it would end.
-    /// One that has let none be signalled for a while is gone to through the second door, and one that has `replaced` the handler.
+    /// A process that has blocked it for a while, or has `replaced` the handler, is traced for that.
     fn signal(&mut self, member: &Member, closed_for: Duration, replaced: bool) -> Option<Signalled> {
         if is_static(member) {
             return None;
         }
         let number = self.settings.signal;
-        let bit = 1u64 << (number - 1);
         let mut candidates = vec![member.pid];
         candidates.extend(threads(member.pid).into_iter().filter(|tid| *tid != member.pid));
         let mut blocked = None;
         for tid in candidates {
             // Read anew: the process may have called exec since the scan.
             let Ok(status) = Status::of_thread(member.pid, tid) else { continue };
-            let catches = status.set("SigCgt") & bit != 0;
+            let catches = status.caught().contains(number);
             if !catches && closed_for < CLOSED_FOR {
                 return None;
             }
             if matches!(status.state(), 'Z' | 'X') {
                 continue;
             }
-            if status.set("SigBlk") & bit != 0 && !self.in_restorer.contains(&tid) {
+            if status.blocked().contains(number) && !self.in_restorer.contains(&tid) {
                 // What blocks the signal and does not catch it has just called exec: its agent will let the signal in when it is there.
                 blocked = blocked.or(catches.then_some(tid));
                 continue;
@@ -515,8 +335,8 @@ impl Freezer<'_> {
             let agent = if replaced || !catches { AgentCode::find(member.pid) } else { None };
             let sent = match agent {
                 Some(agent) => self
-                    .through_door(member.pid, |door| door.install(member.pid, tid, number, agent))
-                    .map(|held| exactly(call, held)),
+                    .by_ptrace(member.pid, |tracer| tracer.install(member.pid, tid, number, agent))
+                    .map(|interrupted| reconcile_call(call, interrupted)),
                 None => (catches && tgkill(member.pid.0, tid.0, number).is_ok()).then_some(call),
             };
             if let Some(call) = sent {
@@ -529,36 +349,36 @@ impl Freezer<'_> {
             return None;
         }
         tgkill(member.pid.0, tid.0, number).ok()?;
-        let held = self.through_door(member.pid, |door| door.unblock(member.pid, tid, number))?;
-        self.through_door(member.pid, |door| {
-            door.let_go(tid);
+        let interrupted = self.by_ptrace(member.pid, |tracer| tracer.unblock(member.pid, tid, number))?;
+        self.by_ptrace(member.pid, |tracer| {
+            tracer.detach(tid);
             Ok(())
         });
-        let call = held.map_or(call, |held| exactly(call, held));
-        Some(Signalled { at: Instant::now(), tid, call, unblocked: held.is_some(), times: 1 })
+        let call = interrupted.map_or(call, |interrupted| reconcile_call(call, interrupted));
+        Some(Signalled { at: Instant::now(), tid, call, unblocked: interrupted.is_some(), times: 1 })
     }
 
-    /// Goes through the second door, and remembers why when it is closed.
-    fn through_door<T>(&mut self, pid: HostPid, work: impl FnOnce(&Door) -> Result<T, DoorError>) -> Option<T> {
-        if self.door.is_none() {
-            self.door = Door::new().ok();
+    /// Traces a process, and remembers why it cannot be traced.
+    fn by_ptrace<T>(&mut self, pid: HostPid, work: impl FnOnce(&TracerThread) -> Result<T, PtraceError>) -> Option<T> {
+        if self.tracer.is_none() {
+            self.tracer = TracerThread::new(&self.settings.waiting).ok();
         }
-        match work(self.door.as_ref()?) {
+        match work(self.tracer.as_ref()?) {
             Ok(done) => Some(done),
             // Another thread will be asked.
-            Err(DoorError::Gone) => None,
+            Err(PtraceError::Gone) => None,
             Err(error) => {
-                self.closed.insert(pid, error);
+                self.untraceable.insert(pid, error);
                 None
             }
         }
     }
 
-    /// Lets the threads of a stopped process run until the door closes.
+    /// Lets the threads of a stopped process run until the tracer ends.
     fn let_run(&mut self, pid: HostPid) {
         let signal = self.settings.signal;
         if !self.stopped.contains(&pid)
-            && let Some(restored) = self.through_door(pid, |door| door.let_run(pid, signal))
+            && let Some(restored) = self.by_ptrace(pid, |tracer| tracer.let_run(pid, signal))
         {
             self.stopped.insert(pid);
             self.in_restorer.extend(restored);
@@ -571,10 +391,10 @@ impl Freezer<'_> {
         let own = |thread: &HostPid| threads(process.pid).contains(thread);
         let Some(thread) = process.thread(tid).filter(own) else { return };
         let call = blocked_call(process.pid, thread, self.settings.features);
-        if let Some(Some(held)) = self.through_door(process.pid, |door| door.unblock(process.pid, thread, signal)) {
-            process.memory.note_unblocked(tid, exactly(call, held));
-            self.through_door(process.pid, |door| {
-                door.let_go(thread);
+        if let Some(Some(interrupted)) = self.by_ptrace(process.pid, |tracer| tracer.unblock(process.pid, thread, signal)) {
+            process.memory.note_unblocked(tid, reconcile_call(call, interrupted));
+            self.by_ptrace(process.pid, |tracer| {
+                tracer.detach(thread);
                 Ok(())
             });
         }
@@ -680,7 +500,7 @@ impl Freezer<'_> {
                     self.unblock(&process, i32::try_from(report.value).unwrap_or(0));
                     Stage::Freezing(process)
                 }
-                Some(ReportKind::ThreadSilent) if let Some(error) = self.closed.get(&pid) => {
+                Some(ReportKind::ThreadSilent) if let Some(error) = self.untraceable.get(&pid) => {
                     let what = format!("thread {} does not take the checkpoint signal, and {error}", report.value);
                     return Err(FreezeError::Agent { pid: process.ns_pid, name: process.name(), what });
                 }
@@ -711,7 +531,7 @@ impl Freezer<'_> {
         }
         processes.sort_by_key(|process| process.ns_pid);
         let zombies = members.into_iter().filter(Member::is_zombie).collect();
-        Ok(Frozen { door: self.door.take(), processes, zombies, since: self.since })
+        Ok(Frozen { tracer: self.tracer.take(), waiting: self.settings.waiting.clone(), processes, zombies, since: self.since })
     }
 
     /// Who has not answered, and why.
@@ -719,9 +539,9 @@ impl Freezer<'_> {
         for member in members.iter().filter(|member| !member.is_zombie()) {
             let (pid, name) = (member.status.ns_pid(), member.status.name());
             let is_frozen = matches!(self.stages.get(&member.pid), Some(Stage::Frozen(_)));
-            if let Some(error) = self.closed.get(&member.pid).filter(|_| !is_frozen) {
+            if let Some(error) = self.untraceable.get(&member.pid).filter(|_| !is_frozen) {
                 let reason = format!("it takes no signal, and {error}");
-                return FreezeError::Silent { pid, name, reason };
+                return FreezeError::Silent { grace: GRACE, pid, name, reason };
             }
             match self.stages.get(&member.pid) {
                 Some(Stage::Frozen(_)) => (),
@@ -741,7 +561,7 @@ impl Freezer<'_> {
                         'S' => "its threads block every signal".to_owned(),
                         state => format!("it is in state {state}; the next checkpoint will be tried as planned"),
                     };
-                    return FreezeError::Silent { pid, name, reason };
+                    return FreezeError::Silent { grace: GRACE, pid, name, reason };
                 }
             }
         }
@@ -758,55 +578,39 @@ fn waits_for_vfork(pid: HostPid) -> bool {
     })
 }
 
-fn agent_failure(pid: NsPid, name: FilePath, report: &Report) -> FreezeError {
-    let what = match ReportKind::of(report) {
-        Some(ReportKind::ThreadSilent) => format!("thread {} does not take the checkpoint signal", report.value),
-        Some(ReportKind::TooManyThreads) => format!("it starts threads faster than they can be counted ({})", report.value),
-        Some(ReportKind::Failed) if report.errno == 0 => format!("{} failed: there are too many", Step::describe(report.value)),
-        Some(ReportKind::Failed) => {
-            format!("{} failed: {}", Step::describe(report.value), io::Error::from_raw_os_error(report.errno))
-        }
-        _ => "its agent reports what this program does not know".to_owned(),
-    };
-    FreezeError::Agent { pid, name, what }
-}
-
 /// Whether a process catches the signals beside the checkpoint signal too: then it has most likely replaced all handlers by raw calls, as some
 /// runtimes do, and its own would find the checkpoint signal, and a call of the job fail with `EINTR`.
-fn catches_all_around(member: &Member, number: i32) -> bool {
-    let beside = 1u64 << (number - 1) >> 1 | (1u64 << (number - 1)) << 1;
-    let caught = member.status.set("SigCgt");
-    caught & beside == beside
+fn has_replaced_handlers(member: &Member, number: i32) -> bool {
+    member.status.caught().contains_all(SignalSet::of_all(&[number - 1, number + 1]))
 }
 
 /// Whether the checkpoint signal still waits to be taken.
 fn is_pending(member: &Member, number: i32) -> bool {
-    let bit = 1u64 << (number - 1);
-    member.status.set("ShdPnd") & bit != 0
+    member.status.pending_for_process().contains(number)
         || threads(member.pid)
             .into_iter()
-            .any(|tid| Status::of_thread(member.pid, tid).is_ok_and(|status| status.set("SigPnd") & bit != 0))
+            .any(|tid| Status::of_thread(member.pid, tid).is_ok_and(|status| status.pending().contains(number)))
 }
 
 /// Whether the thread that took the checkpoint signal is still in its handler, on its way to answer: there every signal is blocked. No other thread
 /// may be signalled meanwhile: the leader would not know of it, so it would go on at once, be it one of a stopped process.
 fn is_in_handler(member: &Member, signalled: &Signalled, number: i32) -> bool {
-    let blocks = |status: Status| status.set("SigBlk") & 1 << (number - 1) != 0 && !matches!(status.state(), 'Z' | 'X');
+    let blocks = |status: Status| status.blocked().contains(number) && !matches!(status.state(), 'Z' | 'X');
     Status::of_thread(member.pid, signalled.tid).is_ok_and(blocks)
 }
 
-/// What a thread that is held was interrupted in, and since when it was, if that is what it was seen in before.
-fn exactly(seen: BlockedCall, held: Call) -> BlockedCall {
-    if (seen.number, seen.sp, seen.pc) == (held.number, held.sp, held.pc) {
+/// What a thread that is interrupted was interrupted in, and since when it was, if that is what it was seen in before.
+fn reconcile_call(seen: BlockedCall, interrupted: Call) -> BlockedCall {
+    if (seen.number, seen.sp, seen.pc) == (interrupted.number, interrupted.sp, interrupted.pc) {
         return seen;
     }
-    let in_call = held.number != u32::MAX;
-    BlockedCall { valid: in_call.into(), number: held.number, sp: held.sp, pc: held.pc, since_ns: 0, cpu: 0 }
+    let in_call = interrupted.number != u32::MAX;
+    BlockedCall { valid: in_call.into(), number: interrupted.number, sp: interrupted.sp, pc: interrupted.pc, since_ns: 0, cpu: 0 }
 }
 
 /// What a thread is blocked in, and since when.
 fn blocked_call(pid: HostPid, tid: HostPid, features: u32) -> BlockedCall {
-    if Switch::BlockedCall.is_off() {
+    if KernelFeature::BlockedCall.is_off() {
         return BlockedCall::default();
     }
     let read = |file: &str| fs::read(proc_path(pid, &format!("task/{tid}/{file}"))).ok();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ckpt_session::Reporter;
 use ckpt_session::job::Hooks;
 
-use crate::servants::Servants;
+use crate::helpers::Helpers;
 
 /// How long a command may take: the checkpoint, or the end of the run, waits for it.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Runs hooks.
 pub struct HookRunner {
     hooks: Hooks,
-    servants: Arc<Servants>,
+    helpers: Arc<Helpers>,
     reporter: Reporter,
     /// How many images have hooks that still run.
     running: AtomicUsize,
@@ -24,8 +24,8 @@ pub struct HookRunner {
 
 impl HookRunner {
     /// For these hooks.
-    pub fn new(hooks: Hooks, servants: Arc<Servants>, reporter: Reporter) -> Self {
-        Self { hooks, servants, reporter, running: AtomicUsize::new(0) }
+    pub fn new(hooks: Hooks, helpers: Arc<Helpers>, reporter: Reporter) -> Self {
+        Self { hooks, helpers, reporter, running: AtomicUsize::new(0) }
     }
 
     /// Before a checkpoint, which will be this image: returns when they have ended.
@@ -59,7 +59,7 @@ impl HookRunner {
     fn run(&self, when: &str, commands: &[String], image: &Path, generation: u64) {
         let variables = [("CKPT_IMAGE", image.display().to_string()), ("CKPT_GENERATION", generation.to_string())];
         for command in commands {
-            if let Err(error) = self.servants.run(command, &variables, PATIENCE) {
+            if let Err(error) = self.helpers.run(command, &variables, PATIENCE) {
                 self.reporter.error(format_args!("the hook {when} checkpoint {generation} failed: {command}: {error}"));
             }
         }

@@ -8,9 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use ckpt_objects::directory::DirectoryIdentity;
+use ckpt_objects::sysv::EarlierIds;
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{FilePath, HostPid, NsPid};
 use ckpt_session::Listener;
@@ -18,54 +18,19 @@ use ckpt_session::Reporter;
 use ckpt_session::environment;
 use ckpt_session::job::realtime_ns;
 use ckpt_session::job::{JobInfo, Settings};
-use ckpt_session::library::{self, AGENT_FILE, find_agent};
+use ckpt_session::library::{self, find_agent};
 use ckpt_sys::program::found_heeds_preload;
 use ckpt_wire::touched::ENV_TOUCHED;
 use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL};
 use nix::sys::signal::Signal as NixSignal;
 use rustix::process::{Pid, set_child_subreaper};
 
+use crate::error::{LaunchError, system};
 use crate::files::Files;
 use crate::nesting::without_agents;
 use crate::options::Reactions;
-use crate::run::{Coordinator, Terminal, Watch};
+use crate::run::{Coordinator, Setup, Terminal, Watch};
 use crate::signals::{Signals, start_with_mask};
-
-/// Why a job could not be launched.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// The command could not be started.
-    #[error("cannot run {}: {source}", command.display())]
-    Command {
-        /// What was to be run.
-        command: PathBuf,
-        /// Why it was not.
-        source: io::Error,
-    },
-    /// Images cannot be written where they are to go.
-    #[error("cannot write images to {}: {source}; give another directory with --dir", dir.display())]
-    Directory {
-        /// Where.
-        dir: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The agent's library is missing.
-    #[error("cannot find the agent's library {name}; it belongs beside ckpt-launch or in ../lib", name = AGENT_FILE)]
-    Agent,
-    /// The system refused something that is always there.
-    #[error("cannot {what}: {source}")]
-    System {
-        /// What.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> LaunchError {
-    move |source| LaunchError::System { what, source }
-}
 
 /// What a launch is asked for.
 pub struct Launch {
@@ -96,6 +61,8 @@ pub struct Restarted {
     pub shares_session: bool,
     /// Processes that made sockets of the job's, and have ended: their numbers here and in its namespace.
     pub makers: Vec<(HostPid, NsPid)>,
+    /// System V objects that were in the machine's IPC namespace before the restart.
+    pub earlier_ids: EarlierIds,
     /// Its files as they have been brought back.
     pub files: Files,
     /// The image that it came from, held while there is no newer one.
@@ -110,14 +77,15 @@ pub fn job_name(command: &[OsString]) -> String {
 }
 
 /// Launches a job and stays with it to its end. Gives the exit code.
+///
+/// # Errors
+///
+/// When the job cannot be started, or its coordinator lacks what it needs.
 pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let agent = find_agent().ok_or(LaunchError::Agent)?;
-    let dir = launch.settings.dir.as_path().to_owned();
-    check_directory(&dir).map_err(|source| LaunchError::Directory { dir: dir.clone(), source })?;
-    let mut random = [0u8; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| system("draw random bytes")(errno.into()))?;
-    let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let dir = launch.settings.dir.as_path();
+    check_directory(dir).map_err(|source| LaunchError::Directory { dir: dir.to_owned(), source })?;
+    let id = draw_id()?;
     let agent = library::lend(agent, &id);
 
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
@@ -125,18 +93,75 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         Listener::bind(&id, HostPid::own().pid_namespace().map_err(system("read /proc"))?).map_err(system("open a socket"))?;
     let signals = Signals::catch(&Reactions::from_settings(&launch.settings.on, &[]))?;
     let terminal = OwnTerminal::find();
+    let mut command = command(&launch, &id, &agent, &signals);
+    let earlier_ids = EarlierIds::observe();
+    let reporter = launch.reporter;
+    let mut info = job_info(launch, id);
+    let (files, listed) = Files::begin(&info);
+    match listed {
+        Ok(()) => {
+            command.env(ENV_TOUCHED, files.list().path());
+        }
+        Err(error) => reporter.error(format_args!(
+            "what the job does to files cannot be noted in {}: {error}; a restart brings back only those that it has open",
+            files.list().path().display()
+        )),
+    }
+    // Before the job can look for it.
+    if let Some(complaint) = environment::offer(&info) {
+        reporter.error(complaint);
+    }
+    let child = command.spawn().map_err(|source| {
+        environment::withdraw(&info);
+        library::take_back(&info.id);
+        files.list().remove();
+        LaunchError::Command { command: command.get_program().into(), source }
+    })?;
+    let first = Pid::from_child(&child);
+    info.first = NsPid(first.as_raw_nonzero().get());
+    let setup = Setup {
+        info,
+        reaper: HostPid::own(),
+        listener,
+        files,
+        agent,
+        watch: Watch::Child(first),
+        signals,
+        terminal: Terminal { own: terminal, shared: true, is_new: false },
+        reporter,
+        makers: Vec::new(),
+        earlier_ids,
+        image: None,
+    };
+    Coordinator::new(setup)?.run()
+}
+
+/// A job's id: 16 hexadecimal digits.
+fn draw_id() -> Result<String, LaunchError> {
+    let mut random = [0u8; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| system("draw random bytes")(errno.into()))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The command, with the agent's variables and the signal mask that the job begins with.
+fn command(launch: &Launch, id: &str, agent: &Path, signals: &Signals) -> Command {
     let program = PathBuf::from(&launch.command[0]);
     let mut command = Command::new(&program);
-    command.args(&launch.command[1..]).env(ENV_JOB, &id).env(ENV_DIR, &dir).env(ENV_AGENT, &agent);
-    command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(&agent));
-    let env_file = environment::file_for(&id, std::env::var_os(ENV_FILE));
-    command.env(ENV_FILE, &env_file);
+    command.args(&launch.command[1..]).env(ENV_JOB, id).env(ENV_DIR, launch.settings.dir.as_path()).env(ENV_AGENT, agent);
+    command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(agent));
+    command.env(ENV_FILE, environment::file_for(id, std::env::var_os(ENV_FILE)));
     command.env(ENV_SHIELD, shield(&signals.reactions)).env_remove(ENV_TOUCHED);
     start_with_mask(&mut command, signals.before, &shielded(&program, &signals.reactions));
-    crate::ipc::note_before();
+    command
+}
+
+/// What images say of a job that is about to begin.
+fn job_info(launch: Launch, id: String) -> JobInfo {
     // Not by rustix, which expects no 0: a group or session that was made outside of this pid namespace.
     let (group, session) = (nix::unistd::getpgrp(), nix::unistd::getsid(None));
-    let mut info = JobInfo {
+    JobInfo {
+        env_file: environment::file_for(&id, std::env::var_os(ENV_FILE)).into(),
         id,
         name: job_name(&launch.command),
         command: launch.command.iter().map(|word| FilePath::from(word.as_os_str())).collect(),
@@ -154,59 +179,33 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
         gid: rustix::process::getgid().as_raw(),
         signal: DEFAULT_SIGNAL,
         environment: environment::variables(&[]),
-        env_file: env_file.into(),
         key: launch.key,
         cost_ns: None,
         settings: launch.settings,
-    };
-    let (files, listed) = Files::begin(&info);
-    match listed {
-        Ok(()) => {
-            command.env(ENV_TOUCHED, files.list().path());
-        }
-        Err(error) => launch.reporter.error(format_args!(
-            "what the job does to files cannot be noted in {}: {error}; a restart brings back only those that it has open",
-            files.list().path().display()
-        )),
     }
-    // Before the job can look for it.
-    if let Some(complaint) = environment::offer(&info) {
-        launch.reporter.error(complaint);
-    }
-    let child = command.spawn().map_err(|source| {
-        environment::withdraw(&info);
-        library::take_back(&info.id);
-        files.list().remove();
-        LaunchError::Command { command: program.clone(), source }
-    })?;
-    let first = Pid::from_child(&child);
-    info.first = NsPid(first.as_raw_nonzero().get());
-    let terminal = Terminal { own: terminal, shared: true, is_new: false };
-    Coordinator::new(info, HostPid::own(), listener, files, agent, Watch::Child(first), signals, terminal, launch.reporter)?.run()
 }
 
 /// Stays with a restarted job to its end. Gives the exit code.
+///
+/// # Errors
+///
+/// When its coordinator lacks what it needs.
 pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<u8, LaunchError> {
-    let agent = library::in_use(&restarted.info.id).ok_or(LaunchError::Agent)?;
-    let signals = Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?;
-    let watch = Watch::Report(restarted.report);
-    let terminal = Terminal { own: restarted.terminal, shared: restarted.shares_session, is_new: true };
-    let mut coordinator = Coordinator::new(
-        restarted.info,
-        restarted.reaper,
-        restarted.listener,
-        restarted.files,
-        agent,
-        watch,
-        signals,
-        terminal,
+    let setup = Setup {
+        agent: library::in_use(&restarted.info.id).ok_or(LaunchError::Agent)?,
+        signals: Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?,
+        info: restarted.info,
+        reaper: restarted.reaper,
+        listener: restarted.listener,
+        files: restarted.files,
+        watch: Watch::Report(restarted.report),
+        terminal: Terminal { own: restarted.terminal, shared: restarted.shares_session, is_new: true },
         reporter,
-    )?;
-    if let Some(checkpointer) = Arc::get_mut(&mut coordinator.checkpointer) {
-        checkpointer.makers = restarted.makers;
-    }
-    coordinator.held = restarted.image;
-    coordinator.run()
+        makers: restarted.makers,
+        earlier_ids: restarted.earlier_ids,
+        image: restarted.image,
+    };
+    Coordinator::new(setup)?.run()
 }
 
 fn check_directory(dir: &Path) -> io::Result<()> {

@@ -4,34 +4,33 @@
 #![deny(unsafe_code)]
 
 pub mod batch;
-mod calls;
 mod checkpoint;
 pub mod control;
 mod diagnosis;
 mod dump;
+mod error;
 pub mod files;
 mod freeze;
+mod frozen;
 mod hand_over;
-mod held;
+mod held_signals;
+mod helpers;
 mod hooks;
-pub mod ipc;
 mod launch;
 pub mod machine;
 mod nesting;
 pub mod options;
 mod output;
 pub mod probe;
+mod ptrace;
 mod run;
 mod schedule;
-mod second_door;
-mod separate;
-pub mod servants;
 mod signals;
-mod standard;
+mod snapshot;
 mod survey;
-mod timers;
 mod tree;
 
-pub use checkpoint::{CheckpointError, Taken};
-pub use launch::{Launch, LaunchError, Restarted, coordinate_restarted, job_name, launch};
+pub use checkpoint::CheckpointSummary;
+pub use error::{CheckpointError, LaunchError};
+pub use launch::{Launch, Restarted, coordinate_restarted, job_name, launch};
 pub use nesting::{Nested, leave_other_jobs};

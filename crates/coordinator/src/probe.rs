@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 
 use ckpt_objects::HostPid;
 use ckpt_objects::observe::proc_path;
-use ckpt_objects::older::{ENV_WITHOUT, Switch};
+use ckpt_objects::older::{ENV_WITHOUT, KernelFeature};
 use ckpt_objects::process::Status;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::{blocked, cpu, probe, process};
+use procfs::{Current, Meminfo};
 use rustix::fs::{Access, MemfdFlags, access, memfd_create, statvfs};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
@@ -101,7 +102,7 @@ struct Facility {
     /// What comes of its absence.
     without: &'static str,
     /// By which name `CKPT_WITHOUT` switches it off.
-    switch: Option<Switch>,
+    switch: Option<KernelFeature>,
     probe: fn(&Ground) -> Answer,
 }
 
@@ -241,7 +242,7 @@ const FACILITIES: &[Facility] = &[
         need: Need::Better,
         purpose: "shows a restarted job its own processes",
         without: "a restarted job sees the machine's processes there, with other numbers than its own; parts of /proc may be covered in a container",
-        switch: Some(Switch::MountProc),
+        switch: Some(KernelFeature::MountProc),
         probe: |ground| ground.step(ground.namespaces.mount_proc).at_least_limited(),
     },
     Facility {
@@ -250,7 +251,7 @@ const FACILITIES: &[Facility] = &[
         need: Need::Better,
         purpose: "finds the pages that exist in one call",
         without: "each page is looked up in /proc/PID/pagemap, which takes longer in large sparse memory",
-        switch: Some(Switch::PagemapScan),
+        switch: Some(KernelFeature::PagemapScan),
         probe: |_| Answer::of_raw(pagemap_scan()),
     },
     Facility {
@@ -259,7 +260,7 @@ const FACILITIES: &[Facility] = &[
         need: Need::Better,
         purpose: "tells what a thread is blocked in, so that the call goes on with the time that is left",
         without: "a time-out that a checkpoint interrupts begins anew in the process's first thread; see kernel.yama.ptrace_scope",
-        switch: Some(Switch::BlockedCall),
+        switch: Some(KernelFeature::BlockedCall),
         probe: |ground| ground.look(|child| readable(child, &format!("task/{child}/syscall"))).at_least_limited(),
     },
     Facility {
@@ -268,7 +269,7 @@ const FACILITIES: &[Facility] = &[
         need: Need::Better,
         purpose: "tells for how long a thread has been blocked, so that the call goes on with the time that is left",
         without: "a time-out that a checkpoint interrupts begins anew",
-        switch: Some(Switch::SchedulerNotes),
+        switch: Some(KernelFeature::SchedulerNotes),
         probe: |_| match fs::read(format!("/proc/self/task/{}/sched", getpid())) {
             Ok(text) if blocked::parse_last_ran(&text).is_some() => Answer::Yes(String::new()),
             Ok(_) => Answer::Limited("it is not understood".into()),
@@ -308,7 +309,7 @@ const FACILITIES: &[Facility] = &[
         need: Need::Better,
         purpose: "puts back memory that the kernel may drop, such as getrandom's state",
         without: "ordinary memory that is wiped in children stands in",
-        switch: Some(Switch::Droppable),
+        switch: Some(KernelFeature::Droppable),
         probe: |_| Answer::of_raw(probe::map_droppable()),
     },
     Facility {
@@ -317,7 +318,7 @@ const FACILITIES: &[Facility] = &[
         need: Need::Better,
         purpose: "guards pages within mappings again, such as those of thread stacks",
         without: "memory without access stands in",
-        switch: Some(Switch::Guards),
+        switch: Some(KernelFeature::Guards),
         probe: |_| Answer::of_raw(probe::guard_install()),
     },
     Facility {
@@ -344,7 +345,7 @@ const FACILITIES: &[Facility] = &[
         need: Need::Better,
         purpose: "lets the clocks that count from a machine's start go on where the checkpoint left them",
         without: "they jump where a job is restarted later or on another machine; where they would go back it is reported",
-        switch: Some(Switch::TimeNamespace),
+        switch: Some(KernelFeature::TimeNamespace),
         probe: |_| Answer::of(fs::metadata("/proc/self/timens_offsets").map(drop)),
     },
     Facility {
@@ -371,7 +372,7 @@ const FACILITIES: &[Facility] = &[
         need: Need::Better,
         purpose: "gives POSIX timers the ids that they had",
         without: "timers are made and thrown away until the id is right",
-        switch: Some(Switch::TimerIds),
+        switch: Some(KernelFeature::TimerIds),
         probe: |_| Answer::of_raw(probe::timer_create_restore_ids()),
     },
     Facility {
@@ -389,7 +390,7 @@ const FACILITIES: &[Facility] = &[
         need: Need::Limit,
         purpose: "a copy-on-write copy of a process is made, and the job goes on while that is written",
         without: "where the copy is refused for lack of memory, the job stands still until it is written",
-        switch: Some(Switch::Twin),
+        switch: Some(KernelFeature::Twin),
         probe: |_| match sysctl("vm/overcommit_memory") {
             Some(2) => Answer::Limited("it is 2: copies count in full".into()),
             mode => Answer::Yes(mode.map_or_else(String::new, |mode| format!("it is {mode}"))),
@@ -525,9 +526,7 @@ fn attach(child: HostPid) -> io::Result<()> {
 
 fn memory() -> Answer {
     const LITTLE: u64 = 256 << 20;
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok());
-    match available.map(|kib: u64| kib << 10) {
+    match Meminfo::current().ok().and_then(|memory| memory.mem_available) {
         Some(bytes) if bytes < LITTLE => Answer::Limited(format!("{} available", Bytes(bytes))),
         Some(bytes) => Answer::Yes(format!("{} available", Bytes(bytes))),
         None => Answer::Limited("/proc/meminfo does not tell how much is available".into()),
@@ -670,9 +669,13 @@ impl fmt::Display for Findings {
             }
         }
         let without = std::env::var(ENV_WITHOUT).unwrap_or_default();
-        let is_known = |name: &&str| Switch::ALL.iter().any(|switch| switch.name() == *name);
+        let is_known = |name: &&str| KernelFeature::ALL.iter().any(|switch| switch.name() == *name);
         for name in without.split(',').map(str::trim).filter(|name| !name.is_empty() && !is_known(name)) {
-            writeln!(f, "{ENV_WITHOUT}: there is no {name:?}; known are {}", Switch::ALL.map(Switch::name).join(", "))?;
+            writeln!(
+                f,
+                "{ENV_WITHOUT}: there is no {name:?}; known are {}",
+                KernelFeature::ALL.map(KernelFeature::name).join(", ")
+            )?;
         }
         for (need, what) in [(Need::Checkpoint, "checkpoint"), (Need::Restart, "restart")] {
             let missing = self.missing(need);
@@ -693,7 +696,7 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(facility, answer) = self;
         let (word, about, consequence) = match answer {
-            _ if facility.switch.is_some_and(Switch::is_off) => ("off", "switched off", facility.without),
+            _ if facility.switch.is_some_and(KernelFeature::is_off) => ("off", "switched off", facility.without),
             Answer::Yes(about) => ("yes", about.as_str(), facility.purpose),
             Answer::Limited(why) => ("limited", why.as_str(), facility.without),
             Answer::No(why) => ("no", why.as_str(), facility.without),
@@ -726,7 +729,7 @@ mod tests {
             assert!(handbook.contains(facility.name), "{}", facility.name);
             assert!(handbook.contains(facility.without), "{}: {}", facility.name, facility.without);
         }
-        for switch in Switch::ALL {
+        for switch in KernelFeature::ALL {
             assert!(handbook.contains(&format!("`{}`", switch.name())), "{}", switch.name());
         }
     }

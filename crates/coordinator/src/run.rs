@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use ckpt_image::generations;
-use ckpt_objects::HostPid;
+use ckpt_objects::sysv::EarlierIds;
 use ckpt_objects::terminal::OwnTerminal;
+use ckpt_objects::{HostPid, NsPid};
 use ckpt_session::Listener;
 use ckpt_session::environment;
 use ckpt_session::files::{aside_of, output_of};
@@ -26,24 +27,24 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::batch::Slurm;
-use crate::checkpoint::{CheckpointError, Checkpointer, Taken, features};
+use crate::checkpoint::{CheckpointSummary, Checkpointer, features};
 use crate::control::{self, Client, Reply, Request, Server};
+use crate::error::{CheckpointError, LaunchError, system};
 use crate::files::Files;
-use crate::held::{Fate, Held};
+use crate::held_signals::{Fate, HeldSignals};
+use crate::helpers::Helpers;
 use crate::hooks::HookRunner;
-use crate::launch::{LaunchError, system};
 use crate::options::is_given;
 use crate::output;
+use crate::ptrace::WaitLock;
 use crate::schedule::{Due, Schedule};
-use crate::second_door;
-use crate::servants::Servants;
 use crate::signals::Signals;
 use crate::tree::Anchor;
 
+mod requests;
 mod signalled;
-mod wishes;
 
-use wishes::{Stop, Wish, stop_by};
+use requests::{CheckpointRequest, Stop, stop_by};
 
 /// How often it is looked whether a command of the coordinator's own has ended, while nothing else is done.
 const LOOK: Duration = Duration::from_millis(5);
@@ -74,12 +75,12 @@ enum Event {
     End(Result<SystemTime, String>),
 }
 
-type Outcome = Result<Taken, CheckpointError>;
+type Outcome = Result<CheckpointSummary, CheckpointError>;
 
 /// The coordinator of a job.
 pub struct Coordinator {
     info: JobInfo,
-    pub checkpointer: Arc<Checkpointer>,
+    checkpointer: Arc<Checkpointer>,
     watch: Watch,
     signals: Signals,
     terminal: Terminal,
@@ -87,60 +88,80 @@ pub struct Coordinator {
     reporter: Reporter,
     schedule: Schedule,
     slurm: Option<Slurm>,
-    servants: Arc<Servants>,
+    helpers: Arc<Helpers>,
     /// Wishes that the checkpoint under way serves, and those that the next will.
-    serving: Vec<Wish>,
-    waiting: Vec<Wish>,
+    serving: Vec<CheckpointRequest>,
+    waiting: Vec<CheckpointRequest>,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     /// Written to when an event is there.
     wake: Arc<OwnedFd>,
     newest: Option<PathBuf>,
-    /// The newest image, so that nobody else takes it for one whose job does not run.
-    pub held: Option<File>,
+    /// The newest image: it is marked as in use until this is dropped.
+    in_use: Option<File>,
     /// The first process's wait status once it has ended.
     first_status: Option<i32>,
     /// No process of the job is left.
     all_ended: bool,
     /// Signals that its processes hold back.
-    holds: Held,
+    held_signals: HeldSignals,
     /// The user knows that the job's input is not in its images.
     told_of_input: bool,
 }
 
+/// What a coordinator begins with: a job that runs already, or is about to.
+pub struct Setup {
+    /// What images say of the job.
+    pub info: JobInfo,
+    /// What descends from this process is the job.
+    pub reaper: HostPid,
+    /// Where its agents connect.
+    pub listener: Listener,
+    /// The files that it touches.
+    pub files: Files,
+    /// The agent's library.
+    pub agent: PathBuf,
+    /// How its end is learnt.
+    pub watch: Watch,
+    /// The signals that the coordinator listens to.
+    pub signals: Signals,
+    /// The terminal of the coordinator.
+    pub terminal: Terminal,
+    /// How much is said.
+    pub reporter: Reporter,
+    /// Processes that made sockets of the job's at a restart, and have ended: their numbers here and in its namespace.
+    pub makers: Vec<(HostPid, NsPid)>,
+    /// System V objects that were there before the job.
+    pub earlier_ids: EarlierIds,
+    /// The image that it came from, in use while there is no newer one.
+    pub image: Option<File>,
+}
+
 impl Coordinator {
-    /// One for a job that runs already, or is about to.
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        info: JobInfo,
-        reaper: HostPid,
-        listener: Listener,
-        files: Files,
-        agent: PathBuf,
-        watch: Watch,
-        signals: Signals,
-        terminal: Terminal,
-        reporter: Reporter,
-    ) -> Result<Self, LaunchError> {
+    /// A coordinator that has done nothing yet.
+    pub fn new(setup: Setup) -> Result<Self, LaunchError> {
+        let Setup { info, signals, terminal, reporter, .. } = setup;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| system("make an eventfd")(errno.into()))?;
         let wake = Arc::new(wake);
-        let anchor = Arc::new(Anchor::new(reaper));
-        let servants = Arc::new(Servants::new(Arc::clone(&anchor), signals.before));
+        let anchor = Arc::new(Anchor::new(setup.reaper));
+        let helpers = Arc::new(Helpers::new(Arc::clone(&anchor), signals.before));
         let checkpointer = Checkpointer {
             anchor,
-            listener,
-            agent: agent.into(),
+            listener: setup.listener,
+            agent: setup.agent.into(),
             codec: info.settings.compress.parse().unwrap_or(ckpt_image::Codec::Zstd(1)),
             workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             terminal: terminal.own.as_ref().map(|own| own.settings),
             features: features(),
-            makers: Vec::new(),
+            makers: setup.makers,
+            earlier_ids: setup.earlier_ids,
+            waiting: WaitLock::default(),
             cancelled: AtomicBool::new(false),
             heard: AtomicU64::new(0),
             freezing: AtomicBool::new(false),
             wake: Arc::clone(&wake),
-            hooks: Arc::new(HookRunner::new(info.settings.hooks.clone(), Arc::clone(&servants), reporter)),
-            files: Mutex::new(files),
+            hooks: Arc::new(HookRunner::new(info.settings.hooks.clone(), Arc::clone(&helpers), reporter)),
+            files: Mutex::new(setup.files),
         };
         let schedule = Schedule::new(&info.settings, info.cost_ns.map(Duration::from_nanos), Instant::now());
         // A coordinator without a control socket still does its main work.
@@ -150,22 +171,22 @@ impl Coordinator {
             first_status: info.first_status,
             info,
             checkpointer: Arc::new(checkpointer),
-            watch,
+            watch: setup.watch,
             signals,
             terminal,
             server,
             reporter,
             schedule,
             slurm: Slurm::here(),
-            servants,
+            helpers,
             serving: Vec::new(),
             waiting: Vec::new(),
             wake,
             events: mpsc::channel(),
             newest: None,
-            held: None,
+            in_use: setup.image,
             all_ended: false,
-            holds: Held::default(),
+            held_signals: HeldSignals::default(),
             told_of_input: false,
         })
     }
@@ -203,7 +224,7 @@ impl Coordinator {
             while let Some((signal, action, from_kernel)) = self.signals.next() {
                 self.react(signal, action, from_kernel);
             }
-            self.look_at_holds();
+            self.look_at_held_signals();
             while let Some((request, client)) = self.server.as_ref().and_then(Server::accept) {
                 self.serve(request, client);
             }
@@ -241,7 +262,7 @@ impl Coordinator {
         }
         // While a checkpoint is under way, its end comes first.
         let next = if self.serving.is_empty() { self.schedule.next() } else { None };
-        let next = next.into_iter().chain(self.holds.next()).min();
+        let next = next.into_iter().chain(self.held_signals.next()).min();
         let next = if self.checkpointer.listener.has_strangers() { Some(Instant::now() + LOOK) } else { next };
         let timeout = next.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
@@ -264,8 +285,8 @@ impl Coordinator {
             (Some(end), _) => self.note_end(Ok(end)),
             (None, None) => self.note_end(Err("no --time-limit was given, and this is no Slurm job".to_owned())),
             (None, Some(slurm)) => {
-                let (servants, tell) = (Arc::clone(&self.servants), self.teller());
-                std::thread::spawn(move || tell(Event::End(slurm.ask_end(&servants))));
+                let (helpers, tell) = (Arc::clone(&self.helpers), self.teller());
+                std::thread::spawn(move || tell(Event::End(slurm.ask_end(&helpers))));
             }
         }
     }
@@ -302,8 +323,8 @@ impl Coordinator {
             return;
         }
         match self.schedule.due(Instant::now()) {
-            Some(Due::Planned) => self.waiting.push(Wish::Planned),
-            Some(Due::Last(action)) => self.waiting.push(Wish::Last(stop_by(action))),
+            Some(Due::Planned) => self.waiting.push(CheckpointRequest::Planned),
+            Some(Due::Last(action)) => self.waiting.push(CheckpointRequest::Last(stop_by(action))),
             Some(Due::TooLate(left, cost)) => self.reporter.error(format_args!(
                 "no last checkpoint: {} s are left, and the one before took {} s; give --before-end more time",
                 left.as_secs(),
@@ -316,7 +337,8 @@ impl Coordinator {
     /// Waits for processes that have ended: the first, orphans of the job's, twins.
     fn reap(&mut self) {
         // When the checkpoint is over, this is looked after.
-        let Some(_nobody_traces) = second_door::nobody_traces() else { return };
+        let checkpointer = Arc::clone(&self.checkpointer);
+        let Some(_nobody_traces) = checkpointer.waiting.to_wait() else { return };
         loop {
             match nix::sys::wait::waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
                 Ok(WaitStatus::Exited(pid, code)) => self.ended(pid.as_raw(), code << 8),
@@ -361,7 +383,7 @@ impl Coordinator {
     }
 
     fn ended(&mut self, pid: i32, status: i32) {
-        self.servants.ended(pid, ExitStatus::from_raw(status));
+        self.helpers.ended(pid, ExitStatus::from_raw(status));
         if matches!(self.watch, Watch::Child(first) if first.as_raw_nonzero().get() == pid) {
             self.first_status = Some(status);
             self.info.first_status = Some(status);
@@ -375,8 +397,8 @@ impl Coordinator {
     fn serve(&mut self, request: Request, client: Client) {
         match request {
             Request::Status => client.answer(&Reply::Status(self.status())),
-            Request::Checkpoint => self.waiting.push(Wish::Client { client, stop: None }),
-            Request::Stop => self.waiting.push(Wish::Client { client, stop: Some(Stop::Leave) }),
+            Request::Checkpoint => self.waiting.push(CheckpointRequest::Client { client, stop: None }),
+            Request::Stop => self.waiting.push(CheckpointRequest::Client { client, stop: Some(Stop::Leave) }),
         }
     }
 
@@ -399,9 +421,9 @@ impl Coordinator {
             return;
         }
         self.serving = std::mem::take(&mut self.waiting);
-        let stop = self.serving.iter().any(|wish| wish.stop().is_some());
-        let told = self.serving.iter().find_map(|wish| match wish {
-            Wish::Before(signal) if !stop => NixSignal::try_from(signal.as_raw()).ok(),
+        let stop = self.serving.iter().any(|request| request.stop().is_some());
+        let told = self.serving.iter().find_map(|request| match request {
+            CheckpointRequest::Before(signal) if !stop => NixSignal::try_from(signal.as_raw()).ok(),
             _ => None,
         });
         let (checkpointer, info, tell) = (Arc::clone(&self.checkpointer), self.info.clone(), self.teller());
@@ -420,28 +442,30 @@ impl Coordinator {
     /// A checkpoint is over. The exit code, if the job is over with it.
     fn conclude(&mut self, outcome: Outcome) -> Option<u8> {
         let served = std::mem::take(&mut self.serving);
-        let stop = served.iter().filter_map(Wish::stop).max();
+        let stop = served.iter().filter_map(CheckpointRequest::stop).max();
         match &outcome {
             Ok(taken) => self.note_taken(taken),
             Err(_) if self.is_over() => (),
             Err(error) => self.reporter.error(format_args!("no checkpoint: {error}")),
         }
         self.schedule.conclude(outcome.as_ref().ok().map(|taken| taken.total), Instant::now());
-        for wish in served {
-            match wish {
-                Wish::Client { client, .. } => client.answer(&match &outcome {
+        for request in served {
+            match request {
+                CheckpointRequest::Client { client, .. } => client.answer(&match &outcome {
                     Ok(taken) => Reply::Image(taken.path.display().to_string()),
                     Err(error) => Reply::Error(error.to_string()),
                 }),
-                Wish::Before(signal) => self.pass_on(signal),
-                Wish::Also(signal) => self.settle(signal, Fate::Given),
-                Wish::Signal(signal, _) if !is_given(signal, &self.info.settings.forward) => self.settle(signal, Fate::Dropped),
-                Wish::Last(_) if outcome.is_err() && !self.is_over() => {
+                CheckpointRequest::Before(signal) => self.pass_on(signal),
+                CheckpointRequest::Also(signal) => self.settle(signal, Fate::Given),
+                CheckpointRequest::Signal(signal, _) if !is_given(signal, &self.info.settings.forward) => {
+                    self.settle(signal, Fate::Dropped)
+                }
+                CheckpointRequest::Last(_) if outcome.is_err() && !self.is_over() => {
                     if let Some(after) = self.schedule.last_failed(Instant::now()) {
                         self.reporter.event(format_args!("the last checkpoint is tried again in {} s", after.as_secs()));
                     }
                 }
-                Wish::Last(_) | Wish::Planned | Wish::Signal(..) => (),
+                CheckpointRequest::Last(_) | CheckpointRequest::Planned | CheckpointRequest::Signal(..) => (),
             }
         }
         let stop = stop.filter(|_| outcome.is_ok())?;
@@ -452,7 +476,7 @@ impl Coordinator {
         Some(self.info.settings.stop_exit_code)
     }
 
-    fn note_taken(&mut self, taken: &Taken) {
+    fn note_taken(&mut self, taken: &CheckpointSummary) {
         self.reporter.event(taken);
         for complaint in &taken.complaints {
             self.reporter.error(complaint);
@@ -466,7 +490,7 @@ impl Coordinator {
         self.info.generation = taken.generation + 1;
         self.info.cost_ns = u64::try_from(taken.total.as_nanos()).ok();
         self.newest = Some(taken.path.clone());
-        self.held = generations::mark_in_use(&taken.path).ok();
+        self.in_use = generations::mark_in_use(&taken.path).ok();
     }
 
     /// Asks the scheduler to queue the job again, which ends this process soon after: the image is durable already.
@@ -484,9 +508,9 @@ impl Coordinator {
                 tasks - 1
             ));
         }
-        let (servants, asked) = (Arc::clone(&self.servants), slurm.clone());
+        let (helpers, asked) = (Arc::clone(&self.helpers), slurm.clone());
         let (tell, answer) = mpsc::channel();
-        std::thread::spawn(move || tell.send(asked.requeue(&servants)));
+        std::thread::spawn(move || tell.send(asked.requeue(&helpers)));
         match self.wait_for(|_| answer.try_recv().ok()) {
             Ok(()) => self.reporter.event(format_args!("the job is stopped and requeued ({slurm})")),
             Err(error) => self.reporter.error(format_args!(
@@ -517,8 +541,8 @@ impl Coordinator {
                 return code;
             }
         }
-        for wish in std::mem::take(&mut self.waiting) {
-            if let Wish::Client { client, .. } = wish {
+        for request in std::mem::take(&mut self.waiting) {
+            if let CheckpointRequest::Client { client, .. } = request {
                 client.answer(&Reply::Error("the job has ended".into()));
             }
         }
@@ -543,14 +567,14 @@ impl Coordinator {
                 self.remove_images();
             }
         }
-        self.checkpointer.files.lock().unwrap_or_else(PoisonError::into_inner).end(&self.info);
+        self.checkpointer.files().end(&self.info);
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         u8::try_from(code).unwrap_or(1)
     }
 
     /// A job that has ended well is not to be resumed by mistake.
     fn remove_images(&mut self) {
-        self.held = None;
+        self.in_use = None;
         if let Err(error) = generations::remove_all(self.info.settings.dir.as_path(), &self.info.id) {
             self.reporter.error(error);
         }

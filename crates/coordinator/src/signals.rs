@@ -10,7 +10,7 @@ use std::process::Command;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::launch::{LaunchError, system};
+use crate::error::{LaunchError, system};
 use crate::options::{Action, Reactions};
 
 /// `si_code` of a signal that the kernel sent, such as a terminal's.

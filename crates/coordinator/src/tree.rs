@@ -18,7 +18,7 @@ pub struct Anchor {
     /// Processes below it that are not the job's: twins that dump.
     twins: Mutex<HashSet<HostPid>>,
     /// Nor are commands that the coordinator runs for itself, each in a session of its own.
-    servants: Mutex<HashSet<HostPid>>,
+    helpers: Mutex<HashSet<HostPid>>,
 }
 
 /// A process of the job.
@@ -40,7 +40,7 @@ impl Anchor {
     /// A job below this process.
     #[must_use]
     pub fn new(reaper: HostPid) -> Self {
-        Self { reaper, twins: Mutex::default(), servants: Mutex::default() }
+        Self { reaper, twins: Mutex::default(), helpers: Mutex::default() }
     }
 
     /// Notes that a process is not the job's.
@@ -58,39 +58,39 @@ impl Anchor {
         self.twins.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
     }
 
-    fn servants(&self) -> MutexGuard<'_, HashSet<HostPid>> {
-        self.servants.lock().unwrap_or_else(PoisonError::into_inner)
+    fn helpers(&self) -> MutexGuard<'_, HashSet<HostPid>> {
+        self.helpers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a command of the coordinator's own: at no instant is it taken for the job's.
-    pub fn add_servant(&self, start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
-        let mut servants = self.servants();
+    pub fn add_helper(&self, start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+        let mut helpers = self.helpers();
         let child = start()?;
-        servants.insert(HostPid(child.id().cast_signed()));
+        helpers.insert(HostPid(child.id().cast_signed()));
         Ok(child)
     }
 
     /// Forgets a command that has ended. What it has left is still told by its session.
-    pub fn remove_servant(&self, pid: HostPid) {
+    pub fn remove_helper(&self, pid: HostPid) {
         if nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid.0), None).is_err() {
-            self.servants().remove(&pid);
+            self.helpers().remove(&pid);
         }
     }
 
     /// Whether a process is one that serves the coordinator, or was left by such a one.
     fn serves(&self, pid: HostPid) -> bool {
-        let servants = self.servants();
-        !servants.is_empty()
-            && (servants.contains(&pid)
+        let helpers = self.helpers();
+        !helpers.is_empty()
+            && (helpers.contains(&pid)
                 || nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid.0)))
-                    .is_ok_and(|session| servants.contains(&HostPid(session.as_raw()))))
+                    .is_ok_and(|session| helpers.contains(&HostPid(session.as_raw()))))
     }
 
     /// Has a signal its effect on a process of the job that holds it back.
     pub fn let_in(&self, pid: HostPid, signal: i32, checkpoint_signal: i32, only_if_handled: bool) {
         // It may have ended, and its number be another's.
         let Some(status) = status_if_there(pid).filter(|_| !self.is_outside(pid)) else { return };
-        if (status.set("SigCgt") | status.set("SigBlk")) & 1 << (checkpoint_signal - 1) != 0 {
+        if (status.caught() | status.blocked()).contains(checkpoint_signal) {
             let order = if only_if_handled { LET_IN_IF_HANDLED } else { LET_IN };
             let _ = ckpt_sys::process::queue(pid.0, checkpoint_signal, order + u64::from(signal.unsigned_abs()));
         } else if !only_if_handled {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::HostPid;
 use crate::observe::proc_path;
-use crate::older::Switch;
+use crate::older::KernelFeature;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -75,7 +75,7 @@ fn parse(text: &[u8]) -> Clocks {
 /// machine's are [`behind`].
 pub fn rebuild(state: Clocks) -> io::Result<()> {
     const FILE: &str = "/proc/self/timens_offsets";
-    if Switch::TimeNamespace.is_off() {
+    if KernelFeature::TimeNamespace.is_off() {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
     let present = parse(&fs::read(FILE)?);

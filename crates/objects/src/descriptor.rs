@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::FileIndex;
+
 mod observe;
 
 pub(crate) use observe::see;
@@ -13,7 +15,7 @@ pub struct FdEntry {
     /// Its number.
     pub fd: i32,
     /// Index into `JobState::open_files`.
-    pub file: u32,
+    pub file: FileIndex,
     /// `FD_CLOEXEC`.
     pub close_on_exec: bool,
 }

@@ -11,6 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::FileIndex;
+
 mod observe;
 mod rebuild;
 
@@ -34,7 +36,7 @@ pub struct Registration {
     /// The number that the descriptor had when it was registered.
     pub fd: i32,
     /// Index into `JobState::open_files`.
-    pub file: u32,
+    pub file: FileIndex,
     /// `EPOLL*`: what it waits for, and how.
     pub events: u32,
     /// What the program gets with an event.

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::FilePath;
 use crate::directory::RemovedDirectory;
 use crate::epoll::EpollState;
 use crate::eventfd::EventfdState;
@@ -10,10 +9,11 @@ use crate::inotify::InotifyState;
 use crate::pidfd::PidfdState;
 use crate::signalfd::SignalfdState;
 use crate::timerfd::TimerfdState;
+use crate::{FilePath, SpaceId};
 
 mod observe;
 
-pub use observe::{Piece, build_id, contents, contents_of, data_ranges, identify, name_of, split_deleted};
+pub use observe::{MappedFiles, Piece, build_id, contents, contents_of, data_ranges, identify, name_of, split_deleted};
 
 mod rebuild;
 
@@ -158,7 +158,7 @@ pub struct DeletedFile {
     /// See `device`.
     pub inode: u64,
     /// Under which number the image keeps its contents; a page's address is its byte offset.
-    pub space: u32,
+    pub space: SpaceId,
 }
 
 /// A file that is mapped or executed, known by what stays the same from node to node.

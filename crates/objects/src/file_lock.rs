@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::NsPid;
+use crate::{FileIndex, NsPid};
 
 mod observe;
 mod rebuild;
@@ -19,7 +19,7 @@ pub use rebuild::{rebuild, record};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileLock {
     /// Index into `JobState::open_files` of the description that it was set through.
-    pub file: u32,
+    pub file: FileIndex,
     /// A descriptor for that, in the process that has the lock or in some process: the `si_fd` of a lease's signal.
     pub fd: i32,
     /// Who has it.

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::FilePath;
+use crate::{FileIndex, FilePath};
 
 mod observe;
 mod rebuild;
@@ -44,5 +44,5 @@ pub enum Watched {
     /// One that has a name.
     Path(FilePath),
     /// One whose name is gone, and that the job has open: index into `JobState::open_files`.
-    File(u32),
+    File(FileIndex),
 }

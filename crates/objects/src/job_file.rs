@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::FilePath;
+use crate::{FilePath, SpaceId};
 
 mod observe;
 mod patterns;
@@ -100,7 +100,7 @@ pub enum FileKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Contents {
     /// The image holds them in the space of this number: a page's address is its byte offset, and what has no page is a hole.
-    Held(u32),
+    Held(SpaceId),
     /// Their XXH3 hash of 128 bits. They are in the file, or were kept by the job's agents when it was about to change it.
     Hashed(u128),
     /// Nothing: they could not be read, or not without the job standing still for too long.

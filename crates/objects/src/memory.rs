@@ -4,9 +4,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::FilePath;
+use crate::{FilePath, SpaceId};
 
 mod observe;
+
+/// `PROT_READ` (mmap(2)).
+pub const PROT_READ: u32 = 1;
 
 pub use observe::{Mapping, guards, lock_future, mappings, mm_fields, protection_keys};
 
@@ -14,7 +17,7 @@ pub use observe::{Mapping, guards, lock_future, mappings, mm_fields, protection_
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AddressSpace {
     /// Under which number the image keeps this address space's pages; the page's address is its virtual address.
-    pub space: u32,
+    pub space: SpaceId,
     /// Its mappings, by ascending address.
     pub vmas: Vec<Vma>,
     /// Guard pages within mappings (`MADV_GUARD_INSTALL`): first address, and first after them. Whoever touches one gets SIGSEGV.

@@ -10,7 +10,7 @@ use crate::FilePath;
 mod observe;
 mod rebuild;
 
-pub use observe::{MqueueError, is_queue, observe};
+pub use observe::{MqueueError, Observer, is_queue};
 pub use rebuild::{finish, rebuild};
 
 /// A message queue that a process has open.
@@ -34,6 +34,7 @@ pub struct Mqueue {
 
 #[cfg(test)]
 mod tests {
+    use super::observe::observe;
     use super::*;
     use crate::descriptor::see;
     use std::os::fd::AsRawFd;

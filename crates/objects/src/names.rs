@@ -1,4 +1,4 @@
-//! Types for what must not be mixed up: ids of two pid namespaces, and paths as the kernel gives them.
+//! Types for what must not be mixed up: ids of two pid namespaces, numbers of spaces and files, and paths as the kernel gives them.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -56,6 +56,49 @@ impl fmt::Debug for HostPid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "host:{}", self.0)
     }
+}
+
+/// Which open file description of a job: an index into `JobState::open_files`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FileIndex(pub u32);
+
+impl FileIndex {
+    /// The index as one of a slice.
+    #[must_use]
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl From<usize> for FileIndex {
+    fn from(at: usize) -> Self {
+        Self(u32::try_from(at).unwrap_or(u32::MAX))
+    }
+}
+
+/// Under which number an image keeps pages that belong together: those of an address space, a shared memory object, or a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SpaceId(pub u32);
+
+/// Gives out numbers of spaces, ascending from 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spaces(u32);
+
+impl Spaces {
+    /// A number that is not in use.
+    pub fn take(&mut self) -> SpaceId {
+        self.0 += 1;
+        SpaceId(self.0 - 1)
+    }
+}
+
+/// A file of this machine, as long as it is open or mapped: its inode number may be used again afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
 }
 
 /// A path, or any other string of the kernel's, kept as the bytes it is: Linux promises no encoding.

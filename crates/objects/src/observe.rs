@@ -51,6 +51,9 @@ pub enum ObserveError {
         /// The part that was not understood.
         line: String,
     },
+    /// What was observed does not fit together: an error of this program.
+    #[error("internal: {0}; please report this")]
+    Internal(&'static str),
 }
 
 /// A path below `/proc/PID`.

@@ -9,7 +9,7 @@ pub const ENV_WITHOUT: &str = "CKPT_WITHOUT";
 
 /// A facility that has a stand-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Switch {
+pub enum KernelFeature {
     /// `PAGEMAP_SCAN`; without: `/proc/PID/pagemap` is read.
     PagemapScan,
     /// `/proc/PID/task/TID/sched`; without: time-outs of interrupted calls begin anew.
@@ -34,7 +34,7 @@ pub enum Switch {
     TimerList,
 }
 
-impl Switch {
+impl KernelFeature {
     /// All of them.
     pub const ALL: [Self; 11] = [
         Self::PagemapScan,

@@ -10,7 +10,7 @@ pub use rebuild::rebuild;
 
 mod observe;
 
-pub use observe::observe;
+pub use observe::Observer;
 
 /// A pipe, apart from the open file descriptions that are its ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

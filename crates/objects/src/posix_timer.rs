@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 mod observe;
 
-pub use observe::{SeenTimer, Target, observe};
+pub use observe::{complete, observe};
 
 /// A timer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,14 @@
 //! One process: its ids, credentials, limits and settings. Its memory, threads and descriptors have modules of their own.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::FdEntry;
 use crate::directory::RemovedDirectory;
 use crate::memory::AddressSpace;
 use crate::posix_timer::PosixTimer;
-use crate::signal::SignalState;
+use crate::signal::{Siginfo, SignalState};
 use crate::sysv::Undo;
 use crate::thread::ThreadState;
 use crate::timer::IntervalTimer;
@@ -37,6 +39,40 @@ pub struct ProcessState {
     /// What it is.
     pub life: Life,
 }
+
+impl ProcessState {
+    /// What it has, if it is alive.
+    #[must_use]
+    pub fn live(&self) -> Option<&LiveProcess> {
+        match &self.life {
+            Life::Alive(live) => Some(live),
+            Life::Zombie { .. } => None,
+        }
+    }
+
+    /// See [`ProcessState::live`].
+    pub fn live_mut(&mut self) -> Option<&mut LiveProcess> {
+        match &mut self.life {
+            Life::Alive(live) => Some(live),
+            Life::Zombie { .. } => None,
+        }
+    }
+}
+
+impl LiveProcess {
+    /// Takes the timers of setitimer(2) as they stand after the pending signals were recorded: a timer that has sent its signal since the
+    /// job was frozen must not be recorded as if it had yet to.
+    pub fn settle_interval_timers(&mut self, now: [IntervalTimer; 3]) {
+        let own = self.threads.iter().flat_map(|thread| &thread.pending);
+        let waiting: HashSet<i32> = self.signals.pending.iter().chain(own).map(Siginfo::signal).collect();
+        for ((timer, now), signal) in self.interval_timers.iter_mut().zip(now).zip(INTERVAL_SIGNALS) {
+            *timer = timer.settled(now, waiting.contains(&signal));
+        }
+    }
+}
+
+/// The signals of the timers of setitimer(2): `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
+const INTERVAL_SIGNALS: [i32; 3] = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF];
 
 /// A process is alive, or it has ended and its parent has not waited for it yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -2,17 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FilePath, sysv};
+use crate::{FilePath, SpaceId, sysv};
 
+mod observe;
 mod rebuild;
 
+pub use observe::{Observer, SharedMemoryError};
 pub use rebuild::{rebuild, seal};
 
 /// A shared memory object whose contents the image holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SharedMemory {
     /// Under which number the image keeps its pages; a page's address is its byte offset in the object.
-    pub space: u32,
+    pub space: SpaceId,
     /// Bytes.
     pub size: u64,
     /// What it is.

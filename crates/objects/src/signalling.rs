@@ -10,13 +10,13 @@ use ckpt_sys::descriptor::{fcntl, owner};
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::SeenDescriptor;
-use crate::{HostPid, NsPid, event};
+use crate::{FileIndex, HostPid, NsPid, event};
 
 /// Whom a description sends a signal, when, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signalling {
     /// Index into `JobState::open_files`.
-    pub file: u32,
+    pub file: FileIndex,
     /// A process that has it open, which is to set it.
     pub pid: NsPid,
     /// The descriptor there: the signal's `si_fd`.
@@ -60,7 +60,7 @@ fn may_signal(descriptor: &SeenDescriptor) -> bool {
 
 /// What a description is set to. `in_job` gives the job's number of a thread or process (`F_OWNER_TID`, `F_OWNER_PID`) or group.
 pub fn observe(
-    file: u32,
+    file: FileIndex,
     pid: NsPid,
     descriptor: &SeenDescriptor,
     in_job: impl FnOnce(i32, HostPid) -> Option<NsPid>,

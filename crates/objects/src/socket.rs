@@ -12,11 +12,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::FilePath;
 use crate::netlink_socket::NetlinkState;
 use crate::tcp_socket::{TcpLink, TcpState};
 use crate::udp_socket::UdpState;
 use crate::unix_socket::{UnixLink, UnixState};
+use crate::{FileIndex, FilePath};
 
 pub(crate) mod diag;
 pub mod observe;
@@ -67,7 +67,7 @@ pub struct Message {
     /// Who sent it, where that was noted (`SO_PASSCRED`).
     pub credentials: Option<Credentials>,
     /// Descriptors that came with it: indices into `JobState::open_files`.
-    pub files: Vec<u32>,
+    pub files: Vec<FileIndex>,
     /// The address of its sender; nothing for a stream.
     pub from: Address,
 }

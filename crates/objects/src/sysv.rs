@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 mod observe;
 mod rebuild;
+mod table;
 
-pub use observe::{Row, parse_table};
+pub use observe::{EarlierIds, Observer};
 pub use rebuild::{prepare, rebuild_memory, rebuild_messages, rebuild_semaphores, rebuild_undo, rebuild_users};
+pub use table::Row;
 
 use ckpt_sys::sysv::{IPC_NOWAIT, Kind, SEM_MOST, SEM_UNDO, SemaphoreOperation};
 

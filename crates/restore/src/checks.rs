@@ -14,6 +14,7 @@ use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_session::JobState;
 use ckpt_sys::cpu;
+use procfs::{Current, Meminfo};
 
 use crate::error::RestoreError;
 use crate::input;
@@ -96,14 +97,9 @@ pub fn users(job: &JobState, privileged: bool, uid: u32) -> Result<(), RestoreEr
 /// Whether there is memory for all pages that the image holds.
 pub fn memory(reader: &ImageReader) -> Result<(), RestoreError> {
     let needed: u64 = reader.extents().iter().map(|placed| u64::from(placed.extent.len)).sum();
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let bytes = |key: &str| {
-        let field = text.lines().find_map(|line| line.strip_prefix(key))?;
-        field.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
-    };
     // A system that does not tell is asked by trying.
-    let Some(available) = bytes("MemAvailable:") else { return Ok(()) };
-    let available = available + bytes("SwapFree:").unwrap_or(0);
+    let Ok(Meminfo { mem_available: Some(available), swap_free, .. }) = Meminfo::current() else { return Ok(()) };
+    let available = available + swap_free;
     if needed > available { Err(RestoreError::OutOfMemory { needed, available }) } else { Ok(()) }
 }
 
@@ -237,7 +233,7 @@ pub fn open_files(
             continue;
         }
         let pid = living(job)
-            .find(|(_, live)| live.descriptors.iter().any(|entry| entry.file == index))
+            .find(|(_, live)| live.descriptors.iter().any(|entry| entry.file.0 == index))
             .map_or(0, |(process, _)| process.pid.0);
         // What the image holds has been made where it was missing, and gets its contents back. What lies in memory is made anew.
         match &description.kind {

@@ -34,7 +34,7 @@ pub fn commit(job: &JobState, reader: &ImageReader, paths: &PathMap, aside: &Asi
                 let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 rustix::fs::fallocate(&file, hole, 0, object.size).map_err(|error| failed("empty", &path)(error.into()))?;
             }
-            memory::write_back(reader, object.space, &file, &path, object.size)?;
+            memory::write_back(reader, object.space.0, &file, &path, object.size)?;
         }
     }
     Ok(notes)

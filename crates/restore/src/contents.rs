@@ -42,7 +42,7 @@ impl Stored {
     #[must_use]
     pub fn in_image(state: &FileState) -> Option<Self> {
         let Some(Contents::Held(space)) = state.contents() else { return None };
-        Some(Self { size: state.size(), mode: state.mode, place: Place::Image(space) })
+        Some(Self { size: state.size(), mode: state.mode, place: Place::Image(space.0) })
     }
 
     /// Those that another file begins with.
@@ -205,7 +205,7 @@ mod tests {
         let image = writer.commit(b"").unwrap().path;
         let reader = ImageReader::open(&image).unwrap();
         let size = 8 * PAGE_SIZE as u64 + 100;
-        let held = Stored::in_image(&state(size, Contents::Held(3))).unwrap();
+        let held = Stored::in_image(&state(size, Contents::Held(ckpt_objects::SpaceId(3)))).unwrap();
         let path = dir.path().join("file");
         let expected = [vec![0; 8 * PAGE_SIZE], vec![7; 100]].concat();
         for before in [vec![], vec![1; 3], vec![2; 100_000], expected.clone()] {

@@ -9,10 +9,10 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
-use ckpt_objects::NsPid;
 use ckpt_objects::epoll::{self, Registration};
 use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::process::Life;
+use ckpt_objects::{FileIndex, NsPid};
 use ckpt_session::JobState;
 use rustix::io::{Errno, FdFlags};
 
@@ -21,16 +21,16 @@ use crate::error::ProcessError;
 use crate::family::Restart;
 
 /// An epoll instance of the job: its index in [`JobState::open_files`], and what it waits for.
-fn instances(job: &JobState) -> impl Iterator<Item = (u32, &[Registration])> {
-    (0u32..).zip(&job.open_files).filter_map(|(index, file)| match &file.kind {
+fn instances(job: &JobState) -> impl Iterator<Item = (FileIndex, &[Registration])> {
+    (0u32..).map(FileIndex).zip(&job.open_files).filter_map(|(index, file)| match &file.kind {
         OpenFileKind::Epoll(state) if file.inherited.is_none() => Some((index, &state.registrations[..])),
         _ => None,
     })
 }
 
 /// Whether a file must be registered by the process that did so at first.
-fn is_own(job: &JobState, file: u32) -> bool {
-    let description = job.open_files.get(file as usize);
+fn is_own(job: &JobState, file: FileIndex) -> bool {
+    let description = job.open_files.get(file.at());
     description.is_some_and(|file| {
         file.inherited.is_none()
             && match &file.kind {
@@ -43,7 +43,7 @@ fn is_own(job: &JobState, file: u32) -> bool {
 
 /// Registers what any process may register. `open` are all files of the job, by index in [`JobState::open_files`].
 pub fn register_common(restart: &Restart<'_>, open: &[Option<RawFd>]) -> Result<(), ProcessError> {
-    let fd_of = |file: u32| open.get(file as usize).copied().flatten();
+    let fd_of = |file: FileIndex| open.get(file.at()).copied().flatten();
     for (instance, registrations) in instances(restart.job) {
         let common = || registrations.iter().filter(|one| !is_own(restart.job, one.file));
         for registration in common().filter(|one| one.is_spent()).chain(common().filter(|one| !one.is_spent())) {
@@ -54,7 +54,7 @@ pub fn register_common(restart: &Restart<'_>, open: &[Option<RawFd>]) -> Result<
 }
 
 /// Registers what only `pid` may register. `fd_of` gives the descriptor that this process has of a file now.
-pub fn register_own(restart: &Restart<'_>, pid: NsPid, fd_of: impl Fn(u32) -> Option<RawFd>) -> Result<(), ProcessError> {
+pub fn register_own(restart: &Restart<'_>, pid: NsPid, fd_of: impl Fn(FileIndex) -> Option<RawFd>) -> Result<(), ProcessError> {
     for (instance, registrations) in instances(restart.job) {
         for registration in registrations.iter().filter(|one| is_own(restart.job, one.file)) {
             if owner(restart.job, instance, registration) != Some(pid) {
@@ -74,7 +74,7 @@ pub fn register_own(restart: &Restart<'_>, pid: NsPid, fd_of: impl Fn(u32) -> Op
 }
 
 /// The process that is taken to have made a registration: the first that has both files open, best under the same number.
-fn owner(job: &JobState, instance: u32, registration: &Registration) -> Option<NsPid> {
+fn owner(job: &JobState, instance: FileIndex, registration: &Registration) -> Option<NsPid> {
     let having = |rank: fn(i32, i32) -> bool| {
         job.processes.iter().find_map(|process| {
             let Life::Alive(live) = &process.life else { return None };
@@ -114,7 +114,7 @@ fn register(
             epoll::register(&instance, target, registration)
         }
     });
-    let inherited = restart.job.open_files.get(registration.file as usize).is_some_and(|file| file.inherited.is_some());
+    let inherited = restart.job.open_files.get(registration.file.at()).is_some_and(|file| file.inherited.is_some());
     match result {
         // The restart's own input or output is of another kind than the launcher's was.
         Err(Errno::PERM) if inherited => {

@@ -84,7 +84,7 @@ impl Builder<'_> {
             // A file that has a name gets its contents back last of all: until then the restart may fail, and must not have
             // touched it.
             if is_new || !matches!(object.kind, SharedMemoryKind::Named { .. }) {
-                self.fill(object.space, &fd, object.size)?;
+                self.fill(object.space.0, &fd, object.size)?;
             }
             let fd = self.lift(fd)?;
             if let SharedMemoryKind::Memfd { seals: seals @ 1.., .. } = object.kind {
@@ -200,7 +200,7 @@ impl Builder<'_> {
                 let key = (deleted.device, deleted.inode);
                 if !self.unnamed.contains_key(&key) {
                     let fd = file::rebuild_unnamed(&path, deleted.size)?;
-                    self.fill(deleted.space, &fd, deleted.size)?;
+                    self.fill(deleted.space.0, &fd, deleted.size)?;
                     self.unnamed.insert(key, fd);
                 }
                 let fd = rebuild::reopen(&self.unnamed[&key], *flags)?;
@@ -329,7 +329,7 @@ pub fn set(restart: &Restart<'_>, files: &Files, fd: BorrowedFd<'_>, index: usiz
         OpenFileKind::Inotify(state) => inotify::watch(fd, state, *flags, |watched| match watched {
             Watched::Path(path) => restart.paths.resolve(path),
             Watched::File(file) => {
-                let open = files.open.get(*file as usize).copied().flatten();
+                let open = files.open.get(file.at()).copied().flatten();
                 PathBuf::from(format!("/proc/self/fd/{}", open.unwrap_or(-1)))
             }
         }),
@@ -347,7 +347,7 @@ pub fn watched(restart: &Restart<'_>, files: &Files) -> Vec<RawFd> {
     instances
         .flatten()
         .filter_map(|watch| match watch.target {
-            Watched::File(file) => files.open.get(file as usize).copied().flatten(),
+            Watched::File(file) => files.open.get(file.at()).copied().flatten(),
             Watched::Path(_) => None,
         })
         .collect()

@@ -143,7 +143,6 @@ pub fn restore(
     let adopted = terminals::adopt(job, own);
     let terminal = Standing { adopted: adopted.is_some(), in_foreground: own.is_some_and(OwnTerminal::is_in_foreground) };
     let job = adopted.as_ref().unwrap_or(job);
-    ckpt_coordinator::ipc::note_before();
     let privileged = is_privileged();
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut paths = PathMap::new(options.maps.clone());

@@ -28,7 +28,7 @@ const STALE: Duration = Duration::from_secs(2);
 
 /// The file of a lock, if it has a name.
 fn path_of<'a>(job: &'a JobState, lock: &FileLock) -> Option<&'a ckpt_objects::FilePath> {
-    match &job.open_files.get(lock.file as usize)?.kind {
+    match &job.open_files.get(lock.file.at())?.kind {
         OpenFileKind::Regular(regular) => Some(&regular.path),
         OpenFileKind::Directory { path } => Some(path),
         OpenFileKind::Pipe { pipe } => job.pipes.get(*pipe as usize)?.path.as_ref(),
@@ -88,7 +88,7 @@ pub fn take_of_descriptions(
 ) -> Result<(), ProcessError> {
     let job = restart.job;
     for lock in job.locks.iter().filter(|lock| matches!(lock.holder, Holder::Description | Holder::Flock)) {
-        let place = open.get_mut(lock.file as usize).ok_or(ProcessError::Incomplete("a file that is locked"))?;
+        let place = open.get_mut(lock.file.at()).ok_or(ProcessError::Incomplete("a file that is locked"))?;
         let Some(fd) = *place else { continue };
         // SAFETY: the files of the job are open in the process that builds them.
         let own = unsafe { BorrowedFd::borrow_raw(fd) };
@@ -118,12 +118,12 @@ fn cannot(job: &JobState, lock: &FileLock) -> impl FnOnce(std::io::Error) -> Pro
 
 /// Descriptions that have leases: their indices in [`JobState::open_files`].
 pub fn leased(job: &JobState) -> impl Iterator<Item = usize> + '_ {
-    job.locks.iter().filter(|lock| lock.holder == Holder::Lease).map(|lock| lock.file as usize)
+    job.locks.iter().filter(|lock| lock.holder == Holder::Lease).map(|lock| lock.file.at())
 }
 
 /// Takes the lease that description `index` had.
 pub fn take_leases(job: &JobState, fd: BorrowedFd<'_>, index: usize) -> Result<(), RebuildError> {
-    for lock in job.locks.iter().filter(|lock| lock.file as usize == index && lock.holder == Holder::Lease) {
+    for lock in job.locks.iter().filter(|lock| lock.file.at() == index && lock.holder == Holder::Lease) {
         let failed = |source: std::io::Error| {
             let path = path_of(job, lock).map(|path| path.as_path().to_owned()).unwrap_or_default();
             RebuildError::File { action: "take the lease again of", path, source }
@@ -165,7 +165,7 @@ pub fn signals(job: &JobState, pid: NsPid, region: &mut Region, list: &mut Opera
             // A thread of another process may not be there yet.
             list.call(Step::Owner, Check::Report, nr::__NR_fcntl, &[fd, F_SETOWN_EX, owner]);
         }
-        let flags = job.open_files.get(one.file as usize).map_or(0, |file| file.flags);
+        let flags = job.open_files.get(one.file.at()).map_or(0, |file| file.flags);
         if one.on {
             list.call(Step::Owner, Check::Success, nr::__NR_fcntl, &[fd, F_SETFL, flags.into()]);
         }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ckpt_image::{ImageReader, PlacedExtent, ReadError};
 use ckpt_objects::memory::{AddressSpace, Backing, MemoryPolicy, Vma, VmaFlags};
-use ckpt_objects::older::Switch;
+use ckpt_objects::older::KernelFeature;
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
@@ -284,12 +284,12 @@ pub fn fill_segment(
     threads: usize,
     filled: &AtomicU64,
 ) -> Result<(), MemoryError> {
-    if reader.extents_of(object.space).is_empty() {
+    if reader.extents_of(object.space.0).is_empty() {
         return Ok(());
     }
     let at = sysv::attach(id, 0, 0).map_err(call_error("attach shared", 0))?;
     let end = object.size.next_multiple_of(PAGE);
-    let result = fill(reader, object.space, &[Placed { start: 0, end, at, fillable: true }], threads, filled);
+    let result = fill(reader, object.space.0, &[Placed { start: 0, end, at, fillable: true }], threads, filled);
     // SAFETY: attached above, and used by nobody any more.
     let _ = unsafe { sysv::detach(at) };
     result
@@ -398,7 +398,7 @@ const MAP_DROPPABLE: u32 = 8;
 pub fn replace_droppable(vmas: &mut [Vma]) {
     let is_droppable = |vma: &&mut Vma| vma.flags.contains(VmaFlags::DROPPABLE);
     let mut droppable = vmas.iter_mut().filter(is_droppable).peekable();
-    if droppable.peek().is_some() && (Switch::Droppable.is_off() || ckpt_sys::probe::map_droppable().is_err()) {
+    if droppable.peek().is_some() && (KernelFeature::Droppable.is_off() || ckpt_sys::probe::map_droppable().is_err()) {
         droppable.for_each(|vma| vma.flags = VmaFlags(vma.flags.0 & !VmaFlags::DROPPABLE.0));
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use ckpt_objects::clocks;
-use ckpt_objects::older::Switch;
+use ckpt_objects::older::KernelFeature;
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_session::JobState;
 use ckpt_sys::fork::{Fork, fork};
@@ -90,7 +90,7 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     // What is mounted later outside is to be seen, and nothing that is mounted here outside.
     mount(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None).map_err(|error| mount_error("separate the mounts", error))?;
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    let forbidden = if Switch::MountProc.is_off() { Err(Errno(libc::EPERM)) } else { Ok(()) };
+    let forbidden = if KernelFeature::MountProc.is_off() { Err(Errno(libc::EPERM)) } else { Ok(()) };
     if let Err(error) = forbidden.and_then(|()| mount(Some(c"proc"), c"/proc", Some(c"proc"), flags, None)) {
         // In a container where parts of /proc are covered, the kernel does not give an ordinary user a whole one.
         restart.report(&Report::Note(format!(

@@ -14,7 +14,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
-use ckpt_objects::older::Switch;
+use ckpt_objects::older::KernelFeature;
 use ckpt_objects::pidfd::{self, PidfdState};
 use ckpt_objects::process::{Credentials, LiveProcess, ProcessState};
 use ckpt_objects::signal::Siginfo;
@@ -154,7 +154,7 @@ fn forget_signals() {
 }
 
 fn map_memory<'a>(restart: &Restart<'_>, live: &LiveProcess, vmas: &'a [Vma], files: &Files) -> Result<Layout<'a>, ProcessError> {
-    let space = live.memory.space;
+    let space = live.memory.space.0;
     let sources = Sources { files: restart.mapped, shared: &files.shared, objects: &restart.job.shared_memory };
     let layout = Layout::map(vmas, &sources, |start, end| {
         // The old vDSO's image, where it is bridged, comes from the metadata.
@@ -198,7 +198,7 @@ impl VdsoPlan {
         let vvar = first_vvar.map_or(vdso.start, |vma| vma.start);
         let own = Vdso::own().ok_or_else(|| ProcessError::Vdso("this kernel gives none".to_owned()))?;
         let same = own.bytes == *old && own.start - own.vvar == vdso.start - vvar && vdso.len() == own.bytes.len() as u64;
-        if same && !Switch::SameVdso.is_off() {
+        if same && !KernelFeature::SameVdso.is_off() {
             return Ok(Self::Same { vvar, start: vdso.start, len: vdso.len() });
         }
         if vdso.len() != old.len() as u64 {
@@ -250,18 +250,18 @@ fn arrange_descriptors(
     let mut moves = Vec::new();
     let mut own_files = HashMap::new();
     for entry in &live.descriptors {
-        let from = match files.open.get(entry.file as usize) {
+        let from = match files.open.get(entry.file.at()) {
             Some(Some(fd)) => *fd,
             Some(None) => match own_files.entry(entry.file) {
                 Entry::Occupied(open) => *open.get(),
-                Entry::Vacant(place) => *place.insert(open_own(restart, entry.file as usize, pid)?),
+                Entry::Vacant(place) => *place.insert(open_own(restart, entry.file.at(), pid)?),
             },
             None => return Err(ProcessError::Incomplete("a file that is open")),
         };
         moves.push(Move { from, to: entry.fd, close_on_exec: entry.close_on_exec });
     }
     epolls::register_own(restart, NsPid(pid), |file| {
-        files.open.get(file as usize).copied().flatten().or_else(|| own_files.get(&file).copied())
+        files.open.get(file.at()).copied().flatten().or_else(|| own_files.get(&file).copied())
     })?;
     let mut free = (0..).filter(|number| !live.descriptors.iter().any(|entry| entry.fd == *number));
     let mut own = |from: RawFd| {
@@ -451,7 +451,7 @@ impl Builder<'_> {
         if guards.is_empty() {
             return;
         }
-        let can_guard = !Switch::Guards.is_off() && ckpt_sys::probe::guard_install().is_ok();
+        let can_guard = !KernelFeature::Guards.is_off() && ckpt_sys::probe::guard_install().is_ok();
         for &(start, end) in guards {
             let (call, argument) =
                 if can_guard { (nr::__NR_madvise, nr::MADV_GUARD_INSTALL) } else { (nr::__NR_mprotect, nr::PROT_NONE) };

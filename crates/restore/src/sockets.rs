@@ -17,7 +17,7 @@ use ckpt_objects::process::Life;
 use ckpt_objects::socket::{SocketKind, SocketState, options};
 use ckpt_objects::tcp_socket::TcpLink;
 use ckpt_objects::unix_socket::UnixLink;
-use ckpt_objects::{FilePath, udp_socket};
+use ckpt_objects::{FileIndex, FilePath, udp_socket};
 use ckpt_session::JobState;
 use rustix::fs::OFlags;
 
@@ -34,7 +34,7 @@ pub(crate) mod unix;
 
 /// A process that has a socket open; 0 for one that is only in flight.
 fn owner(job: &JobState, socket: u32) -> i32 {
-    let is_it = |file: u32| matches!(job.open_files.get(file as usize).map(|file| &file.kind), Some(OpenFileKind::Socket { socket: other }) if *other == socket);
+    let is_it = |file: FileIndex| matches!(job.open_files.get(file.at()).map(|file| &file.kind), Some(OpenFileKind::Socket { socket: other }) if *other == socket);
     let having = job.processes.iter().find(|process| match &process.life {
         Life::Alive(live) => live.descriptors.iter().any(|entry| is_it(entry.file)),
         Life::Zombie { .. } => false,

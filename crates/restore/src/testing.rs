@@ -62,7 +62,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
 fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
     let live = LiveProcess {
         memory: AddressSpace {
-            space: 0,
+            space: ckpt_objects::SpaceId(0),
             vmas: Vec::new(),
             guards: Vec::new(),
             fields: MmFields::default(),

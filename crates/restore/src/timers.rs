@@ -1,6 +1,6 @@
 //! Timers of timer_create(2), by operations of the restorer: made with their ids when the threads are there, set when the job goes on.
 
-use ckpt_objects::older::Switch;
+use ckpt_objects::older::KernelFeature;
 use ckpt_objects::posix_timer::{CpuClock, Notify, PosixTimer, TimerSignal};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::{probe, syscall};
@@ -29,7 +29,7 @@ enum Ids {
 
 impl Ids {
     fn here() -> Self {
-        if Switch::TimerIds.is_off() || probe::timer_create_restore_ids().is_err() { Self::Counted } else { Self::Named }
+        if KernelFeature::TimerIds.is_off() || probe::timer_create_restore_ids().is_err() { Self::Counted } else { Self::Named }
     }
 }
 

@@ -117,14 +117,10 @@ fn script(variables: &[Variable]) -> Vec<u8> {
             Some(value) => {
                 text.extend_from_slice(b"export ");
                 text.extend_from_slice(&name.0);
-                text.extend_from_slice(b"='");
-                for &byte in &value.0 {
-                    match byte {
-                        b'\'' => text.extend_from_slice(br"'\''"),
-                        byte => text.push(byte),
-                    }
-                }
-                text.extend_from_slice(b"'\n");
+                text.push(b'=');
+                // A variable has no zero byte, the only one that cannot be quoted.
+                text.extend_from_slice(&shlex::bytes::try_quote(&value.0).unwrap_or_default());
+                text.push(b'\n');
             }
             None => {
                 text.extend_from_slice(b"unset ");
@@ -156,7 +152,7 @@ mod tests {
         let third = of(&second, set(&[("_CONDOR_SLOT", "1")]));
         let text = String::from_utf8(script(&third)).unwrap();
         let lines: Vec<&str> = text.lines().skip(1).collect();
-        assert_eq!(lines, ["unset SLURM_ARRAY_TASK_ID", "unset SLURM_JOB_ID", "unset TMPDIR", "export _CONDOR_SLOT='1'"]);
+        assert_eq!(lines, ["unset SLURM_ARRAY_TASK_ID", "unset SLURM_JOB_ID", "unset TMPDIR", "export _CONDOR_SLOT=1"]);
     }
 
     #[test]

@@ -13,5 +13,5 @@ pub mod living;
 pub mod report;
 
 pub use job::JobState;
-pub use listener::{Connection, HeldSignal, Listener, Received};
+pub use listener::{Connection, HeldSignal, Listener, Received, abstract_sockets};
 pub use report::{Bytes, Reporter, Took, Verbosity};

@@ -41,6 +41,19 @@ pub struct Listener {
     holds: Mutex<Vec<HeldSignal>>,
 }
 
+/// The names of the abstract UNIX sockets of this network namespace, without their zero byte.
+///
+/// Read by hand: the procfs crate gives up at a name that is not UTF-8, and any process may bind one.
+///
+/// # Errors
+///
+/// When `/proc/net/unix` cannot be read.
+pub fn abstract_sockets() -> io::Result<Vec<String>> {
+    let table = std::fs::read("/proc/net/unix")?;
+    // A line ends with the socket's name; `@` stands for the zero byte of an abstract one.
+    Ok(String::from_utf8_lossy(&table).lines().filter_map(|line| Some(line.split_once(" @")?.1.to_owned())).collect())
+}
+
 impl Listener {
     /// Listens for the agents of the job `id` in the pid namespace with this inode number.
     pub fn bind(id: &str, pid_namespace: u64) -> io::Result<Self> {
@@ -53,9 +66,8 @@ impl Listener {
 
     /// Whether somebody listens there.
     pub fn exists(id: &str, pid_namespace: u64) -> bool {
-        // Each line ends with the socket's name; `@` stands for the zero byte of an abstract one.
-        let end = format!(" @{}", name(id, pid_namespace));
-        std::fs::read_to_string("/proc/net/unix").is_ok_and(|sockets| sockets.lines().any(|line| line.ends_with(&end)))
+        let name = name(id, pid_namespace);
+        abstract_sockets().is_ok_and(|sockets| sockets.contains(&name))
     }
 
     /// The next connection that waits, if one does; only those of processes of the same user, or of root, are taken.

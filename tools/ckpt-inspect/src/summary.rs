@@ -73,7 +73,7 @@ fn processes(f: &mut fmt::Formatter<'_>, state: &JobState, sizes: &Sizes) -> fmt
         let indent = "  ".repeat(depth.min(30));
         match &process.life {
             Life::Alive(live) => {
-                let pages = Bytes(sizes.spaces.get(&live.memory.space).copied().unwrap_or(0));
+                let pages = Bytes(sizes.spaces.get(&live.memory.space.0).copied().unwrap_or(0));
                 let (threads, descriptors) = (live.threads.len(), live.descriptors.len());
                 writeln!(f, "    {pid:>7} {ppid:>7} {threads:>7} {descriptors:>11} {pages:>11}  {indent}{name}")?;
             }
@@ -89,7 +89,7 @@ fn processes(f: &mut fmt::Formatter<'_>, state: &JobState, sizes: &Sizes) -> fmt
 fn open_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
     let mut descriptors = vec![0_usize; state.open_files.len()];
     for entry in state.processes.iter().filter_map(live).flat_map(|process| &process.descriptors) {
-        if let Some(count) = descriptors.get_mut(entry.file as usize) {
+        if let Some(count) = descriptors.get_mut(entry.file.at()) {
             *count += 1;
         }
     }

@@ -14,7 +14,7 @@ use ckpt_objects::pipe::PipeState;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::signal::SignalState;
 use ckpt_objects::thread::{Scheduling, ThreadSettings, ThreadState};
-use ckpt_objects::{FilePath, NsPid};
+use ckpt_objects::{FileIndex, FilePath, NsPid, SpaceId};
 use ckpt_session::JobState;
 use ckpt_session::job::{Interval, JobInfo, Machine, Settings};
 
@@ -51,10 +51,11 @@ fn process(pid: i32, ppid: i32, comm: &str, life: Life) -> ProcessState {
 }
 
 fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
-    let descriptors = files.iter().enumerate().map(|(fd, &file)| FdEntry { fd: fd as i32, file, close_on_exec: false });
+    let descriptors =
+        files.iter().enumerate().map(|(fd, &file)| FdEntry { fd: fd as i32, file: FileIndex(file), close_on_exec: false });
     Life::Alive(Box::new(LiveProcess {
         memory: AddressSpace {
-            space,
+            space: SpaceId(space),
             vmas: Vec::new(),
             guards: Vec::new(),
             fields: MmFields::default(),
@@ -181,10 +182,10 @@ fn job_files() -> JobFiles {
         segment: 7,
         log_end: 0,
         files: vec![
-            file("/home/u/log\u{1b}[2J", Role::Touched, regular(90, Contents::Held(8))),
+            file("/home/u/log\u{1b}[2J", Role::Touched, regular(90, Contents::Held(SpaceId(8)))),
             JobFile { path: path("/home/u/log.tmp"), role: Role::Touched, state: None },
             file("/home/u/table", Role::Read, regular(5000, Contents::Unknown)),
-            file("/scratch/a.dat", Role::Named, regular(5000, Contents::Held(9))),
+            file("/scratch/a.dat", Role::Named, regular(5000, Contents::Held(SpaceId(9)))),
             file("/scratch/large", Role::Touched, regular(5 << 30, Contents::Hashed(1))),
             file("/scratch/made", Role::Touched, FileKind::Directory),
             file("/scratch/newest", Role::Touched, FileKind::Link { target: path("made/9") }),

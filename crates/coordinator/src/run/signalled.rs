@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use ckpt_objects::HostPid;
 use ckpt_session::HeldSignal;
+use ckpt_sys::signal_set::SignalSet;
 use ckpt_wire::Forward;
 use nix::sys::signal::Signal as NixSignal;
 use rustix::process::{Signal, kill_process};
 
-use super::wishes::{Wish, stop_by};
+use super::requests::{CheckpointRequest, stop_by};
 use super::{Coordinator, Watch};
 
-use crate::held::{Fate, Verdict};
+use crate::held_signals::{Fate, Verdict};
 use crate::options::{Action, is_given};
 
 /// Longest time between SIGTERM and SIGKILL that schedulers promise unless told otherwise (Slurm's `KillWait`): a checkpoint that took
@@ -24,21 +25,23 @@ impl Coordinator {
     pub fn react(&mut self, signal: Signal, action: Action, from_kernel: bool) {
         let also = is_given(signal, &self.info.settings.forward);
         if action != Action::Forward {
-            self.holds.hear(signal.as_raw(), Instant::now());
-            self.checkpointer.heard.fetch_or(1 << (signal.as_raw() - 1), Ordering::AcqRel);
+            self.held_signals.hear(signal.as_raw(), Instant::now());
+            self.checkpointer.heard.fetch_or(SignalSet::of(signal.as_raw()).bits(), Ordering::AcqRel);
         }
         match action {
-            Action::Checkpoint if also => self.waiting.push(Wish::Also(signal)),
+            Action::Checkpoint if also => self.waiting.push(CheckpointRequest::Also(signal)),
             Action::Checkpoint | Action::Stop | Action::Requeue => {
                 // The job goes no further than its checkpoint.
                 if also {
                     self.settle(signal, Fate::Given);
                 }
-                self.waiting.push(Wish::Signal(signal, stop_by(action)));
+                self.waiting.push(CheckpointRequest::Signal(signal, stop_by(action)));
             }
             // One that is under way is as good as another.
-            Action::CheckpointThenForward if !self.serving.is_empty() => self.serving.push(Wish::Before(signal)),
-            Action::CheckpointThenForward if self.schedule.fits(TERM_GRACE) => self.waiting.push(Wish::Before(signal)),
+            Action::CheckpointThenForward if !self.serving.is_empty() => self.serving.push(CheckpointRequest::Before(signal)),
+            Action::CheckpointThenForward if self.schedule.fits(TERM_GRACE) => {
+                self.waiting.push(CheckpointRequest::Before(signal))
+            }
             Action::CheckpointThenForward => {
                 self.reporter.event(format_args!("no checkpoint on {}: the last took too long", name(signal)));
                 self.pass_on(signal);
@@ -58,7 +61,7 @@ impl Coordinator {
 
     /// What a signal asked for is done, or cannot be: the first process gets it, if any does, and others as it is their fate.
     pub fn settle(&mut self, signal: Signal, fate: Fate) {
-        let mut holds = self.holds.settle(signal.as_raw(), fate, Instant::now());
+        let mut holds = self.held_signals.settle(signal.as_raw(), fate, Instant::now());
         if fate == Fate::Dropped {
             return;
         }
@@ -80,18 +83,18 @@ impl Coordinator {
     }
 
     /// Decides about signals that processes hold back and the coordinator has not got.
-    pub fn look_at_holds(&mut self) {
+    pub fn look_at_held_signals(&mut self) {
         let now = Instant::now();
         for hold in self.checkpointer.listener.holds() {
             let is_acted_on =
                 self.signals.reactions.iter().any(|on| on.signal.as_raw() == hold.signal && on.action != Action::Forward);
-            match self.holds.hold(hold, is_acted_on, hold.ns_pid == self.info.first, now) {
+            match self.held_signals.hold(hold, is_acted_on, hold.ns_pid == self.info.first, now) {
                 Verdict::Leave => (),
                 Verdict::LetIn => self.let_in(hold, false),
                 Verdict::LetInIfHandled => self.let_in(hold, true),
             }
         }
-        for hold in self.holds.alone(now) {
+        for hold in self.held_signals.alone(now) {
             self.let_in(hold, false);
         }
     }

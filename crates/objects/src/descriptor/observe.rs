@@ -4,12 +4,13 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use ckpt_sys::process::{KCMP_FILE, kcmp};
 
 use super::FdEntry;
 use crate::observe::{ObserveError, parse_error, proc_path, read_proc, read_proc_link};
-use crate::{FilePath, HostPid};
+use crate::{FileId, FileIndex, FilePath, HostPid};
 
 /// A descriptor of one process, as `/proc` shows it.
 #[derive(Clone, Debug)]
@@ -82,6 +83,18 @@ pub(crate) fn see(pid: HostPid, fd: i32) -> Result<SeenDescriptor, ObserveError>
 }
 
 impl SeenDescriptor {
+    /// The file that it is open on.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        FileId { device: self.device, inode: self.inode }
+    }
+
+    /// The path of the link to its file, through which that can be opened anew.
+    #[must_use]
+    pub fn through(&self) -> PathBuf {
+        proc_path(self.pid, &format!("fd/{}", self.fd))
+    }
+
     /// Whether it may only look as if exec closed it: of what was opened by TIOCGPTPEER or mq_open(2) with `O_CLOEXEC`, the kernel keeps that among the
     /// flags that all descriptors of the description show.
     #[must_use]
@@ -104,8 +117,8 @@ pub fn info_field<'a>(info: &'a [u8], key: &str) -> Option<&'a str> {
 #[derive(Default)]
 pub struct Descriptions {
     seen: Vec<SeenDescriptor>,
-    /// Indices of those with one inode, in the order of [`compare`].
-    by_inode: HashMap<(u64, u64), Vec<usize>>,
+    /// Indices of those of one file, in the order of [`compare`].
+    by_file: HashMap<FileId, Vec<usize>>,
 }
 
 impl Descriptions {
@@ -118,7 +131,7 @@ impl Descriptions {
     /// The entry for a descriptor: its description is found among those known, or added.
     pub fn entry(&mut self, descriptor: SeenDescriptor) -> FdEntry {
         let (fd, close_on_exec) = (descriptor.fd, descriptor.close_on_exec);
-        let known = self.by_inode.entry((descriptor.device, descriptor.inode)).or_default();
+        let known = self.by_file.entry(descriptor.id()).or_default();
         let index = match known.binary_search_by(|&index| compare(&self.seen[index], &descriptor)) {
             Ok(at) => known[at],
             Err(at) => {
@@ -127,7 +140,7 @@ impl Descriptions {
                 self.seen.len() - 1
             }
         };
-        FdEntry { fd, file: u32::try_from(index).unwrap_or(u32::MAX), close_on_exec }
+        FdEntry { fd, file: FileIndex::from(index), close_on_exec }
     }
 }
 
@@ -162,7 +175,7 @@ mod tests {
         let twins: Vec<_> = events.iter().map(|event| event.try_clone().unwrap()).collect();
         let own = HostPid(std::process::id().cast_signed());
         let mut descriptions = Descriptions::default();
-        let mut entry = |fd: &std::os::fd::OwnedFd| descriptions.entry(see(own, fd.as_raw_fd()).unwrap()).file;
+        let mut entry = |fd: &std::os::fd::OwnedFd| descriptions.entry(see(own, fd.as_raw_fd()).unwrap()).file.0;
         let first: Vec<u32> = events.iter().map(&mut entry).collect();
         assert_eq!(first, (0..40).collect::<Vec<u32>>());
         assert_eq!(twins.iter().rev().map(&mut entry).collect::<Vec<u32>>(), (0..40).rev().collect::<Vec<u32>>());

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ckpt_sys::process::{EpollSlot, kcmp_epoll};
 
 use super::{EpollState, Registration};
+use crate::FileIndex;
 use crate::descriptor::SeenDescriptor;
 use crate::event::{self, EventError};
 
@@ -36,13 +37,13 @@ fn parse(line: &[u8]) -> Option<(i32, u32, u64)> {
 }
 
 /// Which description a registration means: in most cases the one that still has the number, in the same process.
-fn find(epoll: &SeenDescriptor, fd: i32, offset: u32, descriptions: &[SeenDescriptor]) -> Option<u32> {
+fn find(epoll: &SeenDescriptor, fd: i32, offset: u32, descriptions: &[SeenDescriptor]) -> Option<FileIndex> {
     let slot = EpollSlot { epoll: epoll.fd.cast_unsigned(), target: fd.cast_unsigned(), offset };
     let is_meant = |one: &SeenDescriptor| kcmp_epoll(one.pid.0, one.fd, epoll.pid.0, slot) == Ok(0);
     let likeliness = |one: &SeenDescriptor| u8::from(one.fd == fd) + u8::from(one.fd == fd && one.pid == epoll.pid);
     let found =
         [2, 1, 0].into_iter().find_map(|likely| descriptions.iter().position(|one| likeliness(one) == likely && is_meant(one)));
-    found.and_then(|at| u32::try_from(at).ok())
+    found.map(FileIndex::from)
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ mod tests {
 
     use super::super::{EpollState, observe};
     use super::*;
+    use crate::FileIndex;
     use crate::descriptor::SeenDescriptor;
 
     const IN: u32 = epoll::EventFlags::IN.bits();
@@ -66,7 +67,7 @@ mod tests {
     }
 
     fn add(epoll: &OwnedFd, fd: impl AsFd, events: u32, data: u64) {
-        let registration = Registration { fd: fd.as_fd().as_raw_fd(), file: 0, events, data };
+        let registration = Registration { fd: fd.as_fd().as_raw_fd(), file: FileIndex(0), events, data };
         register(epoll, fd.as_fd(), &registration).unwrap();
     }
 
@@ -83,10 +84,10 @@ mod tests {
     fn again(state: &EpollState, files: &[BorrowedFd<'_>]) -> OwnedFd {
         let epoll = new();
         for registration in state.registrations.iter().filter(|registration| registration.is_spent()) {
-            register_spent(&epoll, files[registration.file as usize], registration).unwrap();
+            register_spent(&epoll, files[registration.file.at()], registration).unwrap();
         }
         for registration in state.registrations.iter().filter(|registration| !registration.is_spent()) {
-            register(&epoll, files[registration.file as usize], registration).unwrap();
+            register(&epoll, files[registration.file.at()], registration).unwrap();
         }
         epoll
     }
@@ -111,11 +112,11 @@ mod tests {
         let state = observe(&event::seen(&old), &all_seen(&files)).unwrap();
         let of = |data| *state.registrations.iter().find(|one| one.data == data).unwrap();
         let fd = |at: usize| files[at].as_raw_fd();
-        assert_eq!(of(1), Registration { fd: fd(1), file: 1, events: IN | ALWAYS, data: 1 });
-        assert_eq!(of(u64::MAX), Registration { fd: fd(3), file: 3, events: IN | EDGE | ALWAYS, data: u64::MAX });
-        assert_eq!(of(3), Registration { fd: fd(4), file: 4, events: OUT | EDGE | ONE_SHOT | ALWAYS, data: 3 });
-        assert_eq!(of(4), Registration { fd: fd(0), file: 0, events: IN | ONE_SHOT | ALWAYS, data: 4 });
-        assert_eq!(of(5), Registration { fd: fd(2), file: 2, events: IN | EXCLUSIVE | ALWAYS, data: 5 });
+        assert_eq!(of(1), Registration { fd: fd(1), file: FileIndex(1), events: IN | ALWAYS, data: 1 });
+        assert_eq!(of(u64::MAX), Registration { fd: fd(3), file: FileIndex(3), events: IN | EDGE | ALWAYS, data: u64::MAX });
+        assert_eq!(of(3), Registration { fd: fd(4), file: FileIndex(4), events: OUT | EDGE | ONE_SHOT | ALWAYS, data: 3 });
+        assert_eq!(of(4), Registration { fd: fd(0), file: FileIndex(0), events: IN | ONE_SHOT | ALWAYS, data: 4 });
+        assert_eq!(of(5), Registration { fd: fd(2), file: FileIndex(2), events: IN | EXCLUSIVE | ALWAYS, data: 5 });
         let new = again(&state, &files);
         assert_eq!(observe(&event::seen(&new), &all_seen(&files)).unwrap(), state);
         rustix::io::write(&writer, b"x").unwrap();
@@ -132,7 +133,7 @@ mod tests {
         assert_eq!(ready(&old), [(OUT, 1)]);
         let files = [writer.as_fd(), reader.as_fd()];
         let state = observe(&event::seen(&old), &all_seen(&files)).unwrap();
-        assert_eq!(state.registrations, [Registration { fd: writer.as_raw_fd(), file: 0, events: ONE_SHOT, data: 1 }]);
+        assert_eq!(state.registrations, [Registration { fd: writer.as_raw_fd(), file: FileIndex(0), events: ONE_SHOT, data: 1 }]);
         let new = again(&state, &files);
         assert_eq!(observe(&event::seen(&new), &all_seen(&files)).unwrap(), state);
         // Not even the end of its last reader is reported.
@@ -158,7 +159,7 @@ mod tests {
         drop(registered);
         let files = [other.as_fd(), event.as_fd()];
         let state = observe(&event::seen(&old), &all_seen(&files)).unwrap();
-        let mut found: Vec<_> = state.registrations.iter().map(|one| (one.fd, one.file, one.data)).collect();
+        let mut found: Vec<_> = state.registrations.iter().map(|one| (one.fd, one.file.0, one.data)).collect();
         found.sort_by_key(|(_, _, data)| *data);
         assert_eq!(found, [(number, 1, 1), (number, 0, 2)]);
         let error = observe(&event::seen(&old), &all_seen(&files[..1])).unwrap_err();

@@ -1,5 +1,6 @@
 //! Observing files: who a mapped file is, and the contents of files that nobody else will be able to find again.
 
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -12,6 +13,8 @@ use rustix::io::Errno;
 
 use super::FileIdentity;
 use crate::FilePath;
+use crate::numbered::Numbered;
+use crate::observe::ObserveError;
 
 /// How the kernel marks a path whose file has no name any more.
 const DELETED: &[u8] = b" (deleted)";
@@ -29,6 +32,43 @@ pub struct Piece {
     pub offset: u64,
     /// Its bytes.
     pub bytes: Vec<u8>,
+}
+
+/// The files that a job maps or executes. Until [`MappedFiles::identify`] each is known by its path and inode number.
+#[derive(Debug, Default)]
+pub struct MappedFiles(Numbered<(FilePath, u64), (FileIdentity, u64)>);
+
+impl MappedFiles {
+    /// The number of the file that a link of `/proc` names, and that has this inode number; 0: not known.
+    pub fn see(&mut self, link: &FilePath, inode: u64) -> u32 {
+        let look = || {
+            let (path, deleted) = name_of(link, inode);
+            let is_replaced = inode != 0 && fs::metadata(path.as_path()).is_ok_and(|meta| meta.ino() != inode);
+            let deleted = deleted || is_replaced;
+            Ok::<_, Infallible>((FileIdentity { path, size: 0, mtime_ns: 0, build_id: Vec::new(), deleted }, inode))
+        };
+        let Ok(number) = self.0.number((link.clone(), inode), look);
+        number
+    }
+
+    /// What is known of the file with this number.
+    ///
+    /// # Errors
+    ///
+    /// When none has it.
+    pub fn at(&self, number: u32) -> Result<&FileIdentity, ObserveError> {
+        self.0.at(number).map(|(file, _)| file)
+    }
+
+    /// Finds out who the files are, by number. Reads each.
+    #[must_use]
+    pub fn identify(&self) -> Vec<FileIdentity> {
+        let identify = |(file, inode): &(FileIdentity, u64)| {
+            let now = identify(&file.path, *inode);
+            FileIdentity { deleted: now.deleted || file.deleted, ..now }
+        };
+        self.0.all().iter().map(identify).collect()
+    }
 }
 
 /// The path of a link of `/proc`, and whether the file it had has no name any more.

@@ -1,4 +1,5 @@
 //! Observing locks: the `lock:` lines of `/proc/PID/fdinfo/N`, and `/proc/locks`, which have one form (`lock_get_status`, fs/locks.c).
+//! Both are parsed by hand here: the procfs crate reads only the latter.
 
 use super::{FileLock, Holder};
 use crate::NsPid;
@@ -106,6 +107,7 @@ pub fn held(text: &str) -> Vec<Standing> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FileIndex;
 
     #[test]
     fn each_lock_is_seen_once_and_conflicts_are_those_of_the_kernel() {
@@ -114,7 +116,7 @@ mod tests {
             lock:\t4: LEASE  ACTIVE    READ 77 08:01:123 0 EOF\n";
         let mut locks = Locks::default();
         for fd in [3, 4] {
-            locks.see(NsPid(77), FdEntry { fd, file: 5, close_on_exec: false }, info).unwrap();
+            locks.see(NsPid(77), FdEntry { fd, file: FileIndex(5), close_on_exec: false }, info).unwrap();
         }
         assert_eq!(locks.all.len(), 4);
         assert_eq!((locks.all[0].holder, locks.all[0].fd), (Holder::Process(NsPid(77)), 3));
@@ -127,7 +129,7 @@ mod tests {
         assert_eq!(forbidden(0), [true, false, false]);
         assert_eq!(forbidden(1), [false, false, false]);
         assert_eq!(forbidden(2), [false, true, false]);
-        let entry = FdEntry { fd: 3, file: 5, close_on_exec: false };
+        let entry = FdEntry { fd: 3, file: FileIndex(5), close_on_exec: false };
         let breaking = locks.see(NsPid(77), entry, b"lock:\t1: LEASE  BREAKING  READ 77 08:01:123 0 EOF\n");
         assert!(matches!(breaking, Err(LockError::Breaking)));
     }

@@ -174,7 +174,7 @@ mod tests {
         fs::remove_file(directory.join("one")).unwrap();
         let descriptions = [seen(&old), seen(&file)];
         let state = observe(&seen(&old), &mut Search::new(search(), &descriptions)).unwrap();
-        assert_eq!(state.watches[0].target, Watched::File(1));
+        assert_eq!(state.watches[0].target, Watched::File(crate::FileIndex(1)));
         assert!(state.pending > 0);
         let new = rebuild().unwrap();
         let state = InotifyState { pending: 0, ..state };

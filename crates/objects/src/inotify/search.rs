@@ -142,11 +142,9 @@ impl<'a> Search<'a> {
                 continue;
             }
             let open = proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd));
-            if let Some(identity) = probe.identity(&open).filter(|identity| wanted.contains(identity))
-                && let Ok(index) = u32::try_from(index)
-            {
+            if let Some(identity) = probe.identity(&open).filter(|identity| wanted.contains(identity)) {
                 wanted.remove(&identity);
-                self.found.insert(identity, Watched::File(index));
+                self.found.insert(identity, Watched::File(index.into()));
             }
         }
     }

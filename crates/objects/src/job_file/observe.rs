@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Contents, FileKind, FileState};
+use crate::SpaceId;
 use crate::descriptor::SeenDescriptor;
 use crate::file::{self, data_ranges};
 use crate::touched;
@@ -131,7 +132,7 @@ impl Hashed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StagedPart {
     /// The file's space.
-    pub space: u32,
+    pub space: SpaceId,
     /// Byte offset in the file, a multiple of the page size.
     pub offset: u64,
     /// Bytes.
@@ -198,7 +199,7 @@ impl<'a> Stager<'a> {
     /// # Errors
     ///
     /// When they cannot be read, or not be kept.
-    pub fn add(&mut self, file: &File, path: &Path, size: u64, space: u32) -> Result<(), StageError> {
+    pub fn add(&mut self, file: &File, path: &Path, size: u64, space: SpaceId) -> Result<(), StageError> {
         let ranges = data_ranges(file, size).map_err(StageError::Read)?;
         let bytes: u64 = ranges.iter().map(|(start, end)| end - start).sum();
         let clone = if bytes >= CLONE_FROM { clone_of(file, path) } else { None };
@@ -224,7 +225,7 @@ impl<'a> Stager<'a> {
         self.staged
     }
 
-    fn copy(&mut self, file: &File, space: u32, start: u64, end: u64) -> Result<(), StageError> {
+    fn copy(&mut self, file: &File, space: SpaceId, start: u64, end: u64) -> Result<(), StageError> {
         let (source, at) = match self.copies {
             Some(copies) => copies,
             None => {
@@ -301,7 +302,7 @@ mod tests {
         fs::write(at("4-empty"), "").unwrap();
         let names = ["1-small", "2-large", "3-holes", "4-empty"];
         let mut stager = Stager::new(dir.path());
-        for (space, name) in (9..).zip(names) {
+        for (space, name) in (9..).map(SpaceId).zip(names) {
             let size = look(&at(name)).unwrap().unwrap().size();
             stager.add(&open_to_read(&at(name)).unwrap(), &at(name), size, space).unwrap();
         }
@@ -311,7 +312,7 @@ mod tests {
         }
         for (space, expected) in [(9, &small), (10, &large), (11, &small), (12, &Vec::new())] {
             let mut bytes = Vec::new();
-            for part in staged.parts.iter().filter(|part| part.space == space) {
+            for part in staged.parts.iter().filter(|part| part.space == SpaceId(space)) {
                 let mut piece = vec![0; part.len as usize];
                 staged.read(part, 0, &mut piece).unwrap();
                 bytes.extend(piece);

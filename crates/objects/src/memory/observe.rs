@@ -1,4 +1,7 @@
 //! Observing an address space: `/proc/PID/smaps` for the mappings, `/proc/PID/stat` and `auxv` for the fields of its `mm`.
+//!
+//! Parsed by hand: the job stands still meanwhile, a process may have 65530 mappings, and the procfs crate knows neither names that are not
+//! UTF-8 nor all flags.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +12,7 @@ use ckpt_sys::raw::Errno;
 
 use crate::memory::{MmFields, VmaFlags};
 use crate::observe::{ObserveError, parse_error, proc_path, read_proc};
-use crate::older::Switch;
+use crate::older::KernelFeature;
 use crate::{FilePath, HostPid};
 
 /// include/uapi/linux/fs.h, Linux 6.15.
@@ -217,7 +220,7 @@ pub fn guards(pid: HostPid) -> Result<Vec<(u64, u64)>, ObserveError> {
     /// The end of what x86-64 programs can have, with four levels of page tables.
     const END: u64 = 0x7fff_ffff_f000;
     let mut guards = Vec::new();
-    if Switch::PagemapScan.is_off() {
+    if KernelFeature::PagemapScan.is_off() {
         return Ok(guards);
     }
     let path = proc_path(pid, "pagemap");

@@ -9,9 +9,10 @@ use ckpt_sys::raw::Errno;
 use rustix::fs::{Mode, OFlags};
 
 use super::Mqueue;
+use crate::FileId;
 use crate::descriptor::SeenDescriptor;
 use crate::file::split_deleted;
-use crate::observe::proc_path;
+use crate::numbered::Numbered;
 
 /// Magic number of the file system of message queues (include/uapi/linux/magic.h has it not; ipc/mqueue.c).
 const MQUEUE_MAGIC: i64 = 0x1980_0202;
@@ -24,6 +25,9 @@ pub enum MqueueError {
     /// A notification is registered.
     #[error("a POSIX message queue with a notification (mq_notify) that process {0} waits for, whose value nobody is told,")]
     Notification(i32),
+    /// It is another user's.
+    #[error("a POSIX message queue of another user")]
+    Foreign,
     /// It cannot be looked at.
     #[error("a POSIX message queue (which cannot be read: {0})")]
     Read(io::Error),
@@ -34,17 +38,43 @@ pub enum MqueueError {
 pub fn is_queue(descriptor: &SeenDescriptor) -> bool {
     let link = &descriptor.link.0;
     link.iter().filter(|&&byte| byte == b'/').count() == 1
-        && rustix::fs::statfs(path(descriptor)).is_ok_and(|stat| stat.f_type == MQUEUE_MAGIC)
+        && rustix::fs::statfs(descriptor.through()).is_ok_and(|stat| stat.f_type == MQUEUE_MAGIC)
 }
 
-fn path(descriptor: &SeenDescriptor) -> std::path::PathBuf {
-    proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd))
+/// The message queues of a job.
+#[derive(Debug, Default)]
+pub struct Observer(Numbered<FileId, Mqueue>);
+
+impl Observer {
+    /// The number of the queue that a descriptor is open on. `is_user` tells the user ids of the job's processes.
+    ///
+    /// # Errors
+    ///
+    /// When it is no queue of the job's own, or cannot be looked at.
+    pub fn see(&mut self, descriptor: &SeenDescriptor, is_user: impl Fn(u32) -> bool) -> Result<u32, MqueueError> {
+        self.0.number(descriptor.id(), || {
+            let queue = observe(descriptor)?;
+            if is_user(queue.owner.0) { Ok(queue) } else { Err(MqueueError::Foreign) }
+        })
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.all().is_empty()
+    }
+
+    /// All of them, by number.
+    #[must_use]
+    pub fn into_states(self) -> Vec<Mqueue> {
+        self.0.into_all()
+    }
 }
 
 /// The queue that a descriptor of a frozen process is open on.
-pub fn observe(descriptor: &SeenDescriptor) -> Result<Mqueue, MqueueError> {
+pub(super) fn observe(descriptor: &SeenDescriptor) -> Result<Mqueue, MqueueError> {
     let read = |error: rustix::io::Errno| MqueueError::Read(error.into());
-    let queue = rustix::fs::open(path(descriptor), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(read)?;
+    let queue = rustix::fs::open(descriptor.through(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(read)?;
     let mut text = [0u8; 128];
     let len = rustix::io::pread(&queue, &mut text, 0).map_err(read)?;
     if let Some(pid) = notified(&String::from_utf8_lossy(&text[..len])) {

@@ -8,13 +8,36 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, tee};
 
 use super::PipeState;
+use crate::FileId;
 use crate::descriptor::SeenDescriptor;
 use crate::event;
-use crate::observe::proc_path;
+use crate::numbered::Numbered;
+
+/// The pipes of a job.
+#[derive(Debug, Default)]
+pub struct Observer(Numbered<FileId, PipeState>);
+
+impl Observer {
+    /// The number of the pipe that a descriptor is an end of. `descriptions` are all open file descriptions of the job.
+    ///
+    /// # Errors
+    ///
+    /// When what is in it cannot be copied.
+    pub fn see(&mut self, descriptor: &SeenDescriptor, descriptions: &[SeenDescriptor]) -> io::Result<u32> {
+        let is_packet_end = |other: &SeenDescriptor| other.id() == descriptor.id() && other.flags & libc::O_DIRECT as u32 != 0;
+        self.0.number(descriptor.id(), || observe(descriptor, descriptions.iter().any(is_packet_end)))
+    }
+
+    /// All of them, by number.
+    #[must_use]
+    pub fn into_states(self) -> Vec<PipeState> {
+        self.0.into_all()
+    }
+}
 
 /// The pipe that a descriptor of a frozen process is an end of, with all that is in it. `by_packets`: it is in packet mode
 /// (`O_DIRECT`).
-pub fn observe(descriptor: &SeenDescriptor, by_packets: bool) -> io::Result<PipeState> {
+fn observe(descriptor: &SeenDescriptor, by_packets: bool) -> io::Result<PipeState> {
     let named = descriptor.link.0.first() == Some(&b'/') && descriptor.links > 0;
     let path = named.then(|| descriptor.link.clone());
     let Some(pipe) = read_end(descriptor)? else {
@@ -58,9 +81,8 @@ pub fn observe(descriptor: &SeenDescriptor, by_packets: bool) -> io::Result<Pipe
 /// An end of the pipe to read from; nothing where the job has no such end and may not open one: a pipe that somebody else made,
 /// and passed on its other end only. What is in it is not the job's to read.
 fn read_end(descriptor: &SeenDescriptor) -> io::Result<Option<OwnedFd>> {
-    let path = proc_path(descriptor.pid, &format!("fd/{}", descriptor.fd));
     // Opening an end through /proc makes a description of our own: its flags are not the job's.
-    match open(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+    match open(descriptor.through(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
         Ok(pipe) => return Ok(Some(pipe)),
         Err(Errno::ACCESS | Errno::PERM) => (),
         Err(errno) => return Err(errno.into()),

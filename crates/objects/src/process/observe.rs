@@ -6,6 +6,7 @@ use std::io;
 
 use ckpt_sys::process::{SchedAttributes, sched_getattr};
 use ckpt_sys::raw::Errno;
+use ckpt_sys::signal_set::SignalSet;
 
 use super::{Credentials, Limit};
 use crate::observe::{ObserveError, parse_error, proc_path, read_proc};
@@ -56,6 +57,30 @@ impl Status {
 
     fn innermost(&self, key: &str) -> NsPid {
         NsPid(self.numbers(key).last().and_then(|pid| i32::try_from(*pid).ok()).unwrap_or(0))
+    }
+
+    /// The signals that it has handlers for (`SigCgt`).
+    #[must_use]
+    pub fn caught(&self) -> SignalSet {
+        SignalSet::from_bits(self.set("SigCgt"))
+    }
+
+    /// The signals that this thread blocks (`SigBlk`).
+    #[must_use]
+    pub fn blocked(&self) -> SignalSet {
+        SignalSet::from_bits(self.set("SigBlk"))
+    }
+
+    /// The signals that are pending for this thread alone (`SigPnd`).
+    #[must_use]
+    pub fn pending(&self) -> SignalSet {
+        SignalSet::from_bits(self.set("SigPnd"))
+    }
+
+    /// The signals that are pending for the process as a whole (`ShdPnd`).
+    #[must_use]
+    pub fn pending_for_process(&self) -> SignalSet {
+        SignalSet::from_bits(self.set("ShdPnd"))
     }
 
     /// A signal set or capability set: hexadecimal.

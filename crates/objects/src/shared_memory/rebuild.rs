@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_memfd_has_its_size_and_takes_its_seals() {
         let kind = SharedMemoryKind::Memfd { name: FilePath(b"ring".to_vec()), seals: 0 };
-        let fd = rebuild(&SharedMemory { space: 1, size: 8192, kind }, None).unwrap();
+        let fd = rebuild(&SharedMemory { space: crate::SpaceId(1), size: 8192, kind }, None).unwrap();
         assert_eq!(rustix::fs::fstat(&fd).unwrap().st_size, 8192);
         seal(&fd, SealFlags::SHRINK.bits()).unwrap();
         assert_eq!(rustix::fs::ftruncate(&fd, 0), Err(Errno::PERM));
@@ -76,7 +76,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ckpt-shm-{}", std::process::id()));
         let kind =
             |in_memory| SharedMemoryKind::Named { path: FilePath::from(path.as_path()), mode: 0o600, owner: (0, 0), in_memory };
-        let object = |in_memory| SharedMemory { space: 1, size: 4096, kind: kind(in_memory) };
+        let object = |in_memory| SharedMemory { space: crate::SpaceId(1), size: 4096, kind: kind(in_memory) };
         assert!(matches!(rebuild(&object(false), Some(&path)), Err(RebuildError::Open { .. })));
         let fd = rebuild(&object(true), Some(&path)).unwrap();
         assert_eq!(rustix::fs::fstat(&fd).unwrap().st_size, 4096);

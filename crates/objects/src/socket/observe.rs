@@ -22,7 +22,6 @@ use super::diag::{self, InetEntry, UnixEntry};
 use super::options::{self, SO_NETNS_COOKIE, number};
 use super::queue::{self, Queued};
 use super::{Address, Credentials, Message, SocketKind, SocketState, io_error};
-use crate::HostPid;
 use crate::descriptor::{Descriptions, SeenDescriptor, is_own, see};
 use crate::event;
 use crate::netlink_socket::NetlinkState;
@@ -30,6 +29,7 @@ use crate::tcp_socket::drain::{self, TcpInfo};
 use crate::tcp_socket::{TcpLink, TcpState, WaitingConnection};
 use crate::udp_socket::UdpState;
 use crate::unix_socket::{SocketFile, UnixLink, UnixState};
+use crate::{FileIndex, HostPid};
 
 // States of TCP connections (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
@@ -104,7 +104,7 @@ pub struct Sockets {
     /// What is known of them.
     pub states: Vec<SocketState>,
     /// By their index in `JobState::open_files`.
-    index: HashMap<usize, u32>,
+    index: HashMap<FileIndex, u32>,
     /// Files that are only in flight, for as long as they are looked at.
     held: Vec<OwnedFd>,
 }
@@ -112,12 +112,12 @@ pub struct Sockets {
 impl Sockets {
     /// The index of the socket that a description is, by its index in `JobState::open_files`.
     #[must_use]
-    pub fn of_file(&self, file: usize) -> Option<u32> {
+    pub fn of_file(&self, file: FileIndex) -> Option<u32> {
         self.index.get(&file).copied()
     }
 
     /// The files in messages: indices into `JobState::open_files`, each with the socket that it waits in.
-    pub fn in_flight(&self) -> impl Iterator<Item = (u32, u32)> {
+    pub fn in_flight(&self) -> impl Iterator<Item = (u32, FileIndex)> {
         (0u32..).zip(&self.states).flat_map(|(socket, state)| {
             let messages = match &state.kind {
                 SocketKind::Unix(unix) => &unix.messages[..],
@@ -131,7 +131,7 @@ impl Sockets {
 /// A socket that was found.
 struct Found {
     /// Index of its description.
-    file: usize,
+    file: FileIndex,
     descriptor: SeenDescriptor,
     /// A duplicate.
     fd: OwnedFd,
@@ -188,7 +188,7 @@ pub fn observe(descriptions: &mut Descriptions, job: &Surroundings<'_>) -> Resul
         let descriptor = &descriptions.all()[at];
         if is_socket(descriptor) {
             let descriptor = descriptor.clone();
-            let one = find(at, descriptor.clone(), descriptions, &mut sockets.held, &mut new, job.pid);
+            let one = find(at.into(), descriptor.clone(), descriptions, &mut sockets.held, &mut new, job.pid);
             found.push(one.map_err(|error| (Box::new(descriptor), error))?);
         }
         at += 1;
@@ -216,7 +216,7 @@ fn is_socket(descriptor: &SeenDescriptor) -> bool {
 }
 
 fn find(
-    file: usize,
+    file: FileIndex,
     descriptor: SeenDescriptor,
     descriptions: &mut Descriptions,
     held: &mut Vec<OwnedFd>,

@@ -14,7 +14,7 @@ use crate::descriptor::SeenDescriptor;
 use crate::event;
 use crate::file::OpenFileKind;
 use crate::observe::proc_path;
-use crate::{HostPid, NsPid};
+use crate::{FileIndex, HostPid, NsPid};
 
 /// Major numbers of `/dev/tty` and `/dev/ptmx`, and of slaves (Documentation/admin-guide/devices.txt).
 const TTYAUX_MAJOR: u32 = 5;
@@ -122,7 +122,7 @@ pub struct Observer {
     /// All of them.
     pub terminals: Terminals,
     /// What descriptions are open on, by their index.
-    pub kinds: HashMap<usize, OpenFileKind>,
+    pub kinds: HashMap<FileIndex, OpenFileKind>,
     /// Processes that have a controlling terminal.
     pub controlled: HashSet<HostPid>,
 }
@@ -147,7 +147,7 @@ impl Observer {
         descriptions: &[SeenDescriptor],
         processes: &[Group],
         before: Option<&Settings>,
-    ) -> Result<Self, (Option<usize>, TerminalError)> {
+    ) -> Result<Self, (Option<FileIndex>, TerminalError)> {
         let any = descriptions.iter().any(is_terminal) || processes.iter().any(|process| process.terminal != 0);
         if !any {
             return Ok(Self::default());
@@ -176,24 +176,24 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn observe(mut self, before: Option<&Settings>) -> Result<Observer, (Option<usize>, TerminalError)> {
+    fn observe(mut self, before: Option<&Settings>) -> Result<Observer, (Option<FileIndex>, TerminalError)> {
         let descriptions = self.descriptions;
         let terminals = || descriptions.iter().enumerate().filter(|(_, descriptor)| is_terminal(descriptor));
         let (masters, others): (Vec<_>, Vec<_>) = terminals().partition(|(_, descriptor)| is_master(descriptor.rdev));
         for (index, descriptor) in masters {
-            self.master(index, descriptor).map_err(|error| (Some(index), error))?;
+            self.master(index, descriptor).map_err(|error| (Some(index.into()), error))?;
         }
         for (index, descriptor) in others {
-            self.other(index, descriptor).map_err(|error| (Some(index), error))?;
+            self.other(index, descriptor).map_err(|error| (Some(index.into()), error))?;
         }
         for (number, pty) in std::mem::take(&mut self.numbered) {
             let at = pty.master.or(pty.slaves.first().map(|slave| slave.0));
-            self.finish(number, &pty).map_err(|error| (at, error))?;
+            self.finish(number, &pty).map_err(|error| (at.map(FileIndex::from), error))?;
         }
         for index in std::mem::take(&mut self.nameless) {
             let pty = self.observed.terminals.ptys.len() as u32;
             self.observed.terminals.ptys.push(PtyState::default());
-            self.observed.kinds.insert(index, OpenFileKind::PtySlave { pty, hung_up: true, by_dev_tty: true });
+            self.observed.kinds.insert(index.into(), OpenFileKind::PtySlave { pty, hung_up: true, by_dev_tty: true });
         }
         self.controlled().map_err(|error| (None, error))?;
         if let Some(outside) = &mut self.observed.terminals.outside
@@ -228,7 +228,7 @@ impl Work<'_> {
         let by_dev_tty = is_dev_tty(descriptor.rdev);
         let outside = |this: &mut Self| {
             this.observed.terminals.outside.get_or_insert_default();
-            this.observed.kinds.insert(index, OpenFileKind::OutsideTerminal { path: descriptor.link.clone() });
+            this.observed.kinds.insert(index.into(), OpenFileKind::OutsideTerminal { path: descriptor.link.clone() });
             Ok(())
         };
         if self.launcher.nodes.contains(&(descriptor.device, descriptor.rdev)) {
@@ -269,12 +269,12 @@ impl Work<'_> {
         let index = self.observed.terminals.ptys.len() as u32;
         for &(slave, hung_up) in &pty.slaves {
             let by_dev_tty = is_dev_tty(self.descriptions[slave].rdev);
-            self.observed.kinds.insert(slave, OpenFileKind::PtySlave { pty: index, hung_up, by_dev_tty });
+            self.observed.kinds.insert(slave.into(), OpenFileKind::PtySlave { pty: index, hung_up, by_dev_tty });
         }
         let open = match pty.master {
             Some(at) => {
                 let path = self.descriptions[at].link.clone();
-                self.observed.kinds.insert(at, OpenFileKind::PtyMaster { pty: index, path });
+                self.observed.kinds.insert(at.into(), OpenFileKind::PtyMaster { pty: index, path });
                 Some(self.open_pty(&self.descriptions[at], pty)?)
             }
             None => None,

@@ -262,7 +262,7 @@ impl Built<'_> {
     pub(super) fn fill_unix(&self, open: &[Option<RawFd>]) -> Result<(), ProcessError> {
         for (index, socket, unix) in self.unix_sockets() {
             for message in &unix.messages {
-                let files: Option<Vec<RawFd>> = message.files.iter().map(|&file| *open.get(file as usize)?).collect();
+                let files: Option<Vec<RawFd>> = message.files.iter().map(|&file| *open.get(file.at())?).collect();
                 let files = files.ok_or(ProcessError::Incomplete("a file in flight"))?;
                 let sent = if socket.form == libc::SOCK_DGRAM {
                     self.send_datagram(index, unix, message, &files)

@@ -1,16 +1,16 @@
-//! The second door into a process: ptrace(2), for the few that the checkpoint signal does not reach.
+//! ptrace(2), for the few processes that the checkpoint signal does not reach.
 //!
 //! - A thread that blocks every signal (glibc's helpers for `SIGEV_THREAD` timers and asynchronous I/O, or one by a call of its own):
-//!   the checkpoint signal is taken out of its mask for a moment ([`Door::unblock`]). The agent's handler puts it back in.
+//!   the checkpoint signal is taken out of its mask for a moment ([`TracerThread::unblock`]). The agent's handler puts it back in.
 //! - A process that has put a handler of its own in the place of the agent's by a raw call (the Go runtime does): it is made to
-//!   install the agent's again ([`Door::install`]).
-//! - A stopped process (`SIGSTOP`): its threads run while the door is open, though the process as a whole stays stopped
-//!   ([`Door::let_run`]), so that they can park and make their twin. When the door closes they stop where they are.
+//!   install the agent's again ([`TracerThread::install`]).
+//! - A stopped process (`SIGSTOP`): its threads run while there is a tracer, though the process as a whole stays stopped
+//!   ([`TracerThread::let_run`]), so that they can park and make their twin. When the tracer ends they stop where they are.
 //! - A process whose first thread has ended: no other may queue again what is pending for the process as a whole, so the agent cannot take it
-//!   out to look at it. It is looked at from here ([`Door::pending_for_process`]).
+//!   out to look at it. It is looked at from here ([`TracerThread::pending_for_process`]).
 //!
-//! The kernel knows one *thread* as a tracer, and lets all its tracees go when it ends, however it ends: so the door is a thread, and a
-//! coordinator that is killed leaves nobody held. All is done through the few calls that work on a tracee that
+//! The kernel knows one *thread* as a tracer, and lets all its tracees go when it ends, however it ends: so the tracer is a thread of its
+//! own, and a coordinator that is killed leaves no tracee stopped. All is done through the few calls that work on a tracee that
 //! was seized, which neither parents nor the tracee's own `wait` can tell.
 
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use ckpt_objects::process::{Status, threads};
 use ckpt_objects::{FilePath, HostPid};
 use ckpt_sys::blocked::Call;
 use ckpt_sys::process::{blocked_signals, set_blocked_signals, tgkill};
+use ckpt_sys::signal_set::SignalSet;
 use goblin::elf::Elf;
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
@@ -46,9 +47,9 @@ const EVENT_STOP: i32 = 128;
 /// `SIGTRAP` with what `PTRACE_O_TRACESYSGOOD` adds where a tracee stops for a system call.
 const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
 
-/// Why the door did not open.
+/// Why a thread could not be traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DoorError {
+pub enum PtraceError {
     /// ptrace is not allowed here.
     #[error("ptrace is not allowed here ({0}; see /proc/sys/kernel/yama/ptrace_scope, or a debugger holds it)")]
     Forbidden(Errno),
@@ -60,7 +61,7 @@ pub enum DoorError {
     Busy,
 }
 
-impl From<Errno> for DoorError {
+impl From<Errno> for PtraceError {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::ESRCH | Errno::ECHILD => Self::Gone,
@@ -69,7 +70,7 @@ impl From<Errno> for DoorError {
     }
 }
 
-impl From<ckpt_sys::raw::Errno> for DoorError {
+impl From<ckpt_sys::raw::Errno> for PtraceError {
     fn from(errno: ckpt_sys::raw::Errno) -> Self {
         Errno::from_raw(errno.0).into()
     }
@@ -87,7 +88,7 @@ pub struct AgentCode {
 /// The name of the agent's library.
 const AGENT_LIBRARY: &str = "/libckpt_preload.so";
 /// All signals that can be blocked.
-const ALL_SIGNALS: u64 = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
+const ALL_SIGNALS: SignalSet = SignalSet::ALL.without(libc::SIGKILL).without(libc::SIGSTOP);
 
 impl AgentCode {
     /// Looks for the agent in a process: it is mapped, and its constructor has run.
@@ -112,13 +113,13 @@ impl AgentCode {
     }
 }
 
-/// The ranges of a process's memory of which the line in `maps` is such.
-fn ranges(process: HostPid, such: impl Fn(&str) -> bool) -> Vec<Range<u64>> {
+/// The ranges of a process's memory whose line in `maps` satisfies `matches`.
+fn ranges(process: HostPid, matches: impl Fn(&str) -> bool) -> Vec<Range<u64>> {
     let maps = read_proc(process, "maps").unwrap_or_default();
     let number = |text| u64::from_str_radix(text, 16).unwrap_or(0);
     String::from_utf8_lossy(&maps)
         .lines()
-        .filter(|line| such(line))
+        .filter(|line| matches(line))
         .filter_map(|line| line.split_ascii_whitespace().next()?.split_once('-'))
         .map(|(start, end)| number(start)..number(end))
         .collect()
@@ -141,118 +142,125 @@ fn nameless_code(process: HostPid) -> Vec<Range<u64>> {
 
 type Work = Box<dyn FnOnce(&mut Tracer) + Send>;
 
-/// Held while a door is open, and while the coordinator waits for its children: the kernel tells of a tracee's stops whichever thread of a process
-/// waits for any child at all.
-static WAITING: Mutex<()> = Mutex::new(());
+/// Excludes tracing and waiting for children from each other: the kernel tells of a tracee's stops whichever thread of a process waits for
+/// any child at all.
+#[derive(Clone, Debug, Default)]
+pub struct WaitLock(Arc<Mutex<()>>);
 
-/// Unless a door is open, keeps it closed for as long as the result lives.
-pub fn nobody_traces() -> Option<MutexGuard<'static, ()>> {
-    match WAITING.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
+impl WaitLock {
+    /// Forbids tracing for as long as the result lives; nothing while a tracer is there.
+    pub fn to_wait(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn to_trace(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The door; it closes when this is dropped.
-pub struct Door {
+/// A thread that traces others. It ends, and lets its tracees go, when this is dropped.
+pub struct TracerThread {
     work: Option<Sender<Work>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Door {
-    /// A door that nobody has gone through.
-    pub fn new() -> std::io::Result<Self> {
+impl TracerThread {
+    /// A tracer without tracees.
+    pub fn new(waiting: &WaitLock) -> std::io::Result<Self> {
         let (work, requests) = channel();
-        let thread = std::thread::Builder::new().name("ckpt-door".into()).spawn(move || {
-            let _nobody_else_waits = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = waiting.clone();
+        let thread = std::thread::Builder::new().name("ckpt-tracer".into()).spawn(move || {
+            let _nobody_waits = waiting.to_trace();
             serve(&requests);
         })?;
         Ok(Self { work: Some(work), thread: Some(thread) })
     }
 
-    /// Takes `signal` out of what a thread blocks, and gives the call that it was interrupted in. The thread is then held until [`Door::let_go`], so
+    /// Takes `signal` out of what a thread blocks, and gives the call that it was interrupted in. The thread is then stopped until [`TracerThread::detach`], so
     /// that the caller can note both before the thread's handler runs. Nothing when it does not block it, or does not catch it: a program that
     /// was just begun blocks the signal until its agent is there, and would be ended by it.
-    pub fn unblock(&self, process: HostPid, thread: HostPid, signal: i32) -> Result<Option<Call>, DoorError> {
+    pub fn unblock(&self, process: HostPid, thread: HostPid, signal: i32) -> Result<Option<Call>, PtraceError> {
         self.through(move |tracer| {
-            tracer.hold(thread.0)?;
-            let bit = 1u64 << (signal - 1);
-            let set = blocked_signals(thread.0)?;
-            // Looked at while it is held: before that it may have called exec at any time.
-            let catches = Status::of_thread(process, thread).is_ok_and(|status| status.set("SigCgt") & bit != 0);
-            if set & bit == 0 || !catches {
-                tracer.let_go(thread.0);
+            tracer.interrupt(thread.0)?;
+            let blocked = SignalSet::from_bits(blocked_signals(thread.0)?);
+            // Looked at while it is stopped: before that it may have called exec at any time.
+            let catches = Status::of_thread(process, thread).is_ok_and(|status| status.caught().contains(signal));
+            if !blocked.contains(signal) || !catches {
+                tracer.detach(thread.0);
                 return Ok(None);
             }
             let call = interrupted_call(&ptrace::getregs(Pid::from_raw(thread.0))?);
-            set_blocked_signals(thread.0, set & !bit)?;
+            set_blocked_signals(thread.0, blocked.without(signal).bits())?;
             Ok(Some(call))
         })
     }
 
-    /// Lets a thread that is held go on.
-    pub fn let_go(&self, thread: HostPid) {
+    /// Lets a stopped thread go on.
+    pub fn detach(&self, thread: HostPid) {
         let _ = self.through(move |tracer| {
-            tracer.let_go(thread.0);
+            tracer.detach(thread.0);
             Ok(())
         });
     }
 
     /// Has a thread install the agent's handler for `signal`, and take that signal at once. Gives the call that it was interrupted in.
-    pub fn install(&self, process: HostPid, thread: HostPid, signal: i32, agent: AgentCode) -> Result<Call, DoorError> {
+    pub fn install(&self, process: HostPid, thread: HostPid, signal: i32, agent: AgentCode) -> Result<Call, PtraceError> {
         self.through(move |tracer| {
-            tracer.hold(thread.0)?;
+            tracer.interrupt(thread.0)?;
             if !agent_range(process).contains(&agent.syscall) {
                 // It has become another program since the agent was looked for.
-                tracer.let_go(thread.0);
-                return Err(DoorError::Gone);
+                tracer.detach(thread.0);
+                return Err(PtraceError::Gone);
             }
             let call = interrupted_call(&ptrace::getregs(Pid::from_raw(thread.0))?);
             let arguments = [i64::from(signal).cast_unsigned(), agent.action, 0, size_of::<u64>() as u64];
             let result = match tracer.call(thread.0, agent.syscall, libc::SYS_rt_sigaction, arguments) {
-                // Only now: without the handler the signal could end the process. And while the thread is held: the call that it was blocked in
+                // Only now: without the handler the signal could end the process. And while the thread is stopped: the call that it was blocked in
                 // is not yet made again.
-                Ok(0) => tgkill(process.0, thread.0, signal).map_err(DoorError::from),
-                Ok(error) => Err(DoorError::Forbidden(Errno::from_raw(i32::try_from(-error).unwrap_or(0)))),
+                Ok(0) => tgkill(process.0, thread.0, signal).map_err(PtraceError::from),
+                Ok(error) => Err(PtraceError::Forbidden(Errno::from_raw(i32::try_from(-error).unwrap_or(0)))),
                 Err(error) => Err(error),
             };
-            tracer.let_go(thread.0);
+            tracer.detach(thread.0);
             result.map(|()| call)
         })
     }
 
     /// The `siginfo_t`s of the signals that are pending for a thread's whole process, in their order.
-    pub fn pending_for_process(&self, thread: HostPid) -> Result<Vec<[u8; 128]>, DoorError> {
+    pub fn pending_for_process(&self, thread: HostPid) -> Result<Vec<[u8; 128]>, PtraceError> {
         self.through(move |tracer| {
             let ran = tracer.tracees.get(&thread.0) == Some(&State::Runs);
-            tracer.hold(thread.0)?;
+            tracer.interrupt(thread.0)?;
             let queue = queued_for_process(thread.0);
             if ran {
                 // One of a stopped process: it stays a tracee.
                 resume(thread.0, 0)?;
                 tracer.tracees.insert(thread.0, State::Runs);
             } else {
-                tracer.let_go(thread.0);
+                tracer.detach(thread.0);
             }
             queue
         })
     }
 
-    /// Lets the threads of a stopped process run as long as the door is open, each from the moment when `signal` waits for it: of its own
+    /// Lets the threads of a stopped process run until the tracer ends, each from the moment when `signal` waits for it: of its own
     /// code it executes nothing.
     ///
     /// Gives those that are still in the restorer, since they were stopped when they were restored: they block every signal until they
     /// leave it, and then take this one.
-    pub fn let_run(&self, process: HostPid, signal: i32) -> Result<Vec<HostPid>, DoorError> {
+    pub fn let_run(&self, process: HostPid, signal: i32) -> Result<Vec<HostPid>, PtraceError> {
         let agent = agent_range(process);
         let nameless = nameless_code(process);
         self.through(move |tracer| {
             let mut restored = Vec::new();
             for thread in threads(process) {
-                match tracer.hold(thread.0) {
+                match tracer.interrupt(thread.0) {
                     Ok(()) => (),
-                    Err(DoorError::Gone) => continue,
+                    Err(PtraceError::Gone) => continue,
                     Err(error) => return Err(error),
                 }
                 let rip = ptrace::getregs(Pid::from_raw(thread.0))?.rip;
@@ -261,7 +269,8 @@ impl Door {
                     tracer.follow(thread.0, Some((process, signal)));
                     continue;
                 }
-                let in_restorer = blocked_signals(thread.0)? == ALL_SIGNALS && nameless.iter().any(|code| code.contains(&rip));
+                let in_restorer =
+                    blocked_signals(thread.0)? == ALL_SIGNALS.bits() && nameless.iter().any(|code| code.contains(&rip));
                 if in_restorer {
                     restored.push(thread);
                 }
@@ -277,9 +286,9 @@ impl Door {
         self.through(move |tracer| Ok(!tracer.tracees.values().any(leaves))) == Ok(true)
     }
 
-    /// Closes the door: `release` has the agents of stopped processes leave their handlers, and their threads are followed until they have, to stop
+    /// Ends the tracer: `release` has the agents of stopped processes leave their handlers, and their threads are followed until they have, to stop
     /// where they were.
-    pub fn close(self, release: impl FnOnce()) {
+    pub fn end(self, release: impl FnOnce()) {
         let _ = self.through(|tracer| {
             tracer.follow_all();
             Ok(())
@@ -293,19 +302,19 @@ impl Door {
 
     fn through<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Tracer) -> Result<T, DoorError> + Send + 'static,
-    ) -> Result<T, DoorError> {
+        work: impl FnOnce(&mut Tracer) -> Result<T, PtraceError> + Send + 'static,
+    ) -> Result<T, PtraceError> {
         let (answer, result) = channel();
         let work: Work = Box::new(move |tracer| drop(answer.send(work(tracer))));
-        self.work.as_ref().and_then(|sender| sender.send(work).ok()).ok_or(DoorError::Gone)?;
-        result.recv().unwrap_or(Err(DoorError::Gone))
+        self.work.as_ref().and_then(|sender| sender.send(work).ok()).ok_or(PtraceError::Gone)?;
+        result.recv().unwrap_or(Err(PtraceError::Gone))
     }
 }
 
-impl Drop for Door {
+impl Drop for TracerThread {
     fn drop(&mut self) {
         self.work = None;
-        // With the thread end its tracees' bonds.
+        // The kernel detaches tracees when their tracer exits.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -313,7 +322,7 @@ impl Drop for Door {
 fn serve(requests: &Receiver<Work>) {
     let mut tracer = Tracer::default();
     loop {
-        let next = if tracer.tracees.values().any(|state| *state != State::Held) {
+        let next = if tracer.tracees.values().any(|state| *state != State::Interrupted) {
             requests.recv_timeout(Duration::from_millis(1))
         } else {
             requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -331,7 +340,7 @@ fn serve(requests: &Receiver<Work>) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// It has stopped.
-    Held,
+    Interrupted,
     /// It has stopped with its process, and is let run when this signal waits for it.
     Awaits { process: HostPid, signal: i32, in_restorer: bool },
     /// It runs, and is stopped for each signal that comes.
@@ -345,7 +354,7 @@ enum State {
 }
 
 /// How a tracee has stopped.
-enum Stop {
+enum TraceeStop {
     /// Interrupted, or with its process.
     Event,
     /// For a system call, at its begin or end.
@@ -354,7 +363,7 @@ enum Stop {
     Signal(i32),
 }
 
-/// The state of the door's thread: the threads that it traces.
+/// The state of the tracer: the threads that it traces.
 #[derive(Default)]
 struct Tracer {
     tracees: HashMap<i32, State>,
@@ -364,10 +373,10 @@ struct Tracer {
 
 impl Tracer {
     /// Stops a thread, wherever it is; gives way to signals that are just being delivered.
-    fn hold(&mut self, tid: i32) -> Result<(), DoorError> {
+    fn interrupt(&mut self, tid: i32) -> Result<(), PtraceError> {
         match self.tracees.get(&tid) {
-            Some(State::Held | State::Awaits { .. }) => return Ok(()),
-            Some(State::Followed { .. }) => return Err(DoorError::Busy),
+            Some(State::Interrupted | State::Awaits { .. }) => return Ok(()),
+            Some(State::Followed { .. }) => return Err(PtraceError::Busy),
             Some(State::Runs) | None => (),
         }
         let pid = Pid::from_raw(tid);
@@ -378,18 +387,18 @@ impl Tracer {
         ptrace::interrupt(pid)?;
         loop {
             match self.wait(tid, PATIENCE)? {
-                Stop::Event => break,
-                Stop::Syscall => resume(tid, 0)?,
-                Stop::Signal(signal) => resume(tid, signal)?,
+                TraceeStop::Event => break,
+                TraceeStop::Syscall => resume(tid, 0)?,
+                TraceeStop::Signal(signal) => resume(tid, signal)?,
             }
         }
-        self.tracees.insert(tid, State::Held);
+        self.tracees.insert(tid, State::Interrupted);
         Ok(())
     }
 
-    /// Lets a held thread go, for good, unless it is one of a stopped process.
-    fn let_go(&mut self, tid: i32) {
-        if self.tracees.get(&tid) == Some(&State::Held) {
+    /// Lets a stopped thread go, for good, unless it is one of a stopped process.
+    fn detach(&mut self, tid: i32) {
+        if self.tracees.get(&tid) == Some(&State::Interrupted) {
             self.tracees.remove(&tid);
             let _ = ptrace::detach(Pid::from_raw(tid), None);
         }
@@ -401,11 +410,11 @@ impl Tracer {
         let running: Vec<(i32, State)> = self.tracees.iter().map(|(tid, state)| (*tid, *state)).collect();
         for (tid, state) in running {
             let result = match state {
-                State::Held | State::Awaits { .. } => continue,
+                State::Interrupted | State::Awaits { .. } => continue,
                 State::Runs => look(tid).and_then(|stop| match stop {
                     None => Ok(()),
-                    Some(Stop::Signal(signal)) => resume(tid, signal),
-                    Some(Stop::Event | Stop::Syscall) => resume(tid, 0),
+                    Some(TraceeStop::Signal(signal)) => resume(tid, signal),
+                    Some(TraceeStop::Event | TraceeStop::Syscall) => resume(tid, 0),
                 }),
                 State::Followed { leaves, then } => self.follow_one(tid, leaves, then),
             };
@@ -419,13 +428,13 @@ impl Tracer {
     fn follow_all(&mut self) {
         let running: Vec<i32> = self.tracees.iter().filter(|(_, state)| **state == State::Runs).map(|(tid, _)| *tid).collect();
         for tid in running {
-            if self.hold(tid).is_ok() {
+            if self.interrupt(tid).is_ok() {
                 self.follow(tid, None);
             }
         }
     }
 
-    /// Follows a held thread out of the handler.
+    /// Follows a stopped thread out of the handler.
     fn follow(&mut self, tid: i32, then: Option<(HostPid, i32)>) {
         if ptrace::syscall(Pid::from_raw(tid), None).is_ok() {
             self.tracees.insert(tid, State::Followed { leaves: false, then });
@@ -439,27 +448,27 @@ impl Tracer {
     }
 
     /// Brings a thread nearer to the end of the handler. Beyond it its own code begins: it is let go there, and its process being stopped, stops.
-    fn follow_one(&mut self, tid: i32, leaves: bool, then: Option<(HostPid, i32)>) -> Result<(), DoorError> {
+    fn follow_one(&mut self, tid: i32, leaves: bool, then: Option<(HostPid, i32)>) -> Result<(), PtraceError> {
         let pid = Pid::from_raw(tid);
         match look(tid)? {
             None => return Ok(()),
-            Some(Stop::Syscall) if leaves && let Some((process, signal)) = then => {
+            Some(TraceeStop::Syscall) if leaves && let Some((process, signal)) = then => {
                 self.tracees.insert(tid, State::Awaits { process, signal, in_restorer: false });
             }
-            Some(Stop::Syscall) if leaves => {
-                self.tracees.insert(tid, State::Held);
-                self.let_go(tid);
+            Some(TraceeStop::Syscall) if leaves => {
+                self.tracees.insert(tid, State::Interrupted);
+                self.detach(tid);
                 self.left.push(HostPid(tid));
                 return Ok(());
             }
-            Some(Stop::Syscall) => {
+            Some(TraceeStop::Syscall) => {
                 let leaves = ptrace::getregs(pid)?.orig_rax == libc::SYS_rt_sigreturn as u64;
                 self.tracees.insert(tid, State::Followed { leaves, then });
                 ptrace::syscall(pid, None)?;
             }
             // Every signal but these is blocked in the handler.
-            Some(Stop::Signal(signal)) => ckpt_sys::process::resume_tracee_to_call(tid, signal)?,
-            Some(Stop::Event) => ptrace::syscall(pid, None)?,
+            Some(TraceeStop::Signal(signal)) => ckpt_sys::process::resume_tracee_to_call(tid, signal)?,
+            Some(TraceeStop::Event) => ptrace::syscall(pid, None)?,
         }
         Ok(())
     }
@@ -467,10 +476,8 @@ impl Tracer {
     fn run_the_signalled(&mut self) {
         for (&tid, state) in &mut self.tracees {
             if let State::Awaits { process, signal, in_restorer } = *state
-                && Status::of_thread(process, HostPid(tid)).is_ok_and(|status| {
-                    let bit = 1u64 << (signal - 1);
-                    status.set("SigPnd") & bit != 0 && (in_restorer || status.set("SigBlk") & bit == 0)
-                })
+                && Status::of_thread(process, HostPid(tid))
+                    .is_ok_and(|status| status.pending().contains(signal) && (in_restorer || !status.blocked().contains(signal)))
                 && resume(tid, 0).is_ok()
             {
                 *state = State::Runs;
@@ -479,12 +486,12 @@ impl Tracer {
     }
 
     /// Waits until a thread stops.
-    fn wait(&mut self, tid: i32, patience: Duration) -> Result<Stop, DoorError> {
+    fn wait(&mut self, tid: i32, patience: Duration) -> Result<TraceeStop, PtraceError> {
         let begun = Instant::now();
         loop {
             match look(tid) {
                 Ok(Some(stop)) => return Ok(stop),
-                Ok(None) if begun.elapsed() > patience => return Err(DoorError::Busy),
+                Ok(None) if begun.elapsed() > patience => return Err(PtraceError::Busy),
                 Ok(None) => std::thread::sleep(LOOK),
                 Err(error) => {
                     self.tracees.remove(&tid);
@@ -494,8 +501,8 @@ impl Tracer {
         }
     }
 
-    /// Has a held thread make a system call, and be as it was, the call that it was interrupted in included. Gives what the call returned.
-    fn call(&mut self, tid: i32, instruction: u64, number: i64, arguments: [u64; 4]) -> Result<i64, DoorError> {
+    /// Has a stopped thread make a system call, and be as it was, the call that it was interrupted in included. Gives what the call returned.
+    fn call(&mut self, tid: i32, instruction: u64, number: i64, arguments: [u64; 4]) -> Result<i64, PtraceError> {
         let pid = Pid::from_raw(tid);
         let saved = ptrace::getregs(pid)?;
         let mask = blocked_signals(tid)?;
@@ -506,12 +513,12 @@ impl Tracer {
         regs.orig_rax = u64::MAX;
         [regs.rdi, regs.rsi, regs.rdx, regs.r10] = arguments;
         // No handler may run in between.
-        set_blocked_signals(tid, u64::MAX)?;
+        set_blocked_signals(tid, SignalSet::ALL.bits())?;
         let result = self.call_with(tid, regs);
         // Interrupted once more, so that it goes on from a stop after which the kernel looks at the saved call.
-        let again = ptrace::interrupt(pid).map_err(DoorError::from).and_then(|()| {
+        let again = ptrace::interrupt(pid).map_err(PtraceError::from).and_then(|()| {
             resume(tid, 0)?;
-            while !matches!(self.wait(tid, TURN)?, Stop::Event) {
+            while !matches!(self.wait(tid, TURN)?, TraceeStop::Event) {
                 resume(tid, 0)?;
             }
             Ok(())
@@ -522,13 +529,13 @@ impl Tracer {
         result
     }
 
-    fn call_with(&mut self, tid: i32, regs: libc::user_regs_struct) -> Result<i64, DoorError> {
+    fn call_with(&mut self, tid: i32, regs: libc::user_regs_struct) -> Result<i64, PtraceError> {
         let pid = Pid::from_raw(tid);
         ptrace::setregs(pid, regs)?;
         // To the call's begin, then to its end.
         for _ in 0..2 {
             ptrace::syscall(pid, None)?;
-            while !matches!(self.wait(tid, TURN)?, Stop::Syscall) {
+            while !matches!(self.wait(tid, TURN)?, TraceeStop::Syscall) {
                 ptrace::syscall(pid, None)?;
             }
         }
@@ -536,8 +543,8 @@ impl Tracer {
     }
 }
 
-/// The signals that are queued for the whole process of a held thread.
-fn queued_for_process(tid: i32) -> Result<Vec<[u8; 128]>, DoorError> {
+/// The signals that are queued for the whole process of a stopped thread.
+fn queued_for_process(tid: i32) -> Result<Vec<[u8; 128]>, PtraceError> {
     const AT_ONCE: usize = 64;
     let mut queue = Vec::new();
     loop {
@@ -556,16 +563,16 @@ fn interrupted_call(regs: &libc::user_regs_struct) -> Call {
 }
 
 /// Resumes a stopped tracee with a signal, 0 for none. Not by nix: it has no real-time signals.
-fn resume(tid: i32, signal: i32) -> Result<(), DoorError> {
+fn resume(tid: i32, signal: i32) -> Result<(), PtraceError> {
     Ok(ckpt_sys::process::resume_tracee(tid, signal)?)
 }
 
 /// Whether a tracee has stopped, and how.
-fn look(tid: i32) -> Result<Option<Stop>, DoorError> {
+fn look(tid: i32) -> Result<Option<TraceeStop>, PtraceError> {
     let Some(status) = ckpt_sys::process::look_at_tracee(tid)? else { return Ok(None) };
     Ok(Some(match (status >> 8, status & 0xff) {
-        (EVENT_STOP, _) => Stop::Event,
-        (0, SYSCALL_STOP) => Stop::Syscall,
-        (_, signal) => Stop::Signal(signal),
+        (EVENT_STOP, _) => TraceeStop::Event,
+        (0, SYSCALL_STOP) => TraceeStop::Syscall,
+        (_, signal) => TraceeStop::Signal(signal),
     }))
 }

@@ -37,13 +37,13 @@ pub enum Verdict {
 
 /// All that is held back, and why.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct HeldSignals {
     waiting: Vec<(HeldSignal, Instant)>,
     /// Signals that the coordinator has got, when, and what became of them.
     heard: Vec<(i32, Instant, Fate)>,
 }
 
-impl Held {
+impl HeldSignals {
     /// A process tells that it holds a signal back, which the coordinator acts on or (any more) does not. `is_first`: it is the job's first process.
     pub fn hold(&mut self, hold: HeldSignal, is_acted_on: bool, is_first: bool, now: Instant) -> Verdict {
         self.heard.retain(|&(_, at, fate)| fate == Fate::Awaited || now < at + LATE);
@@ -79,7 +79,7 @@ impl Held {
         self.take(|hold, since| !heard.contains(&hold.signal) && now >= since + MOMENT)
     }
 
-    /// When [`Held::alone`] should be asked next.
+    /// When [`HeldSignals::alone`] should be asked next.
     pub fn next(&self) -> Option<Instant> {
         let is_heard = |signal| self.heard.iter().any(|heard| heard.0 == signal);
         self.waiting.iter().filter(|(hold, _)| !is_heard(hold.signal)).map(|(_, since)| *since + MOMENT).min()
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_one_process_is_sent_comes_through_soon() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (HeldSignals::default(), Instant::now());
         assert_eq!(held.hold(hold(1), true, true, now), Verdict::Leave);
         assert_eq!((held.next(), held.alone(now)), (Some(now + MOMENT), vec![]));
         assert_eq!(held.alone(now + MOMENT), [hold(1)]);
@@ -119,7 +119,7 @@ mod tests {
             (Fate::Given, Verdict::Leave, Verdict::LetInIfHandled),
             (Fate::PassedOn, Verdict::Leave, Verdict::LetIn),
         ] {
-            let (mut held, now) = (Held::default(), Instant::now());
+            let (mut held, now) = (HeldSignals::default(), Instant::now());
             held.hold(hold(1), true, true, now);
             held.hear(TERM, now);
             held.hold(hold(2), true, false, now);

@@ -14,7 +14,7 @@ use crate::signals::start_apart;
 use crate::tree::Anchor;
 
 /// The children of a coordinator that serve it.
-pub struct Servants {
+pub struct Helpers {
     anchor: Arc<Anchor>,
     /// The signal mask that they begin with.
     mask: SigSet,
@@ -23,12 +23,12 @@ pub struct Servants {
 }
 
 /// One that runs.
-struct Servant {
+struct Helper {
     child: Child,
     ended: mpsc::Receiver<ExitStatus>,
 }
 
-impl Servants {
+impl Helpers {
     /// None yet.
     pub fn new(anchor: Arc<Anchor>, mask: SigSet) -> Self {
         Self { anchor, mask, waiting: Mutex::default() }
@@ -41,28 +41,28 @@ impl Servants {
     /// A child has ended, and been waited for.
     pub fn ended(&self, pid: i32, status: ExitStatus) {
         if let Some(waiter) = self.waiting().remove(&pid) {
-            self.anchor.remove_servant(HostPid(pid));
+            self.anchor.remove_helper(HostPid(pid));
             let _ = waiter.send(status);
         }
     }
 
-    fn start(&self, mut command: Command) -> io::Result<Servant> {
+    fn start(&self, mut command: Command) -> io::Result<Helper> {
         start_apart(&mut command, self.mask);
         let (sender, ended) = mpsc::channel();
         // Whoever reaps it, or looks for the job's processes, must find it noted.
         let mut waiting = self.waiting();
-        let child = self.anchor.add_servant(|| command.spawn())?;
+        let child = self.anchor.add_helper(|| command.spawn())?;
         waiting.insert(child.id().cast_signed(), sender);
-        Ok(Servant { child, ended })
+        Ok(Helper { child, ended })
     }
 
     /// Runs a command that reads nothing, and gives its standard output.
     pub fn ask(&self, mut command: Command, patience: Duration) -> Result<String, String> {
         let name = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut servant = self.start(command).map_err(|error| format!("cannot run {name}: {error}"))?;
-        let (out, err) = (collect(servant.child.stdout.take()), collect(servant.child.stderr.take()));
-        let status = servant.wait(patience).ok_or_else(|| format!("{name} gave no answer for {} s", patience.as_secs()))?;
+        let mut helper = self.start(command).map_err(|error| format!("cannot run {name}: {error}"))?;
+        let (out, err) = (collect(helper.child.stdout.take()), collect(helper.child.stderr.take()));
+        let status = helper.wait(patience).ok_or_else(|| format!("{name} gave no answer for {} s", patience.as_secs()))?;
         let text = |stream: mpsc::Receiver<String>| stream.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         if status.success() {
             return Ok(text(out));
@@ -80,8 +80,8 @@ impl Servants {
         command.args(["-c", line]).stdin(Stdio::null()).envs(variables.iter().map(|(name, value)| (name, value)));
         let err = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3).map_err(|errno| errno.to_string())?;
         command.stdout(err);
-        let servant = self.start(command).map_err(|error| error.to_string())?;
-        match servant.wait(patience) {
+        let helper = self.start(command).map_err(|error| error.to_string())?;
+        match helper.wait(patience) {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(status.to_string()),
             None => Err(format!("it was ended after {} s", patience.as_secs())),
@@ -89,7 +89,7 @@ impl Servants {
     }
 }
 
-impl Servant {
+impl Helper {
     /// Waits for its end. It is ended when it takes longer.
     fn wait(self, patience: Duration) -> Option<ExitStatus> {
         match self.ended.recv_timeout(patience) {

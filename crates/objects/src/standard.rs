@@ -5,14 +5,15 @@
 //! on different ones: so each becomes a description of its own, told apart by the numbers that the job's processes have them under
 //! ([`split`]).
 
-use ckpt_objects::descriptor::{SeenDescriptor, is_own};
-use ckpt_objects::file::{OpenFile, OpenFileKind};
-use ckpt_objects::process::{Life, ProcessState};
+use crate::FileIndex;
+use crate::descriptor::{SeenDescriptor, is_own};
+use crate::file::{OpenFile, OpenFileKind};
+use crate::process::ProcessState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Splits them in `open_files`, which are those of `descriptors`, and in all that refers to them.
 pub fn split(descriptors: &[SeenDescriptor], open_files: &mut Vec<OpenFile>, processes: &mut [ProcessState]) {
-    for (file, descriptor) in (0u32..).zip(descriptors) {
+    for (file, descriptor) in (0u32..).map(FileIndex).zip(descriptors) {
         let numbers: Vec<u8> = (0..3).filter(|&number| is_own(descriptor, i32::from(number))).collect();
         if numbers.len() < 2 {
             continue;
@@ -20,15 +21,15 @@ pub fn split(descriptors: &[SeenDescriptor], open_files: &mut Vec<OpenFile>, pro
         // What has another number is mostly an output that was put by (`exec 3>&1`).
         let other = if numbers.contains(&1) { 1 } else { 2 };
         let mut places = vec![(other, file)];
-        open_files[file as usize].inherited = Some(other);
+        open_files[file.at()].inherited = Some(other);
         for &number in numbers.iter().filter(|&&number| number != other) {
-            places.push((number, open_files.len() as u32));
-            open_files.push(OpenFile { inherited: Some(number), ..open_files[file as usize].clone() });
+            places.push((number, open_files.len().into()));
+            open_files.push(OpenFile { inherited: Some(number), ..open_files[file.at()].clone() });
         }
         let place = |fd: i32| places.iter().find(|(number, _)| i32::from(*number) == fd).map_or(file, |(_, place)| *place);
         for process in processes.iter_mut() {
-            let Life::Alive(live) = &mut process.life else { continue };
-            for entry in live.descriptors.iter_mut().filter(|entry| entry.file == file) {
+            for entry in process.live_mut().into_iter().flat_map(|live| &mut live.descriptors).filter(|entry| entry.file == file)
+            {
                 entry.file = place(entry.fd);
             }
         }

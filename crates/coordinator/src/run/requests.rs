@@ -15,7 +15,7 @@ pub enum Stop {
 }
 
 /// Who wants a checkpoint, and what for.
-pub enum Wish {
+pub enum CheckpointRequest {
     /// The clock.
     Planned,
     /// The clock: the last of this run.
@@ -30,7 +30,7 @@ pub enum Wish {
     Client { client: Client, stop: Option<Stop> },
 }
 
-impl Wish {
+impl CheckpointRequest {
     /// What it wants of a checkpoint that ends the job, if that is what it wants.
     pub fn stop(&self) -> Option<Stop> {
         match self {

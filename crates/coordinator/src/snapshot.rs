@@ -1,0 +1,127 @@
+//! The snapshot: every process makes a twin, a copy of its memory by fork(2), which hands that over while the job goes on.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use ckpt_objects::HostPid;
+use ckpt_objects::older::KernelFeature;
+use ckpt_objects::subject::Subject;
+use ckpt_session::Received;
+use ckpt_wire::{Order, Report, ReportKind, Step};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::error::{CheckpointError, FreezeError};
+use crate::frozen::{Frozen, FrozenProcess};
+use crate::survey::Plans;
+use crate::tree::Anchor;
+
+/// How long an agent may take to make its twin, beyond what forking its memory takes.
+const TWIN_GRACE: Duration = Duration::from_secs(60);
+/// What a fork fails with where a twin is forbidden: by memory or the overcommit rule, or by a limit of processes
+/// (`RLIMIT_NPROC`, which some programs set to 0 once they have begun; pids.max of a cgroup).
+const NO_TWIN: [i32; 2] = [libc::ENOMEM, libc::EAGAIN];
+
+/// Twins of one checkpoint: when it is over, for whatever reason, none must linger.
+pub struct Twins<'a> {
+    anchor: &'a Anchor,
+    /// Each by a descriptor, which never comes to mean another process.
+    twins: Vec<(HostPid, Option<OwnedFd>)>,
+    /// Every process has one. A process without a twin hands over as it stands.
+    pub are_complete: bool,
+}
+
+/// Has every process make its twin, or, where that fails for lack of memory, hand over as it stands.
+///
+/// # Errors
+///
+/// When a process ends, or its agent fails.
+pub fn snapshot<'a>(anchor: &'a Anchor, frozen: &Frozen, plans: &Plans) -> Result<Twins<'a>, CheckpointError> {
+    let with_twins = !KernelFeature::Twin.is_off();
+    for process in &frozen.processes {
+        hand_plan(process, plans)?;
+        give_order(process, if with_twins { Order::Twin } else { Order::DumpInPlace })?;
+    }
+    let mut twins = Twins { anchor, twins: Vec::new(), are_complete: with_twins };
+    if with_twins {
+        for process in &frozen.processes {
+            twins.are_complete &= twins.wait_for(process)?;
+        }
+    }
+    Ok(twins)
+}
+
+fn hand_plan(process: &FrozenProcess, plans: &Plans) -> Result<(), FreezeError> {
+    let plan = plans.get(&process.pid).map_or(&[][..], Vec::as_slice);
+    if process.memory.set_plan(plan) {
+        return Ok(());
+    }
+    Err(process.failure(&Report { kind: ReportKind::Failed as u32, errno: 0, value: Step::Plan as i64 }))
+}
+
+impl Twins<'_> {
+    /// Waits for a process to make its twin. Whether it has; if it may not, it is told to hand over as it stands.
+    fn wait_for(&mut self, process: &FrozenProcess) -> Result<bool, CheckpointError> {
+        // The twin speaks for itself, the leader of having made it, in either order.
+        let (mut twin, mut leader) = (false, false);
+        while !(twin && leader) {
+            let (report, sender) = next_report(process)?;
+            match ReportKind::of(&report) {
+                Some(ReportKind::TwinReady) => {
+                    self.add(sender);
+                    twin = true;
+                }
+                Some(ReportKind::Frozen) => leader = true,
+                // A small process may be done before its leader has spoken.
+                Some(ReportKind::Dumped) => (),
+                Some(ReportKind::Failed) if NO_TWIN.contains(&report.errno) => {
+                    give_order(process, Order::DumpInPlace)?;
+                    return Ok(false);
+                }
+                _ => return Err(process.failure(&report).into()),
+            }
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, pid: HostPid) {
+        self.anchor.add_twin(pid);
+        let raw = rustix::process::Pid::from_raw(pid.0);
+        let descriptor = raw.and_then(|raw| pidfd_open(raw, PidfdFlags::empty()).ok());
+        self.twins.push((pid, descriptor));
+    }
+}
+
+impl Drop for Twins<'_> {
+    fn drop(&mut self) {
+        for (pid, descriptor) in &self.twins {
+            if let Some(descriptor) = descriptor {
+                let _ = pidfd_send_signal(descriptor, Signal::KILL);
+                let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+                let _ = poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout));
+            }
+            self.anchor.remove_twin(*pid);
+        }
+    }
+}
+
+/// Waits for the next report on a process's connection.
+fn next_report(process: &FrozenProcess) -> Result<(Report, HostPid), CheckpointError> {
+    let lost = || CheckpointError::Lost { pid: process.ns_pid, name: process.name() };
+    let begun = Instant::now();
+    loop {
+        match process.connection.receive::<Report>() {
+            Received::Message(report, sender) => return Ok((report, sender)),
+            Received::Closed => return Err(lost()),
+            Received::Nothing if begun.elapsed() > TWIN_GRACE => return Err(lost()),
+            Received::Nothing => {
+                let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
+                let _ = poll(&mut [PollFd::new(&process.connection, PollFlags::IN)], Some(&timeout));
+            }
+        }
+    }
+}
+
+fn give_order(process: &FrozenProcess, order: Order) -> Result<(), CheckpointError> {
+    process.order(order).map_err(|source| CheckpointError::Order { pid: process.ns_pid, name: process.name(), source })
+}
