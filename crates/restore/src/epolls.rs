@@ -18,7 +18,7 @@ use rustix::io::{Errno, FdFlags};
 
 use crate::control::Report;
 use crate::error::ProcessError;
-use crate::family::Restart;
+use crate::restart::Restart;
 
 /// An epoll instance of the job: its index in [`JobState::open_files`], and what it waits for.
 fn instances(job: &JobState) -> impl Iterator<Item = (u32, &[Registration])> {

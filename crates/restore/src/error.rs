@@ -119,14 +119,23 @@ pub enum RestoreError {
         /// What is in the way.
         why: String,
     },
-    /// A call of the restart's own failed.
+    /// The agent's library, which the job has mapped, is gone from `/tmp`.
+    #[error("cannot put the agent's library back into /tmp: {0}")]
+    Library(io::Error),
+    /// The processes of the restart cannot be given what they share.
     #[error("cannot {what}: {source}")]
-    Call {
+    Channels {
         /// What was to be done.
         what: &'static str,
         /// What the system said.
         source: io::Error,
     },
+    /// The job's agents could not find their coordinator.
+    #[error("cannot open the socket that the job's agents connect to: {0}")]
+    Listener(io::Error),
+    /// The stand-in for the launcher cannot be looked at.
+    #[error("cannot read /proc of the restarted job: {0}")]
+    StandIn(io::Error),
     /// A process of the restart reported why it failed.
     #[error("{0}")]
     Process(String),
@@ -173,11 +182,6 @@ impl RestoreError {
     #[must_use]
     pub fn is_of_image(&self) -> bool {
         matches!(self, Self::Metadata(_) | Self::Read(_))
-    }
-
-    /// For `map_err`: a call of the restart's own.
-    pub(crate) fn call<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |error| Self::Call { what, source: error.into() }
     }
 }
 

@@ -20,10 +20,10 @@ use rustix::process::Resource;
 use crate::contents::Stored;
 use crate::epolls;
 use crate::error::ProcessError;
-use crate::family::Restart;
 use crate::input;
 use crate::locks;
 use crate::memory;
+use crate::restart::Restart;
 use crate::sockets;
 use crate::terminals;
 
@@ -102,7 +102,7 @@ impl Builder<'_> {
         self.queues = job.mqueues.iter().map(mqueue::rebuild).collect::<Result<_, _>>()?;
         let mut open: Vec<Option<RawFd>> = vec![None; job.open_files.len()];
         let (restart, lowest) = (self.restart, self.restart.lowest);
-        terminals::build(restart, &mut self.files, &mut open, |fd| lift(fd.as_fd(), lowest))?;
+        terminals::build(restart, &mut self.files, &mut open, |fd| lift(fd.as_fd(), lowest).map(IntoRawFd::into_raw_fd))?;
         self.build_pipes(&mut open)?;
         let sockets = sockets::build(self.restart, &mut open)?;
         for (i, description) in job.open_files.iter().enumerate() {
@@ -118,7 +118,7 @@ impl Builder<'_> {
                 self.files.unset.push((fd, i));
             }
         }
-        locks::take_of_descriptions(restart, &mut open, |fd| lift(fd, lowest))?;
+        locks::take_of_descriptions(restart, &mut open, |fd| lift(fd, lowest).map(IntoRawFd::into_raw_fd))?;
         self.files.unset.extend(locks::leased(job).filter_map(|index| Some((open.get(index).copied()??, index))));
         for (fd, queue) in self.queues.iter().zip(&job.mqueues) {
             mqueue::finish(fd, queue)?;
@@ -146,7 +146,7 @@ impl Builder<'_> {
 
     /// Moves a descriptor out of the way of the job's numbers.
     fn lift(&self, fd: OwnedFd) -> Result<RawFd, ProcessError> {
-        lift(fd.as_fd(), self.restart.lowest)
+        lift(fd.as_fd(), self.restart.lowest).map(IntoRawFd::into_raw_fd)
     }
 
     fn build_pipes(&mut self, open: &mut [Option<RawFd>]) -> Result<(), ProcessError> {
@@ -354,10 +354,9 @@ pub fn watched(restart: &Restart<'_>, files: &Files) -> Vec<RawFd> {
 }
 
 /// A duplicate of `fd` with a number of at least `lowest`, where the limit allows.
-pub fn lift(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<RawFd, ProcessError> {
+pub fn lift(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd, ProcessError> {
     rustix::io::fcntl_dupfd_cloexec(fd, lowest)
         .or_else(|_| rustix::io::fcntl_dupfd_cloexec(fd, 3))
-        .map(IntoRawFd::into_raw_fd)
         .map_err(ProcessError::call("hold all files of the job open at once (raise the hard limit on open files, ulimit -Hn)"))
 }
 

@@ -19,8 +19,8 @@ use linux_raw_sys::general as nr;
 
 use crate::epolls;
 use crate::error::{ProcessError, RestoreError};
-use crate::family::Restart;
 use crate::paths::PathMap;
+use crate::restart::Restart;
 use crate::restorer::{Check, Operations, Region, RegionFull, Step};
 
 /// How long locks of a job that was killed a moment ago may still be there.

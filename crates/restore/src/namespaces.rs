@@ -2,12 +2,12 @@
 //! own; and, for an ordinary user, a user namespace with that one user, in which the rest is allowed.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use ckpt_objects::clocks;
 use ckpt_objects::older::Switch;
 use ckpt_objects::shared_memory::SharedMemoryKind;
+use ckpt_objects::{HostPid, clocks};
 use ckpt_session::JobState;
 use ckpt_sys::fork::{Fork, fork};
 use ckpt_sys::raw::Errno;
@@ -16,38 +16,29 @@ use linux_raw_sys::general as nr;
 
 use crate::control::Report;
 use crate::error::{ProcessError, RestoreError};
-use crate::family::{self, Restart};
+use crate::family;
 use crate::files;
+use crate::restart::Restart;
 
 /// Magic number of the file system of message queues (ipc/mqueue.c).
 const MQUEUE_MAGIC: i64 = 0x1980_0202;
 
-/// Whether this process may make pid and mount namespaces without a user namespace: it has `CAP_SYS_ADMIN`.
-#[must_use]
-pub fn is_privileged() -> bool {
-    const CAP_SYS_ADMIN: u64 = 21;
-    effective_capabilities() & 1 << CAP_SYS_ADMIN != 0
-}
-
-fn effective_capabilities() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
-}
-
 /// Forks the first process of the new namespaces, which grows the tree; gives its pid out here.
-pub fn make_init(restart: &Restart<'_>) -> Result<i32, RestoreError> {
+pub fn make_init(restart: &Restart<'_>) -> Result<HostPid, RestoreError> {
     let ipc = if has_ipc(restart.job) { nr::CLONE_NEWIPC } else { 0 };
-    let user = if restart.user_namespace { nr::CLONE_NEWUSER } else { 0 };
+    let user = if restart.has_user_namespace() { nr::CLONE_NEWUSER } else { 0 };
     // SAFETY: the caller of a restart has one thread at this point; the child works on its copy of all memory, and never returns.
     match unsafe { fork(u64::from(nr::CLONE_NEWPID | nr::CLONE_NEWNS | ipc | user), None) } {
-        Ok(Fork::Parent(pid)) => Ok(pid),
+        Ok(Fork::Parent(pid)) => Ok(HostPid(pid)),
         Ok(Fork::Child) => match furnish(restart).and_then(|()| out_of_the_way(restart)) {
-            Ok(restart) => family::grow(&restart, 0, None),
-            Err(error) => family::fail(restart, "the new namespaces", &error),
+            Ok((lowest, [reports, ends, processes])) => {
+                let (reports, ends, processes) = (reports.as_fd(), ends.as_fd(), processes.as_fd());
+                family::grow(&Restart { lowest, reports, ends, processes, ..*restart }, 0, None)
+            }
+            Err(error) => restart.fail("the new namespaces", &error),
         },
         Err(Errno(errno)) => Err(RestoreError::Namespaces {
-            kind: if restart.user_namespace { "user, pid and mount" } else { "pid and mount" },
+            kind: if restart.has_user_namespace() { "user, pid and mount" } else { "pid and mount" },
             source: io::Error::from_raw_os_error(errno),
             remedy: remedy(errno),
         }),
@@ -80,10 +71,10 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     // Until the job is complete it is nothing without the restart.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(ProcessError::call("be tied to the restart"))?;
-    if restart.user_namespace {
+    if restart.has_user_namespace() {
         // A group map may be written by an ordinary user only where groups cannot be dropped.
         write("/proc/self/setgroups", "deny")?;
-        let (uid, gid) = (restart.uid, restart.gid);
+        let (uid, gid) = (restart.user.uid, restart.user.gid);
         write("/proc/self/uid_map", &format!("{uid} {uid} 1"))?;
         write("/proc/self/gid_map", &format!("{gid} {gid} 1"))?;
     }
@@ -115,19 +106,12 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     give_up_alternate_stack()
 }
 
-/// Moves the pipes out of the way of the job's descriptors: what is reported must never end in a file of the job.
-fn out_of_the_way<'a>(restart: &Restart<'a>) -> Result<Restart<'a>, ProcessError> {
+/// The lowest number that is none of the job's, and the pipes moved there: out of the way of the job's descriptors: what is reported must never end in a file of the job.
+fn out_of_the_way(restart: &Restart<'_>) -> Result<(RawFd, [OwnedFd; 3]), ProcessError> {
     raise_limits();
     let lowest = files::raise_limit(restart);
-    // SAFETY: both are open, and borrowed for these calls only.
-    let lift = |fd| files::lift(unsafe { BorrowedFd::borrow_raw(fd) }, lowest);
-    Ok(Restart {
-        lowest,
-        reports: lift(restart.reports)?,
-        ends: lift(restart.ends)?,
-        processes: lift(restart.processes)?,
-        ..*restart
-    })
+    let lift = |fd| files::lift(fd, lowest);
+    Ok((lowest, [lift(restart.reports)?, lift(restart.ends)?, lift(restart.processes)?]))
 }
 
 /// Raises what limits this process as far as it may: the job's own limits, which come last, must not hinder it before.

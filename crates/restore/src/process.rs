@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
@@ -29,11 +29,11 @@ use crate::descriptors::{self, Move};
 use crate::environment;
 use crate::epolls;
 use crate::error::ProcessError;
-use crate::family::{self, Restart};
 use crate::files::Files;
 use crate::holes::{PAGE, Ranges, TASK_SIZE};
 use crate::locks;
 use crate::memory::{self, Layout, PR_SET_VMA, PR_SET_VMA_ANON_NAME, Sources};
+use crate::restart::Restart;
 use crate::restorer::{Check, Operations, Region, Step};
 use crate::timers;
 use crate::vdso::{self, Vdso};
@@ -119,11 +119,12 @@ pub fn become_process(
     let own = Own::now()?;
     let (reports, exe) = arrange_descriptors(restart, live, files, process.pid.0)?;
     // Failures from here on must find the pipe by its new number.
-    let restart = &Restart { reports, ..*restart };
+    // SAFETY: it has been arranged, and stays open until the restorer closes it.
+    let restart = &Restart { reports: unsafe { BorrowedFd::borrow_raw(reports) }, ..*restart };
     let builder = Builder { restart, process, live, layout: &layout, vmas: &vmas, vdso: &vdso, own, exe, reports };
     let first = change_root(restart, live)
         .and_then(|()| builder.build(&mut region))
-        .unwrap_or_else(|error| family::fail(restart, &format!("process {}", process.pid), &error));
+        .unwrap_or_else(|error| restart.fail(&format!("process {}", process.pid), &error));
     // SAFETY: the operations replace this program by the job's: nothing of it is used any more.
     unsafe { region.enter(first, reports) }
 }
@@ -269,7 +270,7 @@ fn arrange_descriptors(
         moves.push(Move { from, to, close_on_exec: true });
         to
     };
-    let reports = own(restart.reports);
+    let reports = own(restart.reports.as_raw_fd());
     let program = restart.mapped.get(live.memory.fields.exe as usize).and_then(Option::as_ref);
     let exe = match program {
         Some(path) => {
@@ -662,7 +663,7 @@ impl Builder<'_> {
                 list.call(Step::BoundingSet, Check::Report, nr::__NR_prctl, &[PR_CAPBSET_DROP, capability]);
             }
         }
-        if !self.restart.user_namespace && own.groups != wanted.groups {
+        if !self.restart.has_user_namespace() && own.groups != wanted.groups {
             let groups: Vec<u8> = wanted.groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
             let groups = region.put(&groups)?;
             list.call(Step::Groups, Check::Success, nr::__NR_setgroups, &[wanted.groups.len() as u64, groups]);

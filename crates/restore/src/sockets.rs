@@ -10,7 +10,7 @@
 //! What the kernel notes about who made a socket (`SO_PEERCRED`, `SCM_CREDENTIALS`) is right because it is made by a child that has that
 //! number for a moment ([`maker`]).
 
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::process::Life;
@@ -23,9 +23,9 @@ use rustix::fs::OFlags;
 
 use crate::control::Report;
 use crate::error::{ProcessError, RestoreError};
-use crate::family::Restart;
 use crate::files;
 use crate::paths::PathMap;
+use crate::restart::Restart;
 
 mod inet;
 mod maker;
@@ -155,8 +155,7 @@ impl Built<'_> {
         use std::os::fd::AsFd;
         let lifted = files::lift(fd.as_fd(), self.restart.lowest)?;
         let slot = self.fds.get_mut(socket as usize).ok_or(ProcessError::Incomplete("the peer of a socket"))?;
-        // SAFETY: the descriptor has just been made, and nobody else has it.
-        *slot = Some(unsafe { OwnedFd::from_raw_fd(lifted) });
+        *slot = Some(lifted);
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 //! children are reaped.
 
 use std::collections::BTreeSet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use crate::control::{COMMITTED, OPEN, wait_for, wake};
 use crate::error::ProcessError;
-use crate::family::Restart;
 use crate::files::{self, Files};
+use crate::restart::Restart;
 use crate::tree::{Node, Role};
 use crate::{descriptors, process, terminals};
 
@@ -33,14 +33,14 @@ pub fn prepare() -> Result<(), ProcessError> {
 /// Serves until nothing is left below this process; then ends.
 pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
     if let Err(error) = get_ready(restart, node, files) {
-        crate::family::fail(restart, "the launcher's stand-in", &error);
+        restart.fail("the launcher's stand-in", &error);
     }
     restart.control.ready.fetch_add(1, Ordering::AcqRel);
     wake(&restart.control.ready);
     wait_for(&restart.control.gate, OPEN);
     // Whoever reads the reports sees their end when nobody can fail any more.
     // SAFETY: this process reports no more.
-    drop(unsafe { files::take(restart.reports) });
+    drop(unsafe { files::take(restart.reports.as_raw_fd()) });
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => {
@@ -63,7 +63,7 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
 fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Result<(), ProcessError> {
     let none = Files::default();
     let files = files.unwrap_or(&none);
-    let mut own: BTreeSet<i32> = [restart.reports, restart.ends].into();
+    let mut own: BTreeSet<i32> = [restart.reports, restart.ends].map(|fd| fd.as_raw_fd()).into();
     own.extend(files.terminals.placeholder);
     let mut kept = own.clone();
     kept.extend(files.seals.iter().map(|(fd, _)| *fd).chain(files.unset.iter().map(|(fd, _)| *fd)));
@@ -127,10 +127,8 @@ fn stop_the_stopped(job: &JobState) -> Result<(), ProcessError> {
 
 /// Tells the coordinator a wait status, or a signal as a negative number.
 fn tell(restart: &Restart<'_>, number: i32) {
-    // SAFETY: kept open as long as this process lives.
-    let ends = unsafe { BorrowedFd::borrow_raw(restart.ends) };
     // The coordinator may have been killed: then nobody wants to know. SIGPIPE is blocked.
-    let _ = rustix::io::write(ends, &number.to_le_bytes());
+    let _ = rustix::io::write(restart.ends, &number.to_le_bytes());
 }
 
 /// Sends a signal that the coordinator passes on, as the launcher would have.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ckpt_objects::file::{OpenFile, OpenFileKind, rebuild_named};
-use ckpt_objects::process::{Life, LiveProcess, children, group_session_and_terminal};
+use ckpt_objects::process::{LiveProcess, children, group_session_and_terminal};
 use ckpt_objects::rebuild::{self, RebuildError};
 use ckpt_objects::terminal::{self, OpenPty, OwnTerminal, PtyState};
 use ckpt_objects::{FilePath, HostPid, NsPid};
@@ -30,10 +30,11 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::control::Report;
 use crate::error::ProcessError;
-use crate::family::Restart;
 use crate::files::Files;
 use crate::namespaces::mount;
-use crate::tree::{Node, Role};
+use crate::restart::{Restart, Standing};
+use crate::signals;
+use crate::tree::Node;
 
 /// How long the job's threads are given to be back in the calls that they waited in.
 const SETTLED: Duration = Duration::from_millis(50);
@@ -41,8 +42,14 @@ const PTS: &str = "/dev/pts";
 const MULTIPLEXER: &str = "/dev/ptmx";
 
 /// The job with the processes of the launcher's session put into the session and group of this restart, if both have a terminal that
-/// controls it.
-pub fn adopt(job: &JobState, own: Option<&OwnTerminal>) -> Option<JobState> {
+/// controls it. Gives also how the job stands to that.
+pub fn adopt(job: &JobState, own: Option<&OwnTerminal>) -> (Option<JobState>, Standing) {
+    let adopted = adopted(job, own);
+    let standing = Standing { adopted: adopted.is_some(), in_foreground: own.is_some_and(OwnTerminal::is_in_foreground) };
+    (adopted, standing)
+}
+
+fn adopted(job: &JobState, own: Option<&OwnTerminal>) -> Option<JobState> {
     let controlled = job.terminals.outside.as_ref().is_some_and(|outside| outside.controlling);
     if !controlled || !own.is_some_and(|own| own.controls) {
         return None;
@@ -227,7 +234,7 @@ fn set_node(restart: &Restart<'_>, pty: &PtyState, number: u32) -> Result<(), Pr
     let Some((uid, gid, mode)) = pty.open.as_ref().and_then(|open| open.node) else { return Ok(()) };
     let path = PathBuf::from(format!("{PTS}/{number}"));
     let meta = path.metadata().map_err(call(format!("examine {}", path.display())))?;
-    if (meta.uid(), meta.gid()) != (uid, gid) && !restart.user_namespace {
+    if (meta.uid(), meta.gid()) != (uid, gid) && !restart.has_user_namespace() {
         std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(call(format!("set the owner of {}", path.display())))?;
     }
     if meta.mode() & 0o7777 != mode {
@@ -261,7 +268,7 @@ fn mount_pts(restart: &Restart<'_>) -> Result<(), ProcessError> {
     for option in present.split(',') {
         // In a user namespace there is no group but one.
         let group = option.strip_prefix("gid=");
-        if option.starts_with("mode=") || group.is_some() && !restart.user_namespace {
+        if option.starts_with("mode=") || group.is_some() && !restart.has_user_namespace() {
             options = format!("{options},{option}");
         }
     }
@@ -357,15 +364,6 @@ pub fn seal(job: &JobState, master: BorrowedFd<'_>, index: usize) -> Result<(), 
     pty.and_then(|pty| pty.open.as_ref()).map_or(Ok(()), |state| terminal::seal(master, state))
 }
 
-/// How the job stands to the restart's own terminal.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Standing {
-    /// It is in the restart's session: [`adopt`].
-    pub adopted: bool,
-    /// The restart may change the terminal.
-    pub in_foreground: bool,
-}
-
 /// A group of the job's own that was in the foreground of the launcher's terminal is in that of the restart's. In the stand-in.
 pub fn take_outside_foreground(restart: &Restart<'_>) -> Result<(), ProcessError> {
     let Standing { adopted, in_foreground } = restart.terminal;
@@ -377,7 +375,7 @@ pub fn take_outside_foreground(restart: &Restart<'_>) -> Result<(), ProcessError
 }
 
 /// Whether the job has anything to do with the terminal that it was launched on.
-pub fn uses_outside(job: &JobState) -> bool {
+fn uses_outside(job: &JobState) -> bool {
     let inherited = |file: &OpenFile| matches!(file.kind, OpenFileKind::OutsideTerminal { .. });
     job.terminals.outside.is_some() || job.open_files.iter().any(inherited)
 }
@@ -390,8 +388,17 @@ pub fn lend(job: &JobState, own: Option<&OwnTerminal>) {
     }
 }
 
+/// Lets programs below `stand_in` redraw, if the job has anything to do with the terminal. Does not wait for it: the coordinator must soon
+/// catch what is typed.
+pub fn redraw(job: &JobState, stand_in: HostPid) {
+    if uses_outside(job) {
+        // No signal is to end this thread in place of the coordinator's.
+        signals::with_all_blocked(|| std::thread::spawn(move || tell_window(stand_in)));
+    }
+}
+
 /// Lets the programs below `stand_in` that have the terminal look at its size, which is another one's, and draw anew.
-pub fn tell_window(stand_in: HostPid) {
+fn tell_window(stand_in: HostPid) {
     // A program that waits in a call sees the signal at once. One that got it on its way back into the call would see it only after that.
     std::thread::sleep(SETTLED);
     let terminal = group_session_and_terminal(HostPid(std::process::id().cast_signed())).map_or(0, |own| own.2);
@@ -403,14 +410,5 @@ pub fn tell_window(stand_in: HostPid) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::WINCH);
         }
         next.extend(children(pid));
-    }
-}
-
-/// Whether a node is a process of the job that lives.
-pub fn live<'a>(restart: &Restart<'a>, node: &Node) -> Option<&'a LiveProcess> {
-    let Role::Job(index) = node.role else { return None };
-    match &restart.job.processes.get(index)?.life {
-        Life::Alive(live) => Some(live),
-        Life::Zombie { .. } => None,
     }
 }

@@ -25,7 +25,7 @@ use rustix::net::{Shutdown, SocketFlags};
 use super::{Built, is_nonblocking, past};
 use crate::control::Report;
 use crate::error::ProcessError;
-use crate::family::Restart;
+use crate::restart::Restart;
 
 /// How long the sockets of a run that has just been killed may take to go.
 const GOING: Duration = Duration::from_secs(3);

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::control::Report;
-use crate::family::Restart;
+use crate::restart::Restart;
 
 /// How a UNIX socket with a name is reached, wherever its file is.
 pub struct Reach {
@@ -89,9 +89,8 @@ fn in_child(
 
 /// Tells the restart what number this process has outside: sockets will be seen to be made by that, when nobody can ask any more.
 fn tell_number(restart: &Restart<'_>) {
-    // SAFETY: open in every process of a restart until the tree grows; only borrowed for the call.
-    let outside = unsafe { BorrowedFd::borrow_raw(restart.processes) };
-    let number = rustix::fs::readlinkat(outside, "self", Vec::new()).ok().and_then(|text| text.to_str().ok()?.parse().ok());
+    let number =
+        rustix::fs::readlinkat(restart.processes, "self", Vec::new()).ok().and_then(|text| text.to_str().ok()?.parse().ok());
     if let Some(number) = number {
         restart.report(&Report::Maker(number, rustix::process::getpid().as_raw_nonzero().get()));
     }

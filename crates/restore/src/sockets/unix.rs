@@ -252,7 +252,7 @@ impl Built<'_> {
             None => return Err(ProcessError::Incomplete("the name of a listening socket")),
         };
         let pid = owner(self.restart.job, client);
-        let (uid, gid) = (self.restart.uid, self.restart.gid);
+        let (uid, gid) = (self.restart.user.uid, self.restart.user.gid);
         let fd = self.fd(client)?;
         maker::act_as(self.restart, Some(Credentials { pid, uid, gid }), || rebuild::connect(fd, address))
             .map_err(self.failed(client, "connect"))
