@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use ckpt_image::ImageReader;
 use ckpt_objects::FilePath;
 use ckpt_objects::directory::DirectoryIdentity;
-use ckpt_objects::file::{self, FileIdentity, OpenFile, OpenFileKind};
-use ckpt_objects::inotify::Watched;
+use ckpt_objects::file::{self, FileIdentity, OpenFile, RegularFile, input};
+use ckpt_objects::file_lock::{self, Taken};
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{Backing, Vma};
+use ckpt_objects::open_file::{Need, needs};
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
+use ckpt_objects::socket;
 use ckpt_session::JobState;
 use ckpt_session::environment::variables;
 use ckpt_session::job::{JobInfo, Variable};
@@ -20,13 +22,10 @@ use ckpt_wire::touched::{ENV_TOUCHED, VARIABLE_SIZE};
 
 use crate::aside::Aside;
 use crate::error::RestoreError;
-use crate::input;
-use crate::locks;
 use crate::missing::{MAPPED, Missing};
 use crate::options::{Options, User};
 use crate::paths::PathMap;
 use crate::rollback::Rollback;
-use crate::sockets;
 
 mod machine;
 
@@ -85,9 +84,12 @@ pub fn check<'a>(job: &JobState, reader: &'a ImageReader, options: &Options) -> 
     let mapped = mapped_files(job, &paths, &holds, &mut missing)?;
     notes.extend(open_files(job, &paths, &holds, &mut missing)?);
     missing.finish(&paths, &former, &info.environment)?;
-    notes.extend(sockets::check(job, &paths, options.strict, &holds)?);
+    let resolve = |path: &FilePath| paths.resolve(path);
+    notes.extend(socket::all::check(job.objects(), &resolve, options.strict, &holds)?);
     machine::memory(reader)?;
-    locks::check(job, &paths)?;
+    if let Some(Taken { path, who }) = file_lock::check(job.objects(), &resolve) {
+        return Err(RestoreError::Locked { path, who });
+    }
     let refreshed = if options.refresh_env { info.environment.clone() } else { Vec::new() };
     let (touched, files) = (Vec::new(), JobFiles::default());
     Ok(Checked { info, paths, output, rollback, notes, mapped, refreshed, touched, files, user, home })
@@ -150,11 +152,10 @@ pub fn moved_directory(job: &JobState, image: &Path, paths: &mut PathMap) -> Opt
 /// Whether a process of the job works below a directory, or has something open there by its path.
 fn is_used(job: &JobState, dir: &Path) -> bool {
     let works = living(job).any(|(_, live)| live.removed_cwd.is_none() && live.cwd.as_path().starts_with(dir));
-    let is_below = |file: &OpenFile| match &file.kind {
-        OpenFileKind::Regular(regular) => file.inherited.is_none() && regular.path.as_path().starts_with(dir),
-        OpenFileKind::Directory { path } | OpenFileKind::Path { path } => path.as_path().starts_with(dir),
-        _ => false,
-    };
+    // The launcher's own input and output are replaced.
+    let is_replaced = |file: &OpenFile| file.inherited.is_some() && file.regular().is_some();
+    let is_below =
+        |file: &OpenFile| !is_replaced(file) && file.kind.used_path().is_some_and(|path| path.as_path().starts_with(dir));
     works
         || job.open_files.iter().any(is_below)
         || job.files.files.iter().any(|file| file.state.is_some() && file.path.as_path().starts_with(dir))
@@ -251,21 +252,24 @@ pub fn open_files(
     missing: &mut Missing,
 ) -> Result<Vec<String>, RestoreError> {
     let mut notes = Vec::new();
+    let resolve = |path: &FilePath| paths.resolve(path);
     for (index, description) in (0u32..).zip(&job.open_files) {
         // The launcher's own input and output are replaced.
         if description.inherited.is_some() {
-            notes.extend(input::note(description, paths));
+            notes.extend(input::note(description, &resolve));
             continue;
         }
-        let pid = living(job)
-            .find(|(_, live)| live.descriptors.iter().any(|entry| entry.file == index))
-            .map_or(0, |(process, _)| process.pid.0);
+        let pid = job.objects().owner(|file| file == index);
         // What the image holds has been made where it was missing, and gets its contents back. What lies in memory is made anew.
-        match &description.kind {
-            OpenFileKind::Regular(regular) if holds(&regular.path) || is_kept_in_memory(job, &regular.path) => (),
-            OpenFileKind::Regular(_) if input::is_there(description, paths) => (),
-            _ if input::is_replaced(description, paths).is_some() => notes.extend(input::note(description, paths)),
-            _ => open_file(job, paths, holds, description, pid, missing)?,
+        let is_provided = |regular: &RegularFile| holds(&regular.path) || is_kept_in_memory(job, &regular.path);
+        if description.regular().is_some_and(is_provided) || input::is_there(description, &resolve) {
+            continue;
+        }
+        match input::note(description, &resolve) {
+            Some(note) => notes.push(note),
+            None => {
+                needs(job.objects(), description).into_iter().try_for_each(|need| check_need(need, paths, holds, pid, missing))?
+            }
         }
     }
     for (index, object) in (0u32..).zip(&job.shared_memory) {
@@ -294,65 +298,28 @@ pub fn open_files(
     Ok(notes)
 }
 
-fn open_file(
-    job: &JobState,
+/// Whether what a process needs is there, or will be.
+fn check_need(
+    need: Need<'_>,
     paths: &PathMap,
     holds: &dyn Fn(&FilePath) -> bool,
-    description: &OpenFile,
     pid: i32,
     missing: &mut Missing,
 ) -> Result<(), RestoreError> {
-    let use_ = "has open";
-    match &description.kind {
-        OpenFileKind::Regular(regular) => present(paths, &regular.path, regular.size, pid, use_, missing),
-        OpenFileKind::Directory { path } | OpenFileKind::Path { path } => {
-            let now = paths.resolve(path);
-            match now.symlink_metadata() {
-                Ok(_) => Ok(()),
-                Err(_) if holds(path) => Ok(()),
-                Err(error) => missing.add(path, now, pid, use_, error),
-            }
+    let (path, use_) = match need {
+        Need::File(path, size) => return present(paths, path, size, pid, "has open", missing),
+        Need::Place(path) | Need::Fifo(path) => (path, "has open"),
+        Need::Watched(path) => (path, "watches"),
+    };
+    let now = paths.resolve(path);
+    let found = if matches!(need, Need::Place(_)) { now.symlink_metadata() } else { now.metadata() };
+    match found {
+        Ok(meta) if matches!(need, Need::Fifo(_)) && !meta.file_type().is_fifo() && !holds(path) => {
+            let how = "is not a named pipe any more".to_owned();
+            Err(RestoreError::Changed { path: now, pid, use_, how, hint: "" })
         }
-        OpenFileKind::Pipe { pipe } => {
-            let Some(path) = job.pipes.get(*pipe as usize).and_then(|pipe| pipe.path.as_ref()) else { return Ok(()) };
-            let now = paths.resolve(path);
-            match now.metadata() {
-                Ok(metadata) if metadata.file_type().is_fifo() => Ok(()),
-                _ if holds(path) => Ok(()),
-                Ok(_) => {
-                    let how = "is not a named pipe any more".to_owned();
-                    Err(RestoreError::Changed { path: now, pid, use_, how, hint: "" })
-                }
-                Err(error) => missing.add(path, now, pid, use_, error),
-            }
-        }
-        OpenFileKind::Inotify(inotify) => {
-            for watch in &inotify.watches {
-                let Watched::Path(path) = &watch.target else { continue };
-                let now = paths.resolve(path);
-                if let Err(error) = now.metadata()
-                    && !holds(path)
-                {
-                    missing.add(path, now, pid, "watches", error)?;
-                }
-            }
-            Ok(())
-        }
-        OpenFileKind::Device { .. }
-        | OpenFileKind::PtyMaster { .. }
-        | OpenFileKind::PtySlave { .. }
-        | OpenFileKind::OutsideTerminal { .. }
-        | OpenFileKind::Deleted(_)
-        | OpenFileKind::RemovedDirectory(_)
-        | OpenFileKind::SharedMemory { .. }
-        | OpenFileKind::Proc { .. }
-        | OpenFileKind::Epoll(_)
-        | OpenFileKind::Eventfd(_)
-        | OpenFileKind::Timerfd(_)
-        | OpenFileKind::Signalfd(_)
-        | OpenFileKind::Socket { .. }
-        | OpenFileKind::Mqueue { .. }
-        | OpenFileKind::Pidfd(_) => Ok(()),
+        Err(error) if !holds(path) => missing.add(path, now, pid, use_, error),
+        _ => Ok(()),
     }
 }
 

@@ -64,8 +64,7 @@ fn evacuate(fd: RawFd, targets: &BTreeSet<RawFd>) -> Result<RawFd, ProcessError>
             return Ok(number);
         }
         // A target that is free as yet: give it back, and look further.
-        // SAFETY: the descriptor was made here.
-        drop(unsafe { crate::files::take(number) });
+        ckpt_sys::number::close(number);
         lowest = number + 1;
     }
 }

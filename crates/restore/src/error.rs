@@ -99,26 +99,9 @@ pub enum RestoreError {
         /// What to look at.
         remedy: &'static str,
     },
-    /// A socket led outside, and that is not wanted.
-    #[error(
-        "the {socket}, which process {pid} has open, led outside of the job, and its connection is lost (--strict); restart the job without --strict"
-    )]
-    Outside {
-        /// The socket.
-        socket: String,
-        /// Whose it is.
-        pid: i32,
-    },
-    /// Somebody else has the name of a socket.
-    #[error("the {socket}, which process {pid} has open, cannot be made again: {why}")]
-    Socket {
-        /// The socket.
-        socket: String,
-        /// Whose it is.
-        pid: i32,
-        /// What is in the way.
-        why: String,
-    },
+    /// A socket cannot be made.
+    #[error(transparent)]
+    Socket(#[from] ckpt_objects::socket::all::Refused),
     /// The agent's library, which the job has mapped, is gone from `/tmp`.
     #[error("cannot put the agent's library back into /tmp: {0}")]
     Library(io::Error),

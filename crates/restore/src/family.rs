@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 
+use ckpt_objects::open_file::{self, Files};
 use ckpt_objects::process::{Life, ProcessState};
 use ckpt_objects::sysv;
 use ckpt_sys::fork::{Fork, fork_telling};
 
 use crate::control::Phase;
 use crate::error::ProcessError;
-use crate::files::{self, Files};
 use crate::restart::{Restart, exit};
 use crate::restorer::FAILED_EXIT_CODE;
 use crate::tree::{Index, Node, Role};
@@ -34,7 +34,7 @@ fn take_place(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> Res
     let built;
     let files = if node.role == Role::StandIn {
         standin::prepare()?;
-        built = files::build(restart)?;
+        built = open_file::rebuild(restart)?;
         Some(&built)
     } else {
         files

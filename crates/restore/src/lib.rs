@@ -5,8 +5,8 @@
 //!
 //! - [`checks`]: can this machine be the job's, are its files there? Nothing is changed. [`tree`]: who forks whom. Then the job's files
 //!   are brought back to how they were at the checkpoint ([`rollback`]).
-//! - [`namespaces`]: new ones are made, and their first process. [`files`]: one process, the [`standin`] for the launcher, makes every
-//!   open file description of the job, and joins its [`epolls`].
+//! - [`namespaces`]: new ones are made, and their first process. [`ckpt_objects::open_file`]: one process, the [`standin`] for the
+//!   launcher, makes every open file description of the job.
 //! - [`family`]: the process tree grows; everybody takes its place in sessions and groups.
 //! - [`process`]: each maps and fills its [`memory`], arranges its [`descriptors`], and enters the [`restorer`].
 //! - When every thread waits at the gate ([`watcher`]): [`commit`] writes back what is mapped shared; then the gate opens for all at once.
@@ -20,12 +20,9 @@ mod contents;
 mod control;
 mod descriptors;
 mod environment;
-mod epolls;
 mod error;
 mod family;
-mod files;
 mod holes;
-mod input;
 mod locks;
 mod memory;
 mod missing;
@@ -38,7 +35,6 @@ mod restart;
 mod restorer;
 mod rollback;
 mod signals;
-mod sockets;
 mod standin;
 mod terminals;
 #[cfg(test)]

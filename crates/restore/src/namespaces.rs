@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use ckpt_objects::older::Switch;
+use ckpt_objects::process::Life;
+use ckpt_objects::rebuild::{self, Context as _};
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_objects::{HostPid, clocks};
 use ckpt_session::JobState;
@@ -13,11 +15,11 @@ use ckpt_sys::fork::{Fork, fork};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
+use rustix::process::Resource;
 
 use crate::control::Report;
 use crate::error::{ProcessError, RestoreError};
 use crate::family;
-use crate::files;
 use crate::restart::Restart;
 
 /// Magic number of the file system of message queues (ipc/mqueue.c).
@@ -109,9 +111,30 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
 /// The lowest number that is none of the job's, and the pipes moved there: out of the way of the job's descriptors: what is reported must never end in a file of the job.
 fn out_of_the_way(restart: &Restart<'_>) -> Result<(RawFd, [OwnedFd; 3]), ProcessError> {
     raise_limits();
-    let lowest = files::raise_limit(restart);
-    let lift = |fd| files::lift(fd, lowest);
+    let lowest = raise_limit(restart);
+    let lift = |fd| rebuild::lift(fd, lowest);
     Ok((lowest, [lift(restart.reports)?, lift(restart.ends)?, lift(restart.processes)?]))
+}
+
+/// Raises the limit on descriptors as far as it goes; gives the first number above all of the job's, if the job's leave enough
+/// room.
+fn raise_limit(restart: &Restart<'_>) -> RawFd {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+    let highest = restart
+        .job
+        .processes
+        .iter()
+        .filter_map(|process| match &process.life {
+            Life::Alive(live) => live.descriptors.iter().map(|entry| entry.fd).max(),
+            Life::Zombie { .. } => None,
+        })
+        .max()
+        .unwrap_or(2);
+    let needed = restart.job.open_files.len() + restart.job.shared_memory.len() + 64;
+    let room = limit.maximum.is_none_or(|maximum| maximum > highest.unsigned_abs() as u64 + needed as u64);
+    if room { highest + 1 } else { 3 }
 }
 
 /// Raises what limits this process as far as it may: the job's own limits, which come last, must not hinder it before.

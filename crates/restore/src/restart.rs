@@ -1,12 +1,16 @@
 //! What every process of a restart knows.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 
 use ckpt_image::ImageReader;
-use ckpt_objects::FilePath;
+use ckpt_objects::file::RegularFile;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
+use ckpt_objects::rebuild::{Context, RebuildError};
+use ckpt_objects::shared_memory::SharedMemory;
+use ckpt_objects::{FilePath, Objects};
 use ckpt_session::JobState;
 use ckpt_session::job::Variable;
 
@@ -14,6 +18,7 @@ use crate::checks::Checked;
 use crate::contents::Stored;
 use crate::control::{self, Channels, Control, Report};
 use crate::error::ProcessError;
+use crate::memory::{self, MemoryError};
 use crate::options::User;
 use crate::paths::PathMap;
 use crate::restorer::FAILED_EXIT_CODE;
@@ -75,7 +80,6 @@ impl<'a> Restart<'a> {
         channels: &'a Channels,
         terminal: Standing,
     ) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             job,
             reader,
@@ -90,16 +94,10 @@ impl<'a> Restart<'a> {
             ends: channels.ends.as_fd(),
             processes: channels.processes.as_fd(),
             lowest: 3,
-            fill_threads: (processors / living(job).max(1)).max(1),
+            fill_threads: (processors() / living(job).max(1)).max(1),
             terminal,
             user: checked.user,
         }
-    }
-
-    /// Whether the job is in a user namespace of its own.
-    #[must_use]
-    pub fn has_user_namespace(&self) -> bool {
-        !self.user.is_privileged
     }
 
     /// Sends a report.
@@ -132,10 +130,68 @@ impl<'a> Restart<'a> {
     }
 }
 
+impl Context for Restart<'_> {
+    fn objects(&self) -> Objects<'_> {
+        self.job.objects()
+    }
+
+    fn resolve(&self, path: &FilePath) -> PathBuf {
+        self.paths.resolve(path)
+    }
+
+    fn lowest(&self) -> RawFd {
+        self.lowest
+    }
+
+    fn has_user_namespace(&self) -> bool {
+        !self.user.is_privileged
+    }
+
+    fn note(&self, text: String) {
+        self.report(&Report::Note(text));
+    }
+
+    fn waiting(&self, text: String) {
+        self.report(&Report::Waiting(text));
+    }
+
+    fn note_maker(&self) {
+        let outside = rustix::fs::readlinkat(self.processes, "self", Vec::new());
+        if let Some(outside) = outside.ok().and_then(|text| text.to_str().ok()?.parse().ok()) {
+            self.report(&Report::Maker(outside, rustix::process::getpid().as_raw_nonzero().get()));
+        }
+    }
+
+    fn fill(&self, space: u32, file: BorrowedFd<'_>, size: u64) -> Result<(), RebuildError> {
+        memory::fill_object(self.reader, space, file, size, processors(), &self.control.filled).map_err(contents)
+    }
+
+    fn fill_segment(&self, object: &SharedMemory, id: i32) -> Result<(), RebuildError> {
+        memory::fill_segment(self.reader, object, id, processors(), &self.control.filled).map_err(contents)
+    }
+
+    fn has_former(&self, regular: &RegularFile) -> bool {
+        self.reads.contains_key(&regular.path)
+    }
+
+    fn write_former(&self, regular: &RegularFile, file: &File) -> Result<(), RebuildError> {
+        let Some(stored) = self.reads.get(&regular.path) else { return Ok(()) };
+        let path = self.resolve(&regular.path);
+        stored.write(self.reader, file, &path).map_err(RebuildError::file("write the former contents of", &path))
+    }
+}
+
+fn contents(error: MemoryError) -> RebuildError {
+    RebuildError::Contents(Box::new(error))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Ends this process without running what the restart registered for its own end.
 pub fn exit(code: i32) -> ! {
-    // SAFETY: ends the process; nothing of it runs afterwards.
-    unsafe { libc::_exit(code) }
+    ckpt_sys::child::exit(code)
 }
 
 /// How many processes of a job are alive.

@@ -30,6 +30,7 @@ use ckpt_objects::FilePath;
 use ckpt_objects::file;
 use ckpt_objects::job_file::{self, Contents, FileKind, FileNumber, FileState, Hashed, JobFile, JobFiles, Role};
 use ckpt_objects::touched::{self, Touch, TouchedDir};
+use ckpt_objects::unix_socket;
 use ckpt_session::files::{begin_segment, budget, is_of_the_kernel, left_out, list_in, own_streams};
 use ckpt_session::job::JobInfo;
 use ckpt_session::{Bytes, JobState};
@@ -41,7 +42,6 @@ use crate::aside::Aside;
 use crate::contents::Stored;
 use crate::error::RestoreError;
 use crate::paths::PathMap;
-use crate::sockets::unix;
 
 /// How many files one line names.
 const NAMED: usize = 3;
@@ -246,7 +246,7 @@ impl<'a> Rollback<'a> {
         let ignored = left_out(info);
         let own = own_streams();
         let sockets: HashSet<PathBuf> =
-            job.sockets.iter().filter_map(unix::name_that_is_used).map(|file| paths.resolve(&file.path)).collect();
+            job.sockets.iter().filter_map(unix_socket::name_that_is_used).map(|file| paths.resolve(&file.path)).collect();
         self.wanted.retain(|path, _| {
             let is_own = path.metadata().is_ok_and(|meta| own.contains(&(meta.dev(), meta.ino())));
             !is_own && !sockets.contains(path) && !ignored(path) && !path.starts_with(&self.aside.dir)

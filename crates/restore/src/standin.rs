@@ -5,13 +5,14 @@
 //! children are reaped.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ckpt_objects::HostPid;
+use ckpt_objects::open_file::{Files, arm, needed_to_arm};
 use ckpt_objects::process::{Life, ProcessState, Status, threads};
-use ckpt_objects::shared_memory::{self, SharedMemoryKind};
+use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_session::JobState;
 use ckpt_sys::syscall;
 use ckpt_wire::Forward;
@@ -20,7 +21,6 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use crate::control::{COMMITTED, OPEN, wait_for, wake};
 use crate::error::ProcessError;
-use crate::files::{self, Files};
 use crate::restart::Restart;
 use crate::tree::{Node, Role};
 use crate::{descriptors, process, terminals};
@@ -39,8 +39,7 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
     wake(&restart.control.ready);
     wait_for(&restart.control.gate, OPEN);
     // Whoever reads the reports sees their end when nobody can fail any more.
-    // SAFETY: this process reports no more.
-    drop(unsafe { files::take(restart.reports.as_raw_fd()) });
+    ckpt_sys::number::close(restart.reports.as_raw_fd());
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => {
@@ -53,8 +52,7 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
                 Some(Came::ToForward(what)) => forward(what),
                 _ => (),
             },
-            // SAFETY: nobody is left: this process ends, without running what the restart registered for its own end.
-            Err(_) => unsafe { libc::_exit(0) },
+            Err(_) => ckpt_sys::child::exit(0),
         }
     }
 }
@@ -64,10 +62,10 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
     let none = Files::default();
     let files = files.unwrap_or(&none);
     let mut own: BTreeSet<i32> = [restart.reports, restart.ends].map(|fd| fd.as_raw_fd()).into();
-    own.extend(files.terminals.placeholder);
+    own.extend(files.terminals.placeholder.as_ref().map(AsRawFd::as_raw_fd));
     let mut kept = own.clone();
-    kept.extend(files.seals.iter().map(|(fd, _)| *fd).chain(files.unset.iter().map(|(fd, _)| *fd)));
-    kept.extend(files::watched(restart, files));
+    kept.extend(needed_to_arm(restart.job.objects()).into_iter().filter_map(|file| Some(files.get(file)?.as_raw_fd())));
+    kept.extend(files.shared.iter().flatten().map(AsRawFd::as_raw_fd));
     // SAFETY: this process uses no descriptor but these from now on.
     unsafe { descriptors::close_all_but(&kept) }?;
     let name = if node.role == Role::Init { "ckpt-init" } else { "ckpt-stand-in" };
@@ -75,17 +73,10 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
     // Not to keep a file system busy; it matters to nobody when it fails.
     let _ = std::env::set_current_dir("/");
     wait_for(&restart.control.gate, COMMITTED);
-    for &(fd, seals) in &files.seals {
-        // SAFETY: kept open above, and closed here.
-        shared_memory::seal(&OwnedFd::from(unsafe { files::take(fd) }), seals)?;
-    }
     if node.role == Role::StandIn {
         remove_segments(restart)?;
     }
-    for &(fd, index) in &files.unset {
-        // SAFETY: kept open above, and closed below.
-        files::set(restart, files, unsafe { BorrowedFd::borrow_raw(fd) }, index)?;
-    }
+    arm(restart, files)?;
     if node.role == Role::StandIn {
         terminals::take_outside_foreground(restart)?;
         stop_the_stopped(restart.job)?;

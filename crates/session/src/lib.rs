@@ -10,6 +10,7 @@ pub mod job;
 pub mod library;
 mod listener;
 pub mod living;
+mod objects;
 pub mod report;
 
 pub use job::JobState;

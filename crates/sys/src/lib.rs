@@ -6,10 +6,13 @@
 #![no_std]
 
 pub mod blocked;
+pub mod child;
 pub mod cpu;
 pub mod descriptor;
+pub mod epoll;
 pub mod fork;
 pub mod mqueue;
+pub mod number;
 pub mod pagemap;
 pub mod prctl;
 pub mod probe;
