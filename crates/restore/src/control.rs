@@ -1,4 +1,5 @@
 //! What the processes of a restart share while it goes on: one page of counters, and the pipe of reports.
+#![allow(unsafe_code, reason = "one page is shared by all processes of a restart")]
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

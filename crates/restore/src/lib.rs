@@ -13,6 +13,8 @@
 //!
 //! What happens with the job after that is the coordinator's part.
 
+#![deny(unsafe_code)]
+
 mod aside;
 mod checks;
 mod commit;

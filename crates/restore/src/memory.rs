@@ -3,6 +3,7 @@
 //! A mapping is made at its final address where that is free now. Where the restart's own memory is in the way it waits
 //! elsewhere, in a hole of both address spaces, at the same offset within two mebibytes, so that the kernel moves whole page
 //! tables. Empty anonymous mappings in the way (reservations of terabytes among them) are left to the restorer.
+#![allow(unsafe_code, reason = "the job's memory is mapped and filled")]
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,5 +1,6 @@
 //! The namespaces that a restarted job lives in: pids, so that every process has its number again; mounts, for a `/proc` of its
 //! own; and, for an ordinary user, a user namespace with that one user, in which the rest is allowed.
+#![allow(unsafe_code, reason = "the first process is forked, and what the C library has registered of it is undone")]
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};

@@ -5,6 +5,7 @@
 //! 3. Arranges its descriptors ([`crate::descriptors`]), directories, umask.
 //! 4. Writes the restorer's operations ([`crate::restorer`]): the swap of the address spaces, the threads, and what each thread has.
 //! 5. Enters the restorer, and is itself no more.
+#![allow(unsafe_code, reason = "this program's memory is replaced by the job's")]
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -276,8 +277,7 @@ fn arrange_descriptors(
         None => None,
     };
     let exe = program_file.as_ref().map(|file| own(file.as_raw_fd()));
-    // SAFETY: this process uses no descriptor but these from now on.
-    unsafe { descriptors::arrange(&moves) }?;
+    descriptors::arrange(&moves)?;
     // What these owned has been closed, or has another owner.
     std::mem::forget((own_files, program_file));
     Ok((reports, exe))

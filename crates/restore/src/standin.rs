@@ -14,10 +14,9 @@ use ckpt_objects::open_file::{Files, arm, needed_to_arm};
 use ckpt_objects::process::{Life, ProcessState, Status, threads};
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_session::JobState;
-use ckpt_sys::syscall;
+use ckpt_sys::signals::{self, Arrived};
 use ckpt_wire::Forward;
-use linux_raw_sys::general as nr;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, getpgid, kill_process, wait};
 
 use crate::control::{COMMITTED, OPEN, wait_for, wake};
 use crate::error::ProcessError;
@@ -66,8 +65,7 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
     let mut kept = own.clone();
     kept.extend(needed_to_arm(restart.job.objects()).into_iter().filter_map(|file| Some(files.get(file)?.as_raw_fd())));
     kept.extend(files.shared.iter().flatten().map(AsRawFd::as_raw_fd));
-    // SAFETY: this process uses no descriptor but these from now on.
-    unsafe { descriptors::close_all_but(&kept) }?;
+    descriptors::close_all_but(&kept)?;
     let name = if node.role == Role::Init { "ckpt-init" } else { "ckpt-stand-in" };
     process::set_name(&std::ffi::OsStr::new(name).into());
     // Not to keep a file system busy; it matters to nobody when it fails.
@@ -81,8 +79,7 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
         terminals::take_outside_foreground(restart)?;
         stop_the_stopped(restart.job)?;
     }
-    // SAFETY: from here on only these are used.
-    unsafe { descriptors::close_all_but(&own) }?;
+    descriptors::close_all_but(&own)?;
     if node.pid == 1 {
         // From now on the job is worth more than the restart.
         rustix::process::set_parent_process_death_signal(None).map_err(ProcessError::call("let the job outlive the restart"))?;
@@ -125,10 +122,9 @@ fn tell(restart: &Restart<'_>, number: i32) {
 /// Sends a signal that the coordinator passes on, as the launcher would have.
 fn forward(Forward { signal, pid, group }: Forward) {
     // A group that was made outside of this pid namespace has no number here.
-    // SAFETY: takes a number only.
-    let whom = if group { -unsafe { libc::getpgid(pid) }.max(0) } else { 0 };
-    // SAFETY: takes numbers only; one that has ended takes no signal any more.
-    unsafe { libc::kill(if whom == 0 { pid } else { whom }, signal.into()) };
+    let group = Pid::from_raw(pid).filter(|_| group).and_then(|pid| getpgid(Some(pid)).ok());
+    // One that has ended takes no signal any more.
+    let _ = signals::send(group.map_or(pid, |group| -group.as_raw_nonzero().get()), signal.into());
 }
 
 /// A signal that came to this process.
@@ -141,19 +137,15 @@ enum Came {
 
 /// Waits for any signal; all are blocked, so that none ends this process.
 fn wait_for_signal(checkpoint_signal: i32) -> Option<Came> {
-    let all = u64::MAX;
-    // SAFETY: a siginfo of zeroes is one; the call fills it in, and lives no longer than the set.
-    let (signal, info) = unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        (syscall!(nr::__NR_rt_sigtimedwait, &raw const all, &raw mut info, 0, size_of::<u64>()), info)
-    };
-    let signal = i32::try_from(signal.ok()?).ok().filter(|&signal| signal != libc::SIGCHLD)?;
-    // SAFETY: a signal with such a code was sent by a process, and tells which; one outside the namespace has no number here.
-    let from_outside = info.si_code <= 0 && unsafe { info.si_pid() } == 0;
-    if signal == checkpoint_signal && info.si_code == libc::SI_QUEUE && from_outside {
-        // SAFETY: it has a value.
-        return Some(Came::ToForward(Forward::from_value(unsafe { info.si_value() }.sival_ptr as u64)));
+    let Arrived { signal, code, pid, value } = signals::wait_for_any().ok()?;
+    if signal == libc::SIGCHLD {
+        return None;
+    }
+    // One that a process sent tells which; one outside the namespace has no number here.
+    let from_outside = code <= 0 && pid == 0;
+    if signal == checkpoint_signal && code == libc::SI_QUEUE && from_outside {
+        return Some(Came::ToForward(Forward::from_value(value)));
     }
     // What else comes from outside comes to the coordinator too, if it is meant for it.
-    (info.si_code <= 0 && !from_outside).then_some(Came::FromJob(signal))
+    (code <= 0 && !from_outside).then_some(Came::FromJob(signal))
 }

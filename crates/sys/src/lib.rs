@@ -21,6 +21,8 @@ pub mod program;
 pub mod raw;
 pub mod sigframe;
 pub mod signal_set;
+pub mod signals;
 pub mod socket;
 pub mod sysv;
 pub mod terminal;
+pub mod timer;
