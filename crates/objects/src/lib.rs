@@ -8,6 +8,7 @@
 
 #![deny(unsafe_code)]
 
+mod bytes;
 pub mod clocks;
 pub mod descriptor;
 pub mod directory;
@@ -48,5 +49,6 @@ pub mod touched;
 pub mod udp_socket;
 pub mod unix_socket;
 
+pub use bytes::Bytes;
 pub use names::{FilePath, HostPid, NsPid};
 pub use objects::Objects;

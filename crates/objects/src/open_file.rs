@@ -11,10 +11,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::FilePath;
 use crate::directory::RemovedDirectory;
 use crate::epoll::EpollState;
 use crate::eventfd::EventfdState;
@@ -24,6 +22,7 @@ use crate::objects::Objects;
 use crate::pidfd::PidfdState;
 use crate::signalfd::SignalfdState;
 use crate::timerfd::TimerfdState;
+use crate::{Bytes, FilePath};
 
 mod rebuild;
 
@@ -263,7 +262,7 @@ pub fn describe(objects: Objects<'_>, file: &OpenFile) -> String {
             None => format!("pipe [{number}]"),
         },
         OpenFileKind::SharedMemory { object } => match objects.shared_memory.get(*object as usize) {
-            Some(memory) => format!("shared memory {} [{object}], {}", memory.kind, ByteSize(memory.size).display().iec()),
+            Some(memory) => format!("shared memory {} [{object}], {}", memory.kind, Bytes(memory.size)),
             None => format!("shared memory [{object}]"),
         },
         OpenFileKind::Path { path } => format!("place {path}"),
