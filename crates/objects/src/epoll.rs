@@ -17,7 +17,7 @@ mod observe;
 mod rebuild;
 
 pub use observe::observe;
-pub use rebuild::{rebuild, register, register_spent};
+pub use rebuild::{rebuild, register_common, register_own};
 
 /// Bits that stay when a one-shot registration has fired (`EP_PRIVATE_BITS`, fs/eventpoll.c):
 /// `EPOLLEXCLUSIVE | EPOLLWAKEUP | EPOLLONESHOT | EPOLLET`.

@@ -100,7 +100,7 @@ pub(crate) fn not_understood(what: &'static str, info: &[u8]) -> EventError {
 
 /// For `map_err`: an event descriptor that could not be made, or not brought into the state that it had.
 pub(crate) fn failed<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> RebuildError {
-    move |error| RebuildError::Event { what, source: error.into() }
+    move |error| RebuildError::Call { what: what.to_owned(), source: error.into() }
 }
 
 /// Gives a new description the status flags that it had, as far as such a file has any.

@@ -6,6 +6,9 @@
 //!
 //! All process ids in a state are those the job itself sees ([`NsPid`]): they do not change over a restart.
 
+#![deny(unsafe_code)]
+
+mod bytes;
 pub mod clocks;
 pub mod descriptor;
 pub mod directory;
@@ -22,8 +25,10 @@ pub mod names;
 pub mod namespaces;
 pub mod netlink_socket;
 pub mod numbered;
+pub mod objects;
 pub mod observe;
 pub mod older;
+pub mod open_file;
 pub mod pidfd;
 pub mod pipe;
 pub mod posix_timer;
@@ -47,4 +52,6 @@ pub mod touched;
 pub mod udp_socket;
 pub mod unix_socket;
 
+pub use bytes::Bytes;
 pub use names::{FileId, FileIndex, FilePath, HostPid, NsPid, SpaceId, Spaces};
+pub use objects::Objects;

@@ -1,10 +1,97 @@
 //! What all rebuilding shares: the error, and opening a file description once more.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
+use ckpt_sys::raw::Errno;
 use rustix::fs::{Mode, OFlags};
+
+use crate::file::RegularFile;
+use crate::objects::Objects;
+use crate::shared_memory::SharedMemory;
+use crate::{FilePath, SpaceId};
+
+/// Where a file of the job is now.
+pub type Resolve<'a> = &'a dyn Fn(&FilePath) -> PathBuf;
+
+/// What objects need of a restart to be rebuilt.
+pub trait Context {
+    /// All objects of the job.
+    fn objects(&self) -> Objects<'_>;
+
+    /// Where a file of the job is now.
+    fn resolve(&self, path: &FilePath) -> PathBuf;
+
+    /// Descriptors from this number on are none of the job's, as far as the limit allows.
+    fn lowest(&self) -> RawFd;
+
+    /// Whether the job is in a user namespace of its own, with one user and one group.
+    fn has_user_namespace(&self) -> bool;
+
+    /// Has the user told of something, when the job runs.
+    fn note(&self, text: String);
+
+    /// Has the user told at once what is waited for.
+    fn waiting(&self, text: String);
+
+    /// In a process that makes sockets: has the numbers noted that it has outside and inside. Sockets will be seen to be made by that
+    /// process when nobody can ask it any more.
+    fn note_maker(&self);
+
+    /// Writes the pages that the image has of a space into a file of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the image cannot be read, or memory is short.
+    fn fill(&self, space: SpaceId, file: BorrowedFd<'_>, size: u64) -> Result<(), RebuildError>;
+
+    /// The same for the System V shared memory `id`.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    fn fill_segment(&self, object: &SharedMemory, id: i32) -> Result<(), RebuildError>;
+
+    /// Whether a file that the job only reads is not what it was, and its former contents are known.
+    fn has_former(&self, regular: &RegularFile) -> bool;
+
+    /// Writes those contents.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, or not be written.
+    fn write_former(&self, regular: &RegularFile, file: &File) -> Result<(), RebuildError>;
+}
+
+/// Moves a descriptor out of the way of the job's numbers.
+///
+/// # Errors
+///
+/// When the limit on open files does not allow it.
+pub fn lift(fd: impl AsFd, lowest: RawFd) -> Result<OwnedFd, RebuildError> {
+    rustix::io::fcntl_dupfd_cloexec(&fd, lowest)
+        .or_else(|_| rustix::io::fcntl_dupfd_cloexec(&fd, 3))
+        .map_err(RebuildError::call("hold all files of the job open at once (raise the hard limit on open files, ulimit -Hn)"))
+}
+
+/// A descriptor of what one is open on that this process has by its number only.
+///
+/// # Errors
+///
+/// When it is not open.
+pub fn copy_of(number: RawFd) -> Result<OwnedFd, RebuildError> {
+    let what = || format!("duplicate descriptor {number}");
+    let place = placeholder().map_err(RebuildError::call(what()))?;
+    ckpt_sys::number::give(number, place.as_raw_fd(), true).map_err(RebuildError::raw(what()))?;
+    Ok(place)
+}
+
+/// A descriptor that only has a number, for something that a child is to give it.
+pub fn placeholder() -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
 
 /// Why an object of the job cannot be made anew.
 #[derive(Debug, thiserror::Error)]
@@ -45,14 +132,20 @@ pub enum RebuildError {
         /// What it must hold.
         bytes: usize,
     },
-    /// An event descriptor cannot be made, or not brought into the state that it had.
+    /// A call for an object without a path failed.
     #[error("cannot {what}: {source}")]
-    Event {
+    Call {
         /// What was to be done.
-        what: &'static str,
+        what: String,
         /// What the system said.
         source: io::Error,
     },
+    /// The image lacks something that every image has.
+    #[error("the image says nothing of {0}; it is of another release, or damaged")]
+    Incomplete(&'static str),
+    /// The contents of an object cannot be read from the image, or not be given to it.
+    #[error(transparent)]
+    Contents(Box<dyn std::error::Error + Send + Sync>),
     /// An object of System V IPC cannot be made.
     #[error("cannot make {what} with its number {id}: {source}; see kernel.shmmax, kernel.sem and kernel.msgmnb")]
     Ipc {
@@ -77,6 +170,16 @@ impl RebuildError {
     /// For `map_err`: a file that could not be opened.
     pub fn open<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> Self {
         move |error| Self::Open { path: path.to_owned(), source: error.into() }
+    }
+
+    /// For `map_err`: a call.
+    pub fn call<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
+        move |error| Self::Call { what: what.into(), source: error.into() }
+    }
+
+    /// For `map_err`: a raw system call.
+    pub fn raw(what: impl Into<String>) -> impl FnOnce(Errno) -> Self {
+        move |Errno(errno)| Self::Call { what: what.into(), source: io::Error::from_raw_os_error(errno) }
     }
 
     /// For `map_err`: something that failed with an open file.

@@ -1,5 +1,7 @@
 //! Shared memory: an object that several mappings, in one process or several, show the same pages of.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{FilePath, SpaceId, sysv};
@@ -61,4 +63,16 @@ pub enum SharedMemoryKind {
         /// Permission bits.
         mode: u32,
     },
+}
+
+impl fmt::Display for SharedMemoryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("without a name"),
+            Self::Memfd { name, .. } => write!(f, "memfd:{name}"),
+            Self::Named { path, .. } => path.fmt(f),
+            Self::SystemV { identity, .. } => write!(f, "System V, id {}", identity.id),
+            Self::Unlinked { path, .. } => write!(f, "{path} (deleted)"),
+        }
+    }
 }

@@ -18,9 +18,13 @@ use crate::udp_socket::UdpState;
 use crate::unix_socket::{UnixLink, UnixState};
 use crate::{FileIndex, FilePath};
 
+pub mod all;
 pub(crate) mod diag;
+mod inet;
+pub(crate) mod maker;
 pub mod observe;
 pub mod options;
+mod past;
 pub(crate) mod queue;
 pub mod rebuild;
 

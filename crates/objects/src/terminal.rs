@@ -19,6 +19,7 @@ use crate::NsPid;
 mod in_flight;
 mod observe;
 mod own;
+pub mod pseudo;
 mod rebuild;
 
 pub use observe::{Group, Observer, TerminalError, is_terminal};

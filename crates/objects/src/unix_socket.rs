@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::FilePath;
 use crate::socket::{Address, Credentials, Message};
 
+mod rebuild;
+
+pub use rebuild::{check, name_that_is_used};
+
 /// What only a UNIX socket has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnixState {

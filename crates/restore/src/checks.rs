@@ -1,25 +1,126 @@
-//! What is looked at before anything is done: whether this machine can be the job's, and whether its files are there. Nothing is
-//! changed.
+//! Step 2 of a restart: whether this machine can be the job's, and whether its files are there. Nothing is changed.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ckpt_image::ImageReader;
-use ckpt_objects::FilePath;
 use ckpt_objects::directory::DirectoryIdentity;
-use ckpt_objects::file::{self, FileIdentity, OpenFile, OpenFileKind};
-use ckpt_objects::inotify::Watched;
+use ckpt_objects::file::{self, FileIdentity, OpenFile, RegularFile, input};
+use ckpt_objects::file_lock::{self, Taken};
+use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{Backing, Vma};
+use ckpt_objects::open_file::{Need, needs};
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
+use ckpt_objects::socket;
+use ckpt_objects::{FileIndex, FilePath};
 use ckpt_session::JobState;
-use ckpt_sys::cpu;
-use procfs::{Current, Meminfo};
+use ckpt_session::environment::variables;
+use ckpt_session::job::{JobInfo, Variable};
+use ckpt_session::library;
+use ckpt_wire::touched::{ENV_TOUCHED, VARIABLE_SIZE};
 
+use crate::aside::Aside;
 use crate::error::RestoreError;
-use crate::input;
 use crate::missing::{MAPPED, Missing};
+use crate::options::{Options, User};
 use crate::paths::PathMap;
+use crate::rollback::Rollback;
+
+mod machine;
+
+pub use machine::pid_max;
+
+/// A job that can be brought back here, and how.
+pub struct Checked<'a> {
+    /// What the image says of the job, with paths as they are now.
+    pub info: JobInfo,
+    /// Where its files are.
+    pub paths: PathMap,
+    /// Where the rest goes of what was written to the restart's own output.
+    pub output: Aside,
+    /// The plan for the job's files.
+    pub rollback: Rollback<'a>,
+    /// Lines for the user.
+    pub notes: Vec<String>,
+    /// Where its mapped files are, by their index; nothing for those that are gone or have changed, and are not needed.
+    pub mapped: Vec<Option<PathBuf>>,
+    /// Variables that are to be written into the processes' environments.
+    pub refreshed: Vec<Variable>,
+    /// The variable that tells the job's agents where their list is; empty where there is none, or its path is too long for them.
+    pub touched: Vec<u8>,
+    /// Its files, by the paths that they have now.
+    pub files: JobFiles,
+    /// Who restarts it.
+    pub user: User,
+    /// Where its images go.
+    home: PathBuf,
+}
+
+/// Step 2: looks at everything that can be known before anything is made or changed.
+///
+/// # Errors
+///
+/// For the first thing that is in the way; for all missing files at once.
+pub fn check<'a>(job: &JobState, reader: &'a ImageReader, options: &Options) -> Result<Checked<'a>, RestoreError> {
+    let user = User::own();
+    machine::processor(job)?;
+    machine::users(job, user)?;
+    let (mut info, mut paths) = (job.info.clone(), PathMap::new(options.maps.clone()));
+    let mut notes = Vec::from_iter(moved_directory(job, reader.path(), &mut paths));
+    paths.move_job(&mut info);
+    let former = std::mem::take(&mut info.environment);
+    info.environment = variables(&former);
+    let copy = library::copy_of(&job.info.id);
+    if job.mapped_files.iter().any(|file| file.path.as_path() == copy) {
+        library::lend_again(&job.info.id).map_err(RestoreError::Library)?;
+    }
+    let home = home_of(&info, options, reader);
+    let aside = Aside { dir: ckpt_session::files::aside_in(&home, &info) };
+    let output = Aside { dir: ckpt_session::files::output_in(&home, &info) };
+    let rollback = Rollback::plan(job, reader, &mut paths, &info, aside)?;
+    let holds = |path: &FilePath| rollback.provides(path);
+    let mut missing = Missing::default();
+    let mapped = mapped_files(job, &paths, &holds, &mut missing)?;
+    notes.extend(open_files(job, &paths, &holds, &mut missing)?);
+    missing.finish(&paths, &former, &info.environment)?;
+    let resolve = |path: &FilePath| paths.resolve(path);
+    notes.extend(socket::all::check(job.objects(), &resolve, options.strict, &holds)?);
+    machine::memory(reader)?;
+    if let Some(Taken { path, who }) = file_lock::check(job.objects(), &resolve) {
+        return Err(RestoreError::Locked { path, who });
+    }
+    let refreshed = if options.refresh_env { info.environment.clone() } else { Vec::new() };
+    let (touched, files) = (Vec::new(), JobFiles::default());
+    Ok(Checked { info, paths, output, rollback, notes, mapped, refreshed, touched, files, user, home })
+}
+
+impl Checked<'_> {
+    /// Carries out the plan for the job's files, and begins the next segment of the job's list of them.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be brought back; with `strict`, when one has lost its contents.
+    pub fn roll_back(&mut self, job: &JobState, strict: bool) -> Result<(), RestoreError> {
+        self.rollback.apply()?;
+        if let (true, Some(lost)) = (strict, self.rollback.lost().first()) {
+            return Err(RestoreError::Lost(lost.clone()));
+        }
+        self.files = self.rollback.begin_segment(job, &self.paths, &self.info, &self.home);
+        let variable = [ENV_TOUCHED.as_bytes(), b"=", &self.files.dir.0, b"\0"].concat();
+        if variable.len() <= VARIABLE_SIZE {
+            self.touched = variable;
+        }
+        Ok(())
+    }
+}
+
+/// Where the job's images are and go: beside the one that it comes from where their directory is gone.
+fn home_of(info: &JobInfo, options: &Options, reader: &ImageReader) -> PathBuf {
+    let dir = options.dir.as_deref().unwrap_or(info.settings.dir.as_path());
+    let beside = || reader.path().canonicalize().ok().and_then(|image| Some(image.parent()?.to_owned()));
+    if dir.exists() { dir.to_owned() } else { beside().unwrap_or_else(|| dir.to_owned()) }
+}
 
 /// The living processes of a job.
 fn living(job: &JobState) -> impl Iterator<Item = (&ProcessState, &LiveProcess)> {
@@ -27,80 +128,6 @@ fn living(job: &JobState) -> impl Iterator<Item = (&ProcessState, &LiveProcess)>
         Life::Alive(live) => Some((process, &**live)),
         Life::Zombie { .. } => None,
     })
-}
-
-/// The names of the words of [`cpu::features`].
-const FEATURE_WORDS: [&str; 8] =
-    ["CPUID 1 ecx", "CPUID 1 edx", "CPUID 7 ebx", "CPUID 7 ecx", "CPUID 7 edx", "CPUID 7.1 eax", "CPUID 0x80000001 ecx", "-"];
-
-/// Extensions that users know by name: word, bit, name.
-const FEATURE_NAMES: [(usize, u32, &str); 22] = [
-    (0, 0, "SSE3"),
-    (0, 9, "SSSE3"),
-    (0, 12, "FMA"),
-    (0, 19, "SSE4.1"),
-    (0, 20, "SSE4.2"),
-    (0, 22, "MOVBE"),
-    (0, 23, "POPCNT"),
-    (0, 25, "AES"),
-    (0, 28, "AVX"),
-    (0, 29, "F16C"),
-    (0, 30, "RDRAND"),
-    (2, 3, "BMI1"),
-    (2, 5, "AVX2"),
-    (2, 8, "BMI2"),
-    (2, 16, "AVX-512F"),
-    (2, 17, "AVX-512DQ"),
-    (2, 30, "AVX-512BW"),
-    (2, 31, "AVX-512VL"),
-    (2, 18, "RDSEED"),
-    (2, 19, "ADX"),
-    (4, 24, "AMX-TILE"),
-    (6, 5, "LZCNT"),
-];
-
-/// Whether programs of the job may use something that this processor does not have.
-pub fn processor(job: &JobState) -> Result<(), RestoreError> {
-    let machine = &job.machine;
-    let mut missing = Vec::new();
-    for (word, (&had, has)) in machine.cpu_features.iter().zip(cpu::features()).enumerate() {
-        for bit in (0..32).filter(|bit| had & !has & 1 << bit != 0) {
-            let known = FEATURE_NAMES.iter().find(|name| (name.0, name.1) == (word, bit)).map(|name| name.2.to_owned());
-            missing.push(known.unwrap_or_else(|| format!("{} bit {bit}", FEATURE_WORDS[word])));
-        }
-    }
-    let components = machine.xcr0 & !cpu::xcr0();
-    if components != 0 {
-        missing.push(format!("register state {components:#x} of XCR0"));
-    }
-    if machine.xsave_size > cpu::xsave_size() {
-        missing.push(format!("an XSAVE area of {} bytes", machine.xsave_size));
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(RestoreError::Processor { missing: missing.join(", "), host: machine.host.clone() })
-}
-
-/// Whether whoever restarts the job may make its processes.
-pub fn users(job: &JobState, privileged: bool, uid: u32) -> Result<(), RestoreError> {
-    for (process, live) in living(job) {
-        if let Some(&other) = live.credentials.uids.iter().find(|&&other| other != uid)
-            && !privileged
-        {
-            return Err(RestoreError::User { pid: process.pid.0, uid: other });
-        }
-    }
-    Ok(())
-}
-
-/// Whether there is memory for all pages that the image holds.
-pub fn memory(reader: &ImageReader) -> Result<(), RestoreError> {
-    let needed: u64 = reader.extents().iter().map(|placed| u64::from(placed.extent.len)).sum();
-    // A system that does not tell is asked by trying.
-    let Ok(Meminfo { mem_available: Some(available), swap_free, .. }) = Meminfo::current() else { return Ok(()) };
-    let available = available + swap_free;
-    if needed > available { Err(RestoreError::OutOfMemory { needed, available }) } else { Ok(()) }
 }
 
 /// Adds what a moved launch directory means for all paths; gives a line that says so. The job goes on in the working directory of the restart
@@ -125,11 +152,10 @@ pub fn moved_directory(job: &JobState, image: &Path, paths: &mut PathMap) -> Opt
 /// Whether a process of the job works below a directory, or has something open there by its path.
 fn is_used(job: &JobState, dir: &Path) -> bool {
     let works = living(job).any(|(_, live)| live.removed_cwd.is_none() && live.cwd.as_path().starts_with(dir));
-    let is_below = |file: &OpenFile| match &file.kind {
-        OpenFileKind::Regular(regular) => file.inherited.is_none() && regular.path.as_path().starts_with(dir),
-        OpenFileKind::Directory { path } | OpenFileKind::Path { path } => path.as_path().starts_with(dir),
-        _ => false,
-    };
+    // The launcher's own input and output are replaced.
+    let is_replaced = |file: &OpenFile| file.inherited.is_some() && file.regular().is_some();
+    let is_below =
+        |file: &OpenFile| !is_replaced(file) && file.kind.used_path().is_some_and(|path| path.as_path().starts_with(dir));
     works
         || job.open_files.iter().any(is_below)
         || job.files.files.iter().any(|file| file.state.is_some() && file.path.as_path().starts_with(dir))
@@ -226,21 +252,24 @@ pub fn open_files(
     missing: &mut Missing,
 ) -> Result<Vec<String>, RestoreError> {
     let mut notes = Vec::new();
-    for (index, description) in (0u32..).zip(&job.open_files) {
+    let resolve = |path: &FilePath| paths.resolve(path);
+    for (index, description) in (0..).map(FileIndex).zip(&job.open_files) {
         // The launcher's own input and output are replaced.
         if description.inherited.is_some() {
-            notes.extend(input::note(description, paths));
+            notes.extend(input::note(description, &resolve));
             continue;
         }
-        let pid = living(job)
-            .find(|(_, live)| live.descriptors.iter().any(|entry| entry.file.0 == index))
-            .map_or(0, |(process, _)| process.pid.0);
+        let pid = job.objects().owner(|file| file == index);
         // What the image holds has been made where it was missing, and gets its contents back. What lies in memory is made anew.
-        match &description.kind {
-            OpenFileKind::Regular(regular) if holds(&regular.path) || is_kept_in_memory(job, &regular.path) => (),
-            OpenFileKind::Regular(_) if input::is_there(description, paths) => (),
-            _ if input::is_replaced(description, paths).is_some() => notes.extend(input::note(description, paths)),
-            _ => open_file(job, paths, holds, description, pid, missing)?,
+        let is_provided = |regular: &RegularFile| holds(&regular.path) || is_kept_in_memory(job, &regular.path);
+        if description.regular().is_some_and(is_provided) || input::is_there(description, &resolve) {
+            continue;
+        }
+        match input::note(description, &resolve) {
+            Some(note) => notes.push(note),
+            None => {
+                needs(job.objects(), description).into_iter().try_for_each(|need| check_need(need, paths, holds, pid, missing))?
+            }
         }
     }
     for (index, object) in (0u32..).zip(&job.shared_memory) {
@@ -269,65 +298,28 @@ pub fn open_files(
     Ok(notes)
 }
 
-fn open_file(
-    job: &JobState,
+/// Whether what a process needs is there, or will be.
+fn check_need(
+    need: Need<'_>,
     paths: &PathMap,
     holds: &dyn Fn(&FilePath) -> bool,
-    description: &OpenFile,
     pid: i32,
     missing: &mut Missing,
 ) -> Result<(), RestoreError> {
-    let use_ = "has open";
-    match &description.kind {
-        OpenFileKind::Regular(regular) => present(paths, &regular.path, regular.size, pid, use_, missing),
-        OpenFileKind::Directory { path } | OpenFileKind::Path { path } => {
-            let now = paths.resolve(path);
-            match now.symlink_metadata() {
-                Ok(_) => Ok(()),
-                Err(_) if holds(path) => Ok(()),
-                Err(error) => missing.add(path, now, pid, use_, error),
-            }
+    let (path, use_) = match need {
+        Need::File(path, size) => return present(paths, path, size, pid, "has open", missing),
+        Need::Place(path) | Need::Fifo(path) => (path, "has open"),
+        Need::Watched(path) => (path, "watches"),
+    };
+    let now = paths.resolve(path);
+    let found = if matches!(need, Need::Place(_)) { now.symlink_metadata() } else { now.metadata() };
+    match found {
+        Ok(meta) if matches!(need, Need::Fifo(_)) && !meta.file_type().is_fifo() && !holds(path) => {
+            let how = "is not a named pipe any more".to_owned();
+            Err(RestoreError::Changed { path: now, pid, use_, how, hint: "" })
         }
-        OpenFileKind::Pipe { pipe } => {
-            let Some(path) = job.pipes.get(*pipe as usize).and_then(|pipe| pipe.path.as_ref()) else { return Ok(()) };
-            let now = paths.resolve(path);
-            match now.metadata() {
-                Ok(metadata) if metadata.file_type().is_fifo() => Ok(()),
-                _ if holds(path) => Ok(()),
-                Ok(_) => {
-                    let how = "is not a named pipe any more".to_owned();
-                    Err(RestoreError::Changed { path: now, pid, use_, how, hint: "" })
-                }
-                Err(error) => missing.add(path, now, pid, use_, error),
-            }
-        }
-        OpenFileKind::Inotify(inotify) => {
-            for watch in &inotify.watches {
-                let Watched::Path(path) = &watch.target else { continue };
-                let now = paths.resolve(path);
-                if let Err(error) = now.metadata()
-                    && !holds(path)
-                {
-                    missing.add(path, now, pid, "watches", error)?;
-                }
-            }
-            Ok(())
-        }
-        OpenFileKind::Device { .. }
-        | OpenFileKind::PtyMaster { .. }
-        | OpenFileKind::PtySlave { .. }
-        | OpenFileKind::OutsideTerminal { .. }
-        | OpenFileKind::Deleted(_)
-        | OpenFileKind::RemovedDirectory(_)
-        | OpenFileKind::SharedMemory { .. }
-        | OpenFileKind::Proc { .. }
-        | OpenFileKind::Epoll(_)
-        | OpenFileKind::Eventfd(_)
-        | OpenFileKind::Timerfd(_)
-        | OpenFileKind::Signalfd(_)
-        | OpenFileKind::Socket { .. }
-        | OpenFileKind::Mqueue { .. }
-        | OpenFileKind::Pidfd(_) => Ok(()),
+        Err(error) if !holds(path) => missing.add(path, now, pid, use_, error),
+        _ => Ok(()),
     }
 }
 
@@ -354,11 +346,4 @@ fn present(
         Ok(_) => Ok(()),
         Err(error) => missing.add(old, path, pid, use_, error),
     }
-}
-
-/// The first number that this machine does not give to a process.
-#[must_use]
-pub fn pid_max() -> i32 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
-    text.trim().parse().unwrap_or(1 << 22)
 }

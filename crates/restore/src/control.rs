@@ -1,13 +1,17 @@
 //! What the processes of a restart share while it goes on: one page of counters, and the pipe of reports.
+#![allow(unsafe_code, reason = "one page is shared by all processes of a restart")]
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::futex;
 
+use crate::error::RestoreError;
 use crate::holes::PAGE;
 use crate::restorer::{Failure, OPERATION_SIZE};
 
@@ -127,11 +131,50 @@ const MAKER: u32 = 0x4d41_4b45;
 const MAX_MESSAGE: usize = 4096;
 
 /// Makes the pipe of reports: a reader that does not block, and a writer. It keeps messages apart.
-pub fn report_pipe() -> Result<(OwnedFd, OwnedFd), rustix::io::Errno> {
-    use rustix::fs::OFlags;
+fn report_pipe() -> Result<(OwnedFd, OwnedFd), rustix::io::Errno> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::DIRECT)?;
     rustix::fs::fcntl_setfl(&reader, rustix::fs::fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
     Ok((reader, writer))
+}
+
+/// What the processes of a restart write to, and where the `/proc` outside is; the numbers are inherited.
+#[derive(Debug)]
+pub struct Channels {
+    /// The shared page.
+    pub control: &'static Control,
+    /// See [`report_pipe`].
+    pub reports: OwnedFd,
+    /// Where the stand-in tells how the job's first process ended, and what signals came from the job.
+    pub ends: OwnedFd,
+    /// The `/proc` outside.
+    pub processes: OwnedFd,
+}
+
+/// The other ends of the pipes in [`Channels`].
+#[derive(Debug)]
+pub struct Readers {
+    /// Of reports.
+    pub reports: OwnedFd,
+    /// Of ends.
+    pub ends: OwnedFd,
+}
+
+impl Channels {
+    /// Makes them.
+    ///
+    /// # Errors
+    ///
+    /// When descriptors or memory are short.
+    pub fn make() -> Result<(Self, Readers), RestoreError> {
+        let failed = |what| move |source: io::Error| RestoreError::Channels { what, source };
+        let control = Control::map().map_err(|Errno(errno)| failed("map a page")(io::Error::from_raw_os_error(errno)))?;
+        let (reports_out, reports) = report_pipe().map_err(|errno| failed("make a pipe")(errno.into()))?;
+        let ends = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+        let (ends_out, ends) = ends.map_err(|errno| failed("make a pipe")(errno.into()))?;
+        let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let processes = rustix::fs::open("/proc", place, Mode::empty()).map_err(|errno| failed("open /proc")(errno.into()))?;
+        Ok((Self { control, reports, ends, processes }, Readers { reports: reports_out, ends: ends_out }))
+    }
 }
 
 /// Sends a report. There is nobody to tell when that fails.

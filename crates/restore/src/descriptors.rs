@@ -1,9 +1,9 @@
 //! The descriptor table of one process: each number refers to what it did, and nothing else is open.
 
 use std::collections::BTreeSet;
-use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::RawFd;
 
-use rustix::io::{Errno, FdFlags};
+use ckpt_sys::number;
 
 use crate::error::ProcessError;
 
@@ -18,11 +18,13 @@ pub struct Move {
     pub close_on_exec: bool,
 }
 
-/// Brings every descriptor to its number and closes all others.
+/// Brings every descriptor to its number and closes all others. Every descriptor of the process is replaced or closed, whoever owns it: only
+/// the targets may be used afterwards.
 ///
-/// # Safety
-/// Every descriptor of the process is replaced or closed, whoever owns it: only `moves` may be used afterwards.
-pub unsafe fn arrange(moves: &[Move]) -> Result<(), ProcessError> {
+/// # Errors
+///
+/// When a number is beyond the limit on open files.
+pub fn arrange(moves: &[Move]) -> Result<(), ProcessError> {
     let targets: BTreeSet<RawFd> = moves.iter().map(|one| one.to).collect();
     let mut pending = moves.to_vec();
     while let Some(next) = pending.pop() {
@@ -33,20 +35,13 @@ pub unsafe fn arrange(moves: &[Move]) -> Result<(), ProcessError> {
                 other.from = refuge;
             }
         }
-        let failed = |error: Errno| ProcessError::call(format!("give a file the number {}", next.to))(error);
+        let failed = || ProcessError::raw(format!("give a file the number {}", next.to));
         if next.from != next.to {
-            // SAFETY: takes numbers only; the caller gave up all descriptors. Raw, because nobody owns them here.
-            let new = unsafe { libc::dup2(next.from, next.to) };
-            if new != next.to {
-                return Err(ProcessError::call(format!("give a file the number {}", next.to))(std::io::Error::last_os_error()));
-            }
+            number::give(next.from, next.to, next.close_on_exec).map_err(failed())?;
         }
-        let flags = if next.close_on_exec { FdFlags::CLOEXEC } else { FdFlags::empty() };
-        // SAFETY: the descriptor is open, and borrowed for this call only.
-        rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(next.to) }, flags).map_err(failed)?;
+        number::set_close_on_exec(next.to, next.close_on_exec).map_err(failed())?;
     }
-    // SAFETY: the caller gave up all descriptors.
-    unsafe { close_all_but(&targets) }
+    close_all_but(&targets)
 }
 
 /// Duplicates a descriptor to a number that is not a target.
@@ -56,25 +51,23 @@ fn evacuate(fd: RawFd, targets: &BTreeSet<RawFd>) -> Result<RawFd, ProcessError>
         while targets.contains(&lowest) {
             lowest += 1;
         }
-        // SAFETY: the descriptor is one of the pending ones, which are open.
-        let new = rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(fd) }, lowest)
-            .map_err(ProcessError::call("move a file out of the way of the job's numbers"))?;
-        let number = new.into_raw_fd();
+        let what = "move a file out of the way of the job's numbers";
+        let number = number::duplicate(fd, lowest).map_err(ProcessError::raw(what))?;
         if !targets.contains(&number) {
             return Ok(number);
         }
         // A target that is free as yet: give it back, and look further.
-        // SAFETY: the descriptor was made here.
-        drop(unsafe { crate::files::take(number) });
+        number::close(number);
         lowest = number + 1;
     }
 }
 
-/// Closes all descriptors but these.
+/// Closes all descriptors but these, whoever owns them: no other may be used afterwards.
 ///
-/// # Safety
-/// Nobody may use any other descriptor afterwards.
-pub unsafe fn close_all_but(kept: &BTreeSet<RawFd>) -> Result<(), ProcessError> {
+/// # Errors
+///
+/// When the kernel has no close_range(2).
+pub fn close_all_but(kept: &BTreeSet<RawFd>) -> Result<(), ProcessError> {
     let mut next: u32 = 0;
     for &fd in kept {
         let fd = fd.cast_unsigned();
@@ -87,15 +80,16 @@ pub unsafe fn close_all_but(kept: &BTreeSet<RawFd>) -> Result<(), ProcessError> 
 }
 
 fn close_range(first: u32, last: u32) -> Result<(), ProcessError> {
-    // SAFETY: takes numbers only; the callers' callers gave these descriptors up.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if result == 0 { Ok(()) } else { Err(ProcessError::call("close files")(std::io::Error::last_os_error())) }
+    number::close_range(first, last).map_err(ProcessError::raw("close files"))
 }
 
 #[cfg(test)]
+#[expect(unsafe_code, reason = "the table of a child is arranged, and looked at by numbers")]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, BorrowedFd};
+
+    use rustix::io::FdFlags;
 
     /// In a forked child: opens pipes so that `from` numbers hold recognisable bytes, arranges, and checks every target.
     fn check(pairs: &[(RawFd, RawFd)]) {
@@ -117,8 +111,7 @@ mod tests {
                     }
                 }
             }
-            // SAFETY: as above.
-            let ok = unsafe { arrange(&moves) }.is_ok();
+            let ok = arrange(&moves).is_ok();
             let right = moves.iter().all(|one| {
                 // SAFETY: only borrowed for the call.
                 let fd = unsafe { BorrowedFd::borrow_raw(one.to) };

@@ -99,34 +99,26 @@ pub enum RestoreError {
         /// What to look at.
         remedy: &'static str,
     },
-    /// A socket led outside, and that is not wanted.
-    #[error(
-        "the {socket}, which process {pid} has open, led outside of the job, and its connection is lost (--strict); restart the job without --strict"
-    )]
-    Outside {
-        /// The socket.
-        socket: String,
-        /// Whose it is.
-        pid: i32,
-    },
-    /// Somebody else has the name of a socket.
-    #[error("the {socket}, which process {pid} has open, cannot be made again: {why}")]
-    Socket {
-        /// The socket.
-        socket: String,
-        /// Whose it is.
-        pid: i32,
-        /// What is in the way.
-        why: String,
-    },
-    /// A call of the restart's own failed.
+    /// A socket cannot be made.
+    #[error(transparent)]
+    Socket(#[from] ckpt_objects::socket::all::Refused),
+    /// The agent's library, which the job has mapped, is gone from `/tmp`.
+    #[error("cannot put the agent's library back into /tmp: {0}")]
+    Library(io::Error),
+    /// The processes of the restart cannot be given what they share.
     #[error("cannot {what}: {source}")]
-    Call {
+    Channels {
         /// What was to be done.
         what: &'static str,
         /// What the system said.
         source: io::Error,
     },
+    /// The job's agents could not find their coordinator.
+    #[error("cannot open the socket that the job's agents connect to: {0}")]
+    Listener(io::Error),
+    /// The stand-in for the launcher cannot be looked at.
+    #[error("cannot read /proc of the restarted job: {0}")]
+    StandIn(io::Error),
     /// A process of the restart reported why it failed.
     #[error("{0}")]
     Process(String),
@@ -173,11 +165,6 @@ impl RestoreError {
     #[must_use]
     pub fn is_of_image(&self) -> bool {
         matches!(self, Self::Metadata(_) | Self::Read(_))
-    }
-
-    /// For `map_err`: a call of the restart's own.
-    pub(crate) fn call<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |error| Self::Call { what, source: error.into() }
     }
 }
 

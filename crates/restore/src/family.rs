@@ -1,93 +1,19 @@
 //! The process tree made: every process forks its children, takes its place, and waits for all others.
+#![allow(unsafe_code, reason = "processes are forked, and end without what the restart registered")]
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
-use ckpt_image::ImageReader;
+use ckpt_objects::open_file::{self, Files};
 use ckpt_objects::process::{Life, ProcessState};
-use ckpt_objects::{FilePath, sysv};
-use ckpt_session::JobState;
-use ckpt_session::job::Variable;
+use ckpt_objects::sysv;
 use ckpt_sys::fork::{Fork, fork_telling};
 
-use crate::contents::Stored;
-use crate::control::{self, Control, Phase, Report};
+use crate::control::Phase;
 use crate::error::ProcessError;
-use crate::files::{self, Files};
-use crate::paths::PathMap;
+use crate::restart::{Restart, exit};
 use crate::restorer::FAILED_EXIT_CODE;
-use crate::terminals::Standing;
-use crate::tree::{Index, Node, Role, Tree};
+use crate::tree::{Index, Node, Role};
 use crate::{process, standin, terminals};
-
-/// What every process of a restart knows: worked out beforehand, and inherited over `fork`.
-#[derive(Clone, Copy)]
-pub struct Restart<'a> {
-    /// The job.
-    pub job: &'a JobState,
-    /// Its image.
-    pub reader: &'a ImageReader,
-    /// Where its files are.
-    pub paths: &'a PathMap,
-    /// Where its mapped files are, by their index; nothing for those that are gone or have changed, and are not needed.
-    pub mapped: &'a [Option<std::path::PathBuf>],
-    /// Contents of files that the job only reads, and that are not what they were: by the paths that they had.
-    pub reads: &'a HashMap<FilePath, Stored>,
-    /// The variable with the place of the job's list of touched paths; empty where agents cannot be told.
-    pub touched: &'a [u8],
-    /// Variables that are to be written into the processes' environments.
-    pub environment: &'a [Variable],
-    /// Its processes.
-    pub tree: &'a Tree,
-    /// What all share.
-    pub control: &'static Control,
-    /// Where reports go.
-    pub reports: RawFd,
-    /// Where the stand-in tells how the job's first process ended, and what signals came from the job.
-    pub ends: RawFd,
-    /// The `/proc` outside.
-    pub processes: RawFd,
-    /// Descriptors from this number on are none of the job's, as far as the limit allows.
-    pub lowest: RawFd,
-    /// How many threads each process may use to fill its memory.
-    pub fill_threads: usize,
-    /// Whether the job is in a user namespace of its own.
-    pub user_namespace: bool,
-    /// How the job stands to the restart's own terminal.
-    pub terminal: Standing,
-    /// Who restarts it.
-    pub uid: u32,
-    /// See `uid`.
-    pub gid: u32,
-}
-
-impl Restart<'_> {
-    /// Sends a report.
-    pub fn report(&self, report: &Report) {
-        // SAFETY: the pipe of reports is open in every process of a restart until the job goes on.
-        control::send(unsafe { BorrowedFd::borrow_raw(self.reports) }.as_fd(), report);
-    }
-
-    /// The process of the job that a node is.
-    fn process(&self, node: &Node) -> Option<&ProcessState> {
-        match node.role {
-            Role::Job(index) => self.job.processes.get(index),
-            _ => None,
-        }
-    }
-}
-
-/// Ends this process, having reported why.
-pub fn fail(restart: &Restart<'_>, who: &str, error: &ProcessError) -> ! {
-    restart.report(&Report::Failed(format!("{who}: {error}")));
-    exit(FAILED_EXIT_CODE)
-}
-
-fn exit(code: i32) -> ! {
-    // SAFETY: ends the process without running what the restart registered for its own end.
-    unsafe { libc::_exit(code) }
-}
 
 /// Runs as the process `index` of the tree, and makes all below it. `files` is there in the stand-in and below it.
 pub fn grow(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> ! {
@@ -99,7 +25,7 @@ pub fn grow(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> ! {
     };
     match take_place(restart, index, files) {
         Ok(never) => match never {},
-        Err(error) => fail(restart, &who, &error),
+        Err(error) => restart.fail(&who, &error),
     }
 }
 
@@ -109,7 +35,7 @@ fn take_place(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> Res
     let built;
     let files = if node.role == Role::StandIn {
         standin::prepare()?;
-        built = files::build(restart)?;
+        built = open_file::rebuild(restart)?;
         Some(&built)
     } else {
         files
@@ -131,7 +57,7 @@ fn take_place(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> Res
     }
     take_group(restart, node)?;
     terminals::take_foreground(restart, node, files)?;
-    if let Some(live) = terminals::live(restart, node) {
+    if let Some(live) = restart.live(node) {
         terminals::give_up_control(live)?;
     }
     for &child in node.early.iter().chain(&node.late) {

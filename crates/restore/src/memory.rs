@@ -3,11 +3,12 @@
 //! A mapping is made at its final address where that is free now. Where the restart's own memory is in the way it waits
 //! elsewhere, in a hole of both address spaces, at the same offset within two mebibytes, so that the kernel moves whole page
 //! tables. Empty anonymous mappings in the way (reservations of terabytes among them) are left to the restorer.
+#![allow(unsafe_code, reason = "the job's memory is mapped and filled")]
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -104,8 +105,8 @@ pub struct Layout<'a> {
 pub struct Sources<'a> {
     /// By index in [`ckpt_session::JobState::mapped_files`]: where the file is; nothing for one that is gone or has changed.
     pub files: &'a [Option<PathBuf>],
-    /// Descriptors by index in [`ckpt_session::JobState::shared_memory`].
-    pub shared: &'a [RawFd],
+    /// By index in [`ckpt_session::JobState::shared_memory`]; nothing for System V shared memory.
+    pub shared: &'a [Option<OwnedFd>],
     /// The objects themselves.
     pub objects: &'a [SharedMemory],
 }
@@ -257,7 +258,7 @@ impl<'a> Layout<'a> {
 pub fn fill_object(
     reader: &ImageReader,
     space: u32,
-    fd: &OwnedFd,
+    fd: BorrowedFd<'_>,
     size: u64,
     threads: usize,
     filled: &AtomicU64,
@@ -512,7 +513,8 @@ impl Source {
             Backing::SharedMemory { object, offset } => {
                 let at = *object as usize;
                 let fd = sources.shared.get(at).ok_or(MemoryError::Stray(vma.start))?;
-                let mut source = shared(*fd, *offset);
+                let fd = fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+                let mut source = shared(fd, *offset);
                 if let Some(SharedMemory { size, kind: SharedMemoryKind::SystemV { identity, .. }, .. }) = sources.objects.get(at)
                 {
                     let (id, len, offset) = (identity.id, size.next_multiple_of(PAGE), *offset);
@@ -715,6 +717,8 @@ pub fn write_back(reader: &ImageReader, space: u32, file: &File, path: &Path, si
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use ckpt_image::{Codec, Extent, ImageName, ImageWriter, encode};
     use ckpt_objects::FilePath;
@@ -830,7 +834,7 @@ mod tests {
         let (_dir, reader) = image(&[(PAGE, &[3; PAGE as usize])]);
         let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&fd, PAGE + 10).unwrap();
-        fill_object(&reader, 1, &fd, PAGE + 10, 2, &AtomicU64::new(0)).unwrap();
+        fill_object(&reader, 1, fd.as_fd(), PAGE + 10, 2, &AtomicU64::new(0)).unwrap();
         let mut bytes = [0; 20];
         assert_eq!(rustix::io::pread(&fd, &mut bytes, PAGE - 2).unwrap(), 12);
         assert_eq!(bytes[..12], [0, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]);

@@ -1,53 +1,47 @@
 //! The namespaces that a restarted job lives in: pids, so that every process has its number again; mounts, for a `/proc` of its
 //! own; and, for an ordinary user, a user namespace with that one user, in which the rest is allowed.
+#![allow(unsafe_code, reason = "the first process is forked, and what the C library has registered of it is undone")]
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use ckpt_objects::clocks;
 use ckpt_objects::older::KernelFeature;
+use ckpt_objects::process::Life;
+use ckpt_objects::rebuild::{self, Context as _};
 use ckpt_objects::shared_memory::SharedMemoryKind;
+use ckpt_objects::{HostPid, clocks};
 use ckpt_session::JobState;
 use ckpt_sys::fork::{Fork, fork};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
+use rustix::process::Resource;
 
 use crate::control::Report;
 use crate::error::{ProcessError, RestoreError};
-use crate::family::{self, Restart};
-use crate::files;
+use crate::family;
+use crate::restart::Restart;
 
 /// Magic number of the file system of message queues (ipc/mqueue.c).
 const MQUEUE_MAGIC: i64 = 0x1980_0202;
 
-/// Whether this process may make pid and mount namespaces without a user namespace: it has `CAP_SYS_ADMIN`.
-#[must_use]
-pub fn is_privileged() -> bool {
-    const CAP_SYS_ADMIN: u64 = 21;
-    effective_capabilities() & 1 << CAP_SYS_ADMIN != 0
-}
-
-fn effective_capabilities() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
-}
-
 /// Forks the first process of the new namespaces, which grows the tree; gives its pid out here.
-pub fn make_init(restart: &Restart<'_>) -> Result<i32, RestoreError> {
+pub fn make_init(restart: &Restart<'_>) -> Result<HostPid, RestoreError> {
     let ipc = if has_ipc(restart.job) { nr::CLONE_NEWIPC } else { 0 };
-    let user = if restart.user_namespace { nr::CLONE_NEWUSER } else { 0 };
+    let user = if restart.has_user_namespace() { nr::CLONE_NEWUSER } else { 0 };
     // SAFETY: the caller of a restart has one thread at this point; the child works on its copy of all memory, and never returns.
     match unsafe { fork(u64::from(nr::CLONE_NEWPID | nr::CLONE_NEWNS | ipc | user), None) } {
-        Ok(Fork::Parent(pid)) => Ok(pid),
+        Ok(Fork::Parent(pid)) => Ok(HostPid(pid)),
         Ok(Fork::Child) => match furnish(restart).and_then(|()| out_of_the_way(restart)) {
-            Ok(restart) => family::grow(&restart, 0, None),
-            Err(error) => family::fail(restart, "the new namespaces", &error),
+            Ok((lowest, [reports, ends, processes])) => {
+                let (reports, ends, processes) = (reports.as_fd(), ends.as_fd(), processes.as_fd());
+                family::grow(&Restart { lowest, reports, ends, processes, ..*restart }, 0, None)
+            }
+            Err(error) => restart.fail("the new namespaces", &error),
         },
         Err(Errno(errno)) => Err(RestoreError::Namespaces {
-            kind: if restart.user_namespace { "user, pid and mount" } else { "pid and mount" },
+            kind: if restart.has_user_namespace() { "user, pid and mount" } else { "pid and mount" },
             source: io::Error::from_raw_os_error(errno),
             remedy: remedy(errno),
         }),
@@ -80,10 +74,10 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     // Until the job is complete it is nothing without the restart.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(ProcessError::call("be tied to the restart"))?;
-    if restart.user_namespace {
+    if restart.has_user_namespace() {
         // A group map may be written by an ordinary user only where groups cannot be dropped.
         write("/proc/self/setgroups", "deny")?;
-        let (uid, gid) = (restart.uid, restart.gid);
+        let (uid, gid) = (restart.user.uid, restart.user.gid);
         write("/proc/self/uid_map", &format!("{uid} {uid} 1"))?;
         write("/proc/self/gid_map", &format!("{gid} {gid} 1"))?;
     }
@@ -115,19 +109,33 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     give_up_alternate_stack()
 }
 
-/// Moves the pipes out of the way of the job's descriptors: what is reported must never end in a file of the job.
-fn out_of_the_way<'a>(restart: &Restart<'a>) -> Result<Restart<'a>, ProcessError> {
+/// The lowest number that is none of the job's, and the pipes moved there: out of the way of the job's descriptors: what is reported must never end in a file of the job.
+fn out_of_the_way(restart: &Restart<'_>) -> Result<(RawFd, [OwnedFd; 3]), ProcessError> {
     raise_limits();
-    let lowest = files::raise_limit(restart);
-    // SAFETY: both are open, and borrowed for these calls only.
-    let lift = |fd| files::lift(unsafe { BorrowedFd::borrow_raw(fd) }, lowest);
-    Ok(Restart {
-        lowest,
-        reports: lift(restart.reports)?,
-        ends: lift(restart.ends)?,
-        processes: lift(restart.processes)?,
-        ..*restart
-    })
+    let lowest = raise_limit(restart);
+    let lift = |fd| rebuild::lift(fd, lowest);
+    Ok((lowest, [lift(restart.reports)?, lift(restart.ends)?, lift(restart.processes)?]))
+}
+
+/// Raises the limit on descriptors as far as it goes; gives the first number above all of the job's, if the job's leave enough
+/// room.
+fn raise_limit(restart: &Restart<'_>) -> RawFd {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+    let highest = restart
+        .job
+        .processes
+        .iter()
+        .filter_map(|process| match &process.life {
+            Life::Alive(live) => live.descriptors.iter().map(|entry| entry.fd).max(),
+            Life::Zombie { .. } => None,
+        })
+        .max()
+        .unwrap_or(2);
+    let needed = restart.job.open_files.len() + restart.job.shared_memory.len() + 64;
+    let room = limit.maximum.is_none_or(|maximum| maximum > highest.unsigned_abs() as u64 + needed as u64);
+    if room { highest + 1 } else { 3 }
 }
 
 /// Raises what limits this process as far as it may: the job's own limits, which come last, must not hinder it before.

@@ -9,11 +9,12 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use ckpt_objects::file::{OpenFile, OpenFileKind, RegularFile, open_although};
+use ckpt_objects::file::{OpenFile, RegularFile, open_although};
+use ckpt_objects::open_file::standard;
 use ckpt_objects::rebuild::own_fd_path;
 use ckpt_session::JobState;
 use ckpt_session::report;
@@ -81,7 +82,7 @@ impl<'a> OwnOutput<'a> {
         for file in &mut self.files {
             file.keep_tail(self.aside, "")?;
             // A file that cannot be cut is still an output.
-            let _ = rustix::fs::ftruncate(own(file.numbers[0]), file.regular.size);
+            let _ = rustix::fs::ftruncate(standard(file.numbers[0]), file.regular.size);
             file.go_on(self.job);
             if !file.copies.is_empty() {
                 let copies: Vec<String> = file.copies.iter().map(|copy| copy.display().to_string()).collect();
@@ -112,7 +113,7 @@ impl Drop for OwnOutput<'_> {
 impl Output<'_> {
     /// Copies what is not kept yet. `said` will be said again, and need not be kept at the end of it.
     fn keep_tail(&mut self, aside: &Aside, said: &str) -> Result<(), RestoreError> {
-        let fd = own(self.numbers[0]);
+        let fd = standard(self.numbers[0]);
         let path = self.regular.path.as_path();
         let failed = |source| RestoreError::Aside { path: path.to_owned(), dir: aside.dir.clone(), source };
         let len = rustix::fs::fstat(fd).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
@@ -137,17 +138,17 @@ impl Output<'_> {
     fn go_on(&self, job: &JobState) {
         let has_gone_on = |number: &u8| {
             let is_it = |open: &&OpenFile| {
-                let OpenFileKind::Regular(regular) = &open.kind else { return false };
-                open.inherited == Some(*number) && identity(regular) == identity(self.regular)
+                let is_same = |regular| identity(regular) == identity(self.regular);
+                open.inherited == Some(*number) && open.regular().is_some_and(is_same)
             };
             let Some(open) = job.open_files.iter().find(is_it) else { return false };
-            let _ = rustix::fs::seek(own(*number), SeekFrom::Start(open.position));
+            let _ = rustix::fs::seek(standard(*number), SeekFrom::Start(open.position));
             true
         };
         let (_, others): (Vec<u8>, Vec<u8>) = self.numbers.iter().partition(|number| has_gone_on(number));
         for number in others {
-            if rustix::fs::tell(own(number)).is_ok_and(|position| position > self.regular.size) {
-                let _ = rustix::fs::seek(own(number), SeekFrom::Start(self.regular.size));
+            if rustix::fs::tell(standard(number)).is_ok_and(|position| position > self.regular.size) {
+                let _ = rustix::fs::seek(standard(number), SeekFrom::Start(self.regular.size));
             }
         }
     }
@@ -155,7 +156,7 @@ impl Output<'_> {
 
 /// The file of the job's that a standard descriptor of this process writes to, if that is not shorter than it was.
 fn own_file(job: &JobState, number: u8) -> Option<&RegularFile> {
-    let fd = own(number);
+    let fd = standard(number);
     let stat = rustix::fs::fstat(fd).ok()?;
     let reads_only = rustix::fs::fcntl_getfl(fd).ok()? & OFlags::RWMODE == OFlags::RDONLY;
     if reads_only || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -166,21 +167,11 @@ fn own_file(job: &JobState, number: u8) -> Option<&RegularFile> {
             && identity(regular) == (stat.st_dev, stat.st_ino)
             && u64::try_from(stat.st_size).is_ok_and(|size| size >= regular.size)
     };
-    let regular = job.open_files.iter().filter_map(|open| match &open.kind {
-        OpenFileKind::Regular(regular) => Some(regular),
-        _ => None,
-    });
-    regular.into_iter().find(is_it)
+    job.open_files.iter().filter_map(OpenFile::regular).find(is_it)
 }
 
 fn identity(regular: &RegularFile) -> (u64, u64) {
     (regular.device, regular.inode)
-}
-
-/// A standard descriptor of this process.
-fn own(number: u8) -> BorrowedFd<'static> {
-    // SAFETY: nobody here closes it; a call on one that is not open fails.
-    unsafe { BorrowedFd::borrow_raw(RawFd::from(number)) }
 }
 
 /// Whether the bytes `from..to` of a file end with these.

@@ -5,21 +5,22 @@
 //! 3. Arranges its descriptors ([`crate::descriptors`]), directories, umask.
 //! 4. Writes the restorer's operations ([`crate::restorer`]): the swap of the address spaces, the threads, and what each thread has.
 //! 5. Enters the restorer, and is itself no more.
+#![allow(unsafe_code, reason = "this program's memory is replaced by the job's")]
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use ckpt_objects::file::OpenFileKind;
 use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
 use ckpt_objects::older::KernelFeature;
-use ckpt_objects::pidfd::{self, PidfdState};
+use ckpt_objects::open_file::{self, Files};
 use ckpt_objects::process::{Credentials, LiveProcess, ProcessState};
+use ckpt_objects::rebuild::Context as _;
 use ckpt_objects::signal::Siginfo;
 use ckpt_objects::thread::{MCE_KILL_DEFAULT, Scheduling, ThreadState};
-use ckpt_objects::{FilePath, NsPid, file, sysv};
+use ckpt_objects::{FilePath, NsPid, epoll, file, sysv};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 use rustix::fs::Mode;
@@ -27,13 +28,11 @@ use rustix::fs::Mode;
 use crate::control::{Control, OPEN, Report};
 use crate::descriptors::{self, Move};
 use crate::environment;
-use crate::epolls;
 use crate::error::ProcessError;
-use crate::family::{self, Restart};
-use crate::files::Files;
 use crate::holes::{PAGE, Ranges, TASK_SIZE};
 use crate::locks;
 use crate::memory::{self, Layout, PR_SET_VMA, PR_SET_VMA_ANON_NAME, Sources};
+use crate::restart::Restart;
 use crate::restorer::{Check, Operations, Region, Step};
 use crate::timers;
 use crate::vdso::{self, Vdso};
@@ -117,13 +116,14 @@ pub fn become_process(
 
     set_place(restart, live, files, process.pid)?;
     let own = Own::now()?;
-    let (reports, exe) = arrange_descriptors(restart, live, files, process.pid.0)?;
+    let (reports, exe) = arrange_descriptors(restart, live, files, process.pid)?;
     // Failures from here on must find the pipe by its new number.
-    let restart = &Restart { reports, ..*restart };
+    // SAFETY: it has been arranged, and stays open until the restorer closes it.
+    let restart = &Restart { reports: unsafe { BorrowedFd::borrow_raw(reports) }, ..*restart };
     let builder = Builder { restart, process, live, layout: &layout, vmas: &vmas, vdso: &vdso, own, exe, reports };
     let first = change_root(restart, live)
         .and_then(|()| builder.build(&mut region))
-        .unwrap_or_else(|error| family::fail(restart, &format!("process {}", process.pid), &error));
+        .unwrap_or_else(|error| restart.fail(&format!("process {}", process.pid), &error));
     // SAFETY: the operations replace this program by the job's: nothing of it is used any more.
     unsafe { region.enter(first, reports) }
 }
@@ -245,58 +245,40 @@ fn arrange_descriptors(
     restart: &Restart<'_>,
     live: &LiveProcess,
     files: &Files,
-    pid: i32,
+    pid: NsPid,
 ) -> Result<(RawFd, Option<RawFd>), ProcessError> {
     let mut moves = Vec::new();
-    let mut own_files = HashMap::new();
+    let mut own_files: HashMap<usize, OwnedFd> = HashMap::new();
     for entry in &live.descriptors {
-        let from = match files.open.get(entry.file.at()) {
-            Some(Some(fd)) => *fd,
-            Some(None) => match own_files.entry(entry.file) {
-                Entry::Occupied(open) => *open.get(),
-                Entry::Vacant(place) => *place.insert(open_own(restart, entry.file.at(), pid)?),
-            },
-            None => return Err(ProcessError::Incomplete("a file that is open")),
+        let file = entry.file.at();
+        let from = match (files.get(file), own_files.entry(file)) {
+            (Some(fd), _) => fd.as_raw_fd(),
+            (None, Entry::Occupied(open)) => open.get().as_raw_fd(),
+            (None, Entry::Vacant(place)) => {
+                let description = restart.job.open_files.get(file).ok_or(ProcessError::Incomplete("a file that is open"))?;
+                place.insert(open_file::rebuild_own(description, pid)?).as_raw_fd()
+            }
         };
         moves.push(Move { from, to: entry.fd, close_on_exec: entry.close_on_exec });
     }
-    epolls::register_own(restart, NsPid(pid), |file| {
-        files.open.get(file.at()).copied().flatten().or_else(|| own_files.get(&file).copied())
-    })?;
+    epoll::register_own(restart, pid, |file| files.get(file.at()).or_else(|| own_files.get(&file.at()).map(AsFd::as_fd)))?;
     let mut free = (0..).filter(|number| !live.descriptors.iter().any(|entry| entry.fd == *number));
     let mut own = |from: RawFd| {
         let to = free.next().unwrap_or(RawFd::MAX);
         moves.push(Move { from, to, close_on_exec: true });
         to
     };
-    let reports = own(restart.reports);
+    let reports = own(restart.reports.as_raw_fd());
     let program = restart.mapped.get(live.memory.fields.exe as usize).and_then(Option::as_ref);
-    let exe = match program {
-        Some(path) => {
-            let fd = file::rebuild_named(path, libc::O_RDONLY.cast_unsigned(), 0)?;
-            Some(own(std::os::fd::IntoRawFd::into_raw_fd(fd)))
-        }
+    let program_file = match program {
+        Some(path) => Some(file::rebuild_named(path, libc::O_RDONLY.cast_unsigned(), 0)?),
         None => None,
     };
-    // SAFETY: this process uses no descriptor but these from now on.
-    unsafe { descriptors::arrange(&moves) }?;
+    let exe = program_file.as_ref().map(|file| own(file.as_raw_fd()));
+    descriptors::arrange(&moves)?;
+    // What these owned has been closed, or has another owner.
+    std::mem::forget((own_files, program_file));
     Ok((reports, exe))
-}
-
-/// Opens a file of `/proc` or a process, which are there only now.
-fn open_own(restart: &Restart<'_>, index: usize, pid: i32) -> Result<RawFd, ProcessError> {
-    let description = &restart.job.open_files[index];
-    let fd = match &description.kind {
-        OpenFileKind::Proc { path } => {
-            let path = path.as_path();
-            // By the name that works where this namespace's own `/proc` could not be mounted, too.
-            let own = path.strip_prefix(format!("/proc/{pid}")).map(|rest| std::path::Path::new("/proc/self").join(rest));
-            file::rebuild_named(own.as_deref().unwrap_or(path), description.flags, description.position)?
-        }
-        OpenFileKind::Pidfd(PidfdState { process: Some(process) }) => pidfd::rebuild(*process, description.flags)?,
-        _ => return Err(ProcessError::Incomplete("a file that is open")),
-    };
-    Ok(std::os::fd::IntoRawFd::into_raw_fd(fd))
 }
 
 /// Directories, umask, and what else is set by calls that need no restorer.
@@ -304,8 +286,7 @@ fn set_place(restart: &Restart<'_>, live: &LiveProcess, files: &Files, pid: NsPi
     let cwd = restart.paths.resolve(&live.cwd);
     let removed = live.removed_cwd.as_ref().map(|removed| files.removed.get(&(removed.device, removed.inode)));
     let changed = match removed {
-        // SAFETY: the descriptor is open in every process until each arranges its own.
-        Some(fd) => rustix::process::fchdir(unsafe { BorrowedFd::borrow_raw(*fd.unwrap_or(&-1)) }).map_err(std::io::Error::from),
+        Some(fd) => rustix::process::fchdir(fd.ok_or(ProcessError::Incomplete("a directory"))?).map_err(std::io::Error::from),
         None => std::env::set_current_dir(&cwd),
     };
     changed.map_err(ProcessError::call(format!("change to directory {}", cwd.display())))?;
@@ -662,7 +643,7 @@ impl Builder<'_> {
                 list.call(Step::BoundingSet, Check::Report, nr::__NR_prctl, &[PR_CAPBSET_DROP, capability]);
             }
         }
-        if !self.restart.user_namespace && own.groups != wanted.groups {
+        if !self.restart.has_user_namespace() && own.groups != wanted.groups {
             let groups: Vec<u8> = wanted.groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
             let groups = region.put(&groups)?;
             list.call(Step::Groups, Check::Success, nr::__NR_setgroups, &[wanted.groups.len() as u64, groups]);

@@ -17,6 +17,7 @@
 //! Every thread of the process has its own list; `clone3` is an operation that names the list of the thread it makes. The last
 //! operation, [`Operations::leave`], jumps into the agent's code in the job's own memory, which unmaps the region: see
 //! `ckpt_agent::leave`.
+#![allow(unsafe_code, reason = "the restorer's memory and machine code")]
 
 use std::arch::global_asm;
 use std::mem::offset_of;

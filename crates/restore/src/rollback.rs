@@ -30,6 +30,7 @@ use ckpt_objects::FilePath;
 use ckpt_objects::file;
 use ckpt_objects::job_file::{self, Contents, FileKind, FileNumber, FileState, Hashed, JobFile, JobFiles, Role};
 use ckpt_objects::touched::{self, Touch, TouchedDir};
+use ckpt_objects::unix_socket;
 use ckpt_session::files::{begin_segment, budget, is_of_the_kernel, left_out, list_in, own_streams};
 use ckpt_session::job::JobInfo;
 use ckpt_session::{Bytes, JobState};
@@ -41,7 +42,6 @@ use crate::aside::Aside;
 use crate::contents::Stored;
 use crate::error::RestoreError;
 use crate::paths::PathMap;
-use crate::sockets::unix;
 
 /// How many files one line names.
 const NAMED: usize = 3;
@@ -51,7 +51,7 @@ const ROUNDS: usize = 8;
 /// The plan for a job's files, and what has been done of it.
 pub struct Rollback<'a> {
     reader: &'a ImageReader,
-    aside: &'a Aside,
+    aside: Aside,
     /// By the paths that they have now, directories before what is in them.
     wanted: BTreeMap<PathBuf, Wanted>,
     /// By the paths that the job had them at.
@@ -122,7 +122,7 @@ impl<'a> Rollback<'a> {
         reader: &'a ImageReader,
         paths: &mut PathMap,
         info: &JobInfo,
-        aside: &'a Aside,
+        aside: Aside,
     ) -> Result<Self, RestoreError> {
         let list = find_list(&job.files, reader, paths, info);
         let mut plan = Self {
@@ -246,7 +246,7 @@ impl<'a> Rollback<'a> {
         let ignored = left_out(info);
         let own = own_streams();
         let sockets: HashSet<PathBuf> =
-            job.sockets.iter().filter_map(unix::name_that_is_used).map(|file| paths.resolve(&file.path)).collect();
+            job.sockets.iter().filter_map(unix_socket::name_that_is_used).map(|file| paths.resolve(&file.path)).collect();
         self.wanted.retain(|path, _| {
             let is_own = path.metadata().is_ok_and(|meta| own.contains(&(meta.dev(), meta.ino())));
             !is_own && !sockets.contains(path) && !ignored(path) && !path.starts_with(&self.aside.dir)
@@ -446,7 +446,7 @@ impl<'a> Rollback<'a> {
         } else {
             self.set_aside.push(SetAside { path: path.to_owned(), bytes: now.size(), mtime_ns: now.mtime_ns });
         }
-        let place = self.aside.take(path).map_err(aside_failed(self.aside, path))?;
+        let place = self.aside.take(path).map_err(aside_failed(&self.aside, path))?;
         self.done.push(Done::Moved { from: path.to_owned(), to: place });
         Ok(())
     }
@@ -561,7 +561,7 @@ impl<'a> Rollback<'a> {
         }
         if let Some(copy) = self.rewritten.get(&now.identity) {
             self.settled.insert(key);
-            let linked = self.aside.link(copy, path).map_err(aside_failed(self.aside, path))?;
+            let linked = self.aside.link(copy, path).map_err(aside_failed(&self.aside, path))?;
             self.done.push(Done::Made(linked));
             return Ok(());
         }
@@ -576,7 +576,7 @@ impl<'a> Rollback<'a> {
         };
         match (begins, &wanted.stored) {
             (Some(false), Some(stored)) => {
-                let place = self.aside.copy(path).map_err(aside_failed(self.aside, path))?;
+                let place = self.aside.copy(path).map_err(aside_failed(&self.aside, path))?;
                 self.set_aside.push(SetAside { path: path.to_owned(), bytes: now.size(), mtime_ns: now.mtime_ns });
                 self.rewritten.insert(now.identity, place.clone());
                 self.settled.insert(key);
@@ -590,7 +590,7 @@ impl<'a> Rollback<'a> {
         }
         if now.size() > size {
             let file = open(path, OFlags::RDWR).map_err(failed("open for writing", path))?;
-            let tail = self.aside.take_tail(path, size, now.size()).map_err(aside_failed(self.aside, path))?;
+            let tail = self.aside.take_tail(path, size, now.size()).map_err(aside_failed(&self.aside, path))?;
             let bytes = now.size() - size;
             self.set_aside.push(SetAside { path: path.to_owned(), bytes, mtime_ns: now.mtime_ns });
             self.done.push(Done::Cut { path: path.to_owned(), at: size, tail, state: now });

@@ -5,23 +5,22 @@
 //! children are reaped.
 
 use std::collections::BTreeSet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ckpt_objects::HostPid;
+use ckpt_objects::open_file::{Files, arm, needed_to_arm};
 use ckpt_objects::process::{Life, ProcessState, Status, threads};
-use ckpt_objects::shared_memory::{self, SharedMemoryKind};
+use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_session::JobState;
-use ckpt_sys::syscall;
+use ckpt_sys::signals::{self, Arrived};
 use ckpt_wire::Forward;
-use linux_raw_sys::general as nr;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, getpgid, kill_process, wait};
 
 use crate::control::{COMMITTED, OPEN, wait_for, wake};
 use crate::error::ProcessError;
-use crate::family::Restart;
-use crate::files::{self, Files};
+use crate::restart::Restart;
 use crate::tree::{Node, Role};
 use crate::{descriptors, process, terminals};
 
@@ -33,14 +32,13 @@ pub fn prepare() -> Result<(), ProcessError> {
 /// Serves until nothing is left below this process; then ends.
 pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
     if let Err(error) = get_ready(restart, node, files) {
-        crate::family::fail(restart, "the launcher's stand-in", &error);
+        restart.fail("the launcher's stand-in", &error);
     }
     restart.control.ready.fetch_add(1, Ordering::AcqRel);
     wake(&restart.control.ready);
     wait_for(&restart.control.gate, OPEN);
     // Whoever reads the reports sees their end when nobody can fail any more.
-    // SAFETY: this process reports no more.
-    drop(unsafe { files::take(restart.reports) });
+    ckpt_sys::number::close(restart.reports.as_raw_fd());
     loop {
         match wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => {
@@ -53,8 +51,7 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
                 Some(Came::ToForward(what)) => forward(what),
                 _ => (),
             },
-            // SAFETY: nobody is left: this process ends, without running what the restart registered for its own end.
-            Err(_) => unsafe { libc::_exit(0) },
+            Err(_) => ckpt_sys::child::exit(0),
         }
     }
 }
@@ -63,35 +60,26 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
 fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Result<(), ProcessError> {
     let none = Files::default();
     let files = files.unwrap_or(&none);
-    let mut own: BTreeSet<i32> = [restart.reports, restart.ends].into();
-    own.extend(files.terminals.placeholder);
+    let mut own: BTreeSet<i32> = [restart.reports, restart.ends].map(|fd| fd.as_raw_fd()).into();
+    own.extend(files.terminals.placeholder.as_ref().map(AsRawFd::as_raw_fd));
     let mut kept = own.clone();
-    kept.extend(files.seals.iter().map(|(fd, _)| *fd).chain(files.unset.iter().map(|(fd, _)| *fd)));
-    kept.extend(files::watched(restart, files));
-    // SAFETY: this process uses no descriptor but these from now on.
-    unsafe { descriptors::close_all_but(&kept) }?;
+    kept.extend(needed_to_arm(restart.job.objects()).into_iter().filter_map(|file| Some(files.get(file)?.as_raw_fd())));
+    kept.extend(files.shared.iter().flatten().map(AsRawFd::as_raw_fd));
+    descriptors::close_all_but(&kept)?;
     let name = if node.role == Role::Init { "ckpt-init" } else { "ckpt-stand-in" };
     process::set_name(&std::ffi::OsStr::new(name).into());
     // Not to keep a file system busy; it matters to nobody when it fails.
     let _ = std::env::set_current_dir("/");
     wait_for(&restart.control.gate, COMMITTED);
-    for &(fd, seals) in &files.seals {
-        // SAFETY: kept open above, and closed here.
-        shared_memory::seal(&OwnedFd::from(unsafe { files::take(fd) }), seals)?;
-    }
     if node.role == Role::StandIn {
         remove_segments(restart)?;
     }
-    for &(fd, index) in &files.unset {
-        // SAFETY: kept open above, and closed below.
-        files::set(restart, files, unsafe { BorrowedFd::borrow_raw(fd) }, index)?;
-    }
+    arm(restart, files)?;
     if node.role == Role::StandIn {
         terminals::take_outside_foreground(restart)?;
         stop_the_stopped(restart.job)?;
     }
-    // SAFETY: from here on only these are used.
-    unsafe { descriptors::close_all_but(&own) }?;
+    descriptors::close_all_but(&own)?;
     if node.pid == 1 {
         // From now on the job is worth more than the restart.
         rustix::process::set_parent_process_death_signal(None).map_err(ProcessError::call("let the job outlive the restart"))?;
@@ -127,19 +115,16 @@ fn stop_the_stopped(job: &JobState) -> Result<(), ProcessError> {
 
 /// Tells the coordinator a wait status, or a signal as a negative number.
 fn tell(restart: &Restart<'_>, number: i32) {
-    // SAFETY: kept open as long as this process lives.
-    let ends = unsafe { BorrowedFd::borrow_raw(restart.ends) };
     // The coordinator may have been killed: then nobody wants to know. SIGPIPE is blocked.
-    let _ = rustix::io::write(ends, &number.to_le_bytes());
+    let _ = rustix::io::write(restart.ends, &number.to_le_bytes());
 }
 
 /// Sends a signal that the coordinator passes on, as the launcher would have.
 fn forward(Forward { signal, pid, group }: Forward) {
     // A group that was made outside of this pid namespace has no number here.
-    // SAFETY: takes a number only.
-    let whom = if group { -unsafe { libc::getpgid(pid) }.max(0) } else { 0 };
-    // SAFETY: takes numbers only; one that has ended takes no signal any more.
-    unsafe { libc::kill(if whom == 0 { pid } else { whom }, signal.into()) };
+    let group = Pid::from_raw(pid).filter(|_| group).and_then(|pid| getpgid(Some(pid)).ok());
+    // One that has ended takes no signal any more.
+    let _ = signals::send(group.map_or(pid, |group| -group.as_raw_nonzero().get()), signal.into());
 }
 
 /// A signal that came to this process.
@@ -152,19 +137,15 @@ enum Came {
 
 /// Waits for any signal; all are blocked, so that none ends this process.
 fn wait_for_signal(checkpoint_signal: i32) -> Option<Came> {
-    let all = u64::MAX;
-    // SAFETY: a siginfo of zeroes is one; the call fills it in, and lives no longer than the set.
-    let (signal, info) = unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        (syscall!(nr::__NR_rt_sigtimedwait, &raw const all, &raw mut info, 0, size_of::<u64>()), info)
-    };
-    let signal = i32::try_from(signal.ok()?).ok().filter(|&signal| signal != libc::SIGCHLD)?;
-    // SAFETY: a signal with such a code was sent by a process, and tells which; one outside the namespace has no number here.
-    let from_outside = info.si_code <= 0 && unsafe { info.si_pid() } == 0;
-    if signal == checkpoint_signal && info.si_code == libc::SI_QUEUE && from_outside {
-        // SAFETY: it has a value.
-        return Some(Came::ToForward(Forward::from_value(unsafe { info.si_value() }.sival_ptr as u64)));
+    let Arrived { signal, code, pid, value } = signals::wait_for_any().ok()?;
+    if signal == libc::SIGCHLD {
+        return None;
+    }
+    // One that a process sent tells which; one outside the namespace has no number here.
+    let from_outside = code <= 0 && pid == 0;
+    if signal == checkpoint_signal && code == libc::SI_QUEUE && from_outside {
+        return Some(Came::ToForward(Forward::from_value(value)));
     }
     // What else comes from outside comes to the coordinator too, if it is meant for it.
-    (info.si_code <= 0 && !from_outside).then_some(Came::FromJob(signal))
+    (code <= 0 && !from_outside).then_some(Came::FromJob(signal))
 }

@@ -3,7 +3,7 @@
 use ckpt_objects::older::KernelFeature;
 use ckpt_objects::posix_timer::{CpuClock, Notify, PosixTimer, TimerSignal};
 use ckpt_sys::raw::Errno;
-use ckpt_sys::{probe, syscall};
+use ckpt_sys::{probe, timer};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl;
 
@@ -56,11 +56,8 @@ pub fn prepare(timers: &[PosixTimer]) -> Result<(), ProcessError> {
     }
     let nobody = Event::of(Notify::Nobody).words();
     for wanted in 0..first {
-        let mut id = -1i32;
-        // SAFETY: both pointers live over the call.
-        unsafe { syscall!(nr::__NR_timer_create, nr::CLOCK_MONOTONIC, nobody.as_ptr(), &raw mut id) }
-            // SAFETY: takes a number only.
-            .and_then(|_| unsafe { syscall!(nr::__NR_timer_delete, id) })
+        let id = timer::create(nr::CLOCK_MONOTONIC.cast_signed(), &nobody)
+            .and_then(|id| timer::delete(id).map(|()| id))
             .map_err(ProcessError::raw("make a timer"))?;
         if id != wanted {
             return Err(ProcessError::Identity { what: "first timer", got: id, wanted });
@@ -138,22 +135,18 @@ pub fn make(region: &mut Region, list: &mut Operations, timers: &[PosixTimer]) -
 }
 
 /// The clock itself, or, where this machine or this user cannot have timers that wake a sleeping machine, its like that does not.
+#[expect(unsafe_code, reason = "a fork where the job's root may have no /proc to count threads in")]
 fn clock_here(clock: i32) -> i32 {
     let like = match clock {
         libc::CLOCK_REALTIME_ALARM => libc::CLOCK_REALTIME,
         libc::CLOCK_BOOTTIME_ALARM => libc::CLOCK_BOOTTIME,
         other => return other,
     };
-    let mut id = -1i32;
     let nobody = Event::of(Notify::Nobody).words();
     // In a child, whose timers are its own.
     // SAFETY: this process has one thread; the child makes one call, whose pointers live over it, and ends.
     let can = match unsafe { ckpt_sys::fork::fork(0, None) } {
-        // SAFETY: as above.
-        Ok(ckpt_sys::fork::Fork::Child) => unsafe {
-            let made = syscall!(nr::__NR_timer_create, clock, nobody.as_ptr(), &raw mut id).is_ok();
-            libc::_exit(i32::from(!made))
-        },
+        Ok(ckpt_sys::fork::Fork::Child) => ckpt_sys::child::exit(i32::from(timer::create(clock, &nobody).is_err())),
         Ok(ckpt_sys::fork::Fork::Parent(child)) => {
             let child = rustix::process::Pid::from_raw(child);
             let ended = rustix::process::waitpid(child, rustix::process::WaitOptions::empty());
@@ -197,9 +190,7 @@ pub fn start(region: &mut Region, list: &mut Operations, timers: &[PosixTimer], 
 
 /// What a clock reads now, in nanoseconds; it only grows.
 fn clock_reads(clock: i32) -> u64 {
-    let mut now = [0u64; 2];
-    // SAFETY: the time is writable.
-    let _ = unsafe { syscall!(nr::__NR_clock_gettime, clock, now.as_mut_ptr()) };
+    let now = timer::now(clock).unwrap_or_default();
     now[0].saturating_mul(SECOND).saturating_add(now[1])
 }
 

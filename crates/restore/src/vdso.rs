@@ -2,6 +2,7 @@
 //!
 //! The same kernel maps it again where it was. Another kernel's vDSO has its functions elsewhere: then the old image is put back
 //! as ordinary memory, and each of its functions is made to jump to its namesake in the new one, which is mapped somewhere else.
+#![allow(unsafe_code, reason = "the vDSO is read where it is mapped")]
 
 use std::collections::BTreeMap;
 

@@ -10,8 +10,10 @@ pub mod job;
 pub mod library;
 mod listener;
 pub mod living;
+mod objects;
 pub mod report;
 
+pub use ckpt_objects::Bytes;
 pub use job::JobState;
 pub use listener::{Connection, HeldSignal, Listener, Received, abstract_sockets};
-pub use report::{Bytes, Reporter, Took, Verbosity};
+pub use report::{Reporter, Took, Verbosity};

@@ -6,10 +6,13 @@
 #![no_std]
 
 pub mod blocked;
+pub mod child;
 pub mod cpu;
 pub mod descriptor;
+pub mod epoll;
 pub mod fork;
 pub mod mqueue;
+pub mod number;
 pub mod pagemap;
 pub mod prctl;
 pub mod probe;
@@ -18,6 +21,8 @@ pub mod program;
 pub mod raw;
 pub mod sigframe;
 pub mod signal_set;
+pub mod signals;
 pub mod socket;
 pub mod sysv;
 pub mod terminal;
+pub mod timer;

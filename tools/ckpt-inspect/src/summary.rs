@@ -4,10 +4,9 @@ use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ckpt_objects::FilePath;
-use ckpt_objects::file::{OpenFile, OpenFileKind};
 use ckpt_objects::job_file::{Contents, FileKind, JobFile, Role};
+use ckpt_objects::open_file::describe;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
-use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_session::{Bytes, JobState};
 
 use crate::report::{Report, Sizes};
@@ -96,7 +95,7 @@ fn open_files(f: &mut fmt::Formatter<'_>, state: &JobState) -> fmt::Result {
     let total: usize = descriptors.iter().sum();
     writeln!(f, "  open files  {}, {total} descriptors", state.open_files.len())?;
     for (file, count) in state.open_files.iter().zip(descriptors) {
-        writeln!(f, "    {count:>3} x {:<12} {}", access(file.flags), open_file(state, file))?;
+        writeln!(f, "    {count:>3} x {:<12} {}", access(file.flags), printable(&describe(state.objects(), file)))?;
     }
     Ok(())
 }
@@ -173,77 +172,6 @@ fn access(flags: u32) -> &'static str {
     }
 }
 
-fn open_file(state: &JobState, file: &OpenFile) -> String {
-    if let Some(number) = file.inherited {
-        let stream = ["standard input", "standard output", "standard error"].get(usize::from(number));
-        return format!("the launcher's {}", stream.unwrap_or(&"own descriptor"));
-    }
-    match &file.kind {
-        OpenFileKind::Regular(regular) => format!("{}, at {} of {} bytes", printable(&regular.path), file.position, regular.size),
-        OpenFileKind::Deleted(deleted) => {
-            format!("{} (deleted), at {} of {} bytes", printable(&deleted.path), file.position, deleted.size)
-        }
-        OpenFileKind::RemovedDirectory(removed) => format!("removed directory {}", printable(&removed.path)),
-        OpenFileKind::Directory { path } => format!("directory {}", printable(path)),
-        OpenFileKind::Device { path, .. } => format!("device {}", printable(path)),
-        OpenFileKind::Pipe { pipe: number } => match state.pipes.get(*number as usize) {
-            Some(pipe) => {
-                let bytes: usize = pipe.packets.iter().map(Vec::len).sum();
-                let path = pipe.path.as_ref().map_or("pipe".to_owned(), |path| format!("named pipe {}", printable(path)));
-                format!("{path} [{number}], {bytes} bytes in it")
-            }
-            None => format!("pipe [{number}]"),
-        },
-        OpenFileKind::SharedMemory { object } => match state.shared_memory.get(*object as usize) {
-            Some(memory) => format!("shared memory {} [{object}], {}", shared_memory(&memory.kind), Bytes(memory.size)),
-            None => format!("shared memory [{object}]"),
-        },
-        OpenFileKind::Path { path } => format!("place {}", printable(path)),
-        OpenFileKind::Proc { path } => printable(path),
-        OpenFileKind::Epoll(epoll) => format!("epoll instance, {} registrations", epoll.registrations.len()),
-        OpenFileKind::Eventfd(eventfd) => {
-            format!("eventfd, count {}{}", eventfd.count, if eventfd.semaphore { ", semaphore" } else { "" })
-        }
-        OpenFileKind::Timerfd(timer) if timer.remaining_ns > 0 => {
-            let left = humantime::format_duration(Duration::from_millis(timer.remaining_ns / 1_000_000));
-            format!("timerfd, {left} left, {} expirations not read", timer.ticks)
-        }
-        OpenFileKind::Timerfd(timer) => format!("timerfd, {} expirations not read", timer.ticks),
-        OpenFileKind::Signalfd(signalfd) => format!("signalfd, {} signals", signalfd.mask.count_ones()),
-        OpenFileKind::Inotify(inotify) => {
-            format!("inotify instance, {} watches, {} bytes not read", inotify.watches.len(), inotify.pending)
-        }
-        OpenFileKind::PtyMaster { pty, .. } => format!("master of pseudo-terminal {}", pty_name(state, *pty)),
-        OpenFileKind::PtySlave { pty, hung_up, .. } => {
-            format!("pseudo-terminal {}{}", pty_name(state, *pty), if *hung_up { ", hung up" } else { "" })
-        }
-        OpenFileKind::OutsideTerminal { path } => format!("the launcher's terminal, as {}", printable(path)),
-        OpenFileKind::Socket { socket } => match state.sockets.get(*socket as usize) {
-            Some(socket) => printable(&socket.summary()),
-            None => format!("socket [{socket}]"),
-        },
-        OpenFileKind::Mqueue { queue } => {
-            let queue = state.mqueues.get(*queue as usize);
-            let name = queue.map_or_else(String::new, |queue| printable(&queue.name));
-            format!("POSIX message queue {name}, {} messages", queue.map_or(0, |queue| queue.messages.len()))
-        }
-        OpenFileKind::Pidfd(pidfd) => match pidfd.process {
-            Some(pid) => format!("pidfd of process {pid}"),
-            None => "pidfd of a process that has ended".to_owned(),
-        },
-    }
-}
-
-fn shared_memory(kind: &SharedMemoryKind) -> String {
-    match kind {
-        SharedMemoryKind::Anonymous => "without a name".to_owned(),
-        SharedMemoryKind::Memfd { name, .. } => format!("memfd:{}", printable(name)),
-        SharedMemoryKind::Named { path, .. } => printable(path),
-        SharedMemoryKind::SystemV { identity, .. } => format!("System V, id {}", identity.id),
-        SharedMemoryKind::Unlinked { path, .. } => format!("{} (deleted)", printable(path)),
-    }
-}
-
 /// Text from an image with its control characters escaped, so that a terminal does not interpret them.
 fn printable(text: &(impl fmt::Display + ?Sized)) -> String {
     text.to_string().chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
@@ -254,9 +182,4 @@ fn quoted(argument: &FilePath) -> String {
     let text = printable(argument);
     // Only a NUL cannot be quoted, and that is a control character.
     shlex::try_quote(&text).map_or(text.clone(), |quoted| quoted.into_owned())
-}
-
-fn pty_name(state: &JobState, pty: u32) -> String {
-    let number = state.terminals.ptys.get(pty as usize).and_then(|pty| pty.number);
-    number.map_or_else(|| "without a number".to_owned(), |number| number.to_string())
 }

@@ -1,14 +1,27 @@
-//! Epoll instances made anew.
+//! Epoll instances made anew, and what they wait for registered.
+//!
+//! The kernel knows a registration by an open file description and the number that its descriptor had. So each description is given
+//! that number for a moment; it is registered, and stays so when the number is another's again.
+//!
+//! 1. [`register_common`], in the process that builds all files: those that have fired first, then all others; but for those below.
+//! 2. [`register_own`], in each process of the job: signalfds, which wait for the signals of the process that registers them, and
+//!    files that each process opens by itself.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use ckpt_sys::number;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 
 use super::Registration;
+use crate::descriptor::FdEntry;
 use crate::event::{self, failed};
-use crate::rebuild::RebuildError;
+use crate::open_file::{OpenFile, OpenFileKind};
+use crate::process::LiveProcess;
+use crate::rebuild::{Context, RebuildError};
+use crate::{FileIndex, NsPid, Objects};
 
 /// Makes an epoll instance with its status flags, which waits for nothing yet.
 pub fn rebuild(flags: u32) -> std::result::Result<OwnedFd, RebuildError> {
@@ -17,29 +30,130 @@ pub fn rebuild(flags: u32) -> std::result::Result<OwnedFd, RebuildError> {
     Ok(fd)
 }
 
-/// Registers a file, whose descriptor must have the number `registration.fd` in this process; it may be closed afterwards.
-pub fn register(epoll: impl AsFd, target: BorrowedFd<'_>, registration: &Registration) -> Result<()> {
-    epoll::add(epoll, target, data(registration), epoll::EventFlags::from_bits_retain(registration.events))
+/// Registers the file that has the number `registration.fd` in this process now; it may be closed afterwards.
+fn register(epoll: impl AsFd, registration: &Registration) -> Result<()> {
+    let epoll = epoll.as_fd().as_raw_fd();
+    ckpt_sys::epoll::add(epoll, registration.fd, registration.events, registration.data).map_err(errno)
 }
 
 /// As [`register`], for a one-shot registration that has fired. Must be called before all that have not: it takes what is ready.
 ///
 /// The kernel adds errors and hang-ups to whatever is registered, so a registration that waits for nothing comes only from one
 /// that fired. Where the file is not ready for anything, and later has an error or hang-up, that is reported once.
-pub fn register_spent(epoll: impl AsFd, target: BorrowedFd<'_>, registration: &Registration) -> Result<()> {
-    let private = epoll::EventFlags::from_bits_retain(registration.events);
+fn register_spent(epoll: impl AsFd, registration: &Registration) -> Result<()> {
+    let &Registration { fd, events: private, data, .. } = registration;
+    let number = epoll.as_fd().as_raw_fd();
     let anything = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::PRI | epoll::EventFlags::RDHUP;
-    epoll::add(&epoll, target, data(registration), anything | private)?;
+    ckpt_sys::epoll::add(number, fd, anything.bits() | private, data).map_err(errno)?;
     let mut events = Vec::with_capacity(1);
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     match epoll::wait(&epoll, spare_capacity(&mut events), Some(&at_once))? {
-        0 => epoll::modify(epoll, target, data(registration), private),
+        0 => ckpt_sys::epoll::modify(number, fd, private, data).map_err(errno),
         _ => Ok(()),
     }
 }
 
-fn data(registration: &Registration) -> epoll::EventData {
-    epoll::EventData::new_u64(registration.data)
+fn errno(ckpt_sys::raw::Errno(errno): ckpt_sys::raw::Errno) -> Errno {
+    Errno::from_raw_os_error(errno)
+}
+
+/// An epoll instance of the job: its index in [`Objects::open_files`], and what it waits for.
+fn instances(objects: Objects<'_>) -> impl Iterator<Item = (FileIndex, &[Registration])> {
+    (0u32..).map(FileIndex).zip(objects.open_files).filter_map(|(index, file)| match &file.kind {
+        OpenFileKind::Epoll(state) if file.inherited.is_none() => Some((index, &state.registrations[..])),
+        _ => None,
+    })
+}
+
+/// Registers what any process may register. `open` are all files of the job, by index in [`Objects::open_files`].
+pub fn register_common(context: &dyn Context, open: &[Option<OwnedFd>]) -> std::result::Result<(), RebuildError> {
+    let fd_of = |file: FileIndex| open.get(file.at()).and_then(Option::as_ref).map(AsFd::as_fd);
+    let is_own = |one: &Registration| is_of_one_process(context.objects(), one.file);
+    for (instance, registrations) in instances(context.objects()) {
+        let common = || registrations.iter().filter(|one| !is_own(one));
+        for registration in common().filter(|one| one.is_spent()).chain(common().filter(|one| !one.is_spent())) {
+            join(context, fd_of(instance), fd_of(registration.file), registration, registration.is_spent())?;
+        }
+    }
+    Ok(())
+}
+
+/// Registers what only `pid` may register. `fd_of` gives the descriptor that this process has of a file now.
+pub fn register_own<'a>(
+    context: &dyn Context,
+    pid: NsPid,
+    fd_of: impl Fn(FileIndex) -> Option<BorrowedFd<'a>>,
+) -> std::result::Result<(), RebuildError> {
+    let objects = context.objects();
+    for (instance, registrations) in instances(objects) {
+        for registration in registrations.iter().filter(|one| is_of_one_process(objects, one.file)) {
+            if owner(context.objects(), instance, registration) != Some(pid) {
+                continue;
+            }
+            match fd_of(registration.file) {
+                // None of them can have errors or hang-ups while it waits for nothing.
+                Some(fd) => join(context, fd_of(instance), Some(fd), registration, false)?,
+                None => context.note(format!(
+                    "process {pid}: its epoll instance no longer waits for descriptor {}, which only another process has",
+                    registration.fd
+                )),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_of_one_process(objects: Objects<'_>, file: FileIndex) -> bool {
+    objects.open_files.get(file.at()).is_some_and(OpenFile::is_of_one_process)
+}
+
+/// The process that is taken to have made a registration: the first that has both files open, best under the same number.
+fn owner(objects: Objects<'_>, instance: FileIndex, registration: &Registration) -> Option<NsPid> {
+    let having =
+        |is_it: &dyn Fn(&LiveProcess) -> bool| objects.living().find(|(_, live)| is_it(live)).map(|(process, _)| process.pid);
+    let has_instance = |live: &LiveProcess| live.descriptors.iter().any(|entry| entry.file == instance);
+    let has = |live: &LiveProcess, number: Option<i32>| {
+        let is_it = |entry: &FdEntry| entry.file == registration.file && number.is_none_or(|number| entry.fd == number);
+        has_instance(live) && live.descriptors.iter().any(is_it)
+    };
+    let same_number = having(&|live| has(live, Some(registration.fd)));
+    same_number.or_else(|| having(&|live| has(live, None))).or_else(|| having(&has_instance))
+}
+
+/// Registers `target` with an instance.
+fn join(
+    context: &dyn Context,
+    instance: Option<BorrowedFd<'_>>,
+    target: Option<BorrowedFd<'_>>,
+    registration: &Registration,
+    spent: bool,
+) -> std::result::Result<(), RebuildError> {
+    let (Some(instance), Some(target)) = (instance, target) else {
+        return Err(RebuildError::Incomplete("what an epoll instance waits for"));
+    };
+    let number = registration.fd;
+    let failed = |error: Errno| RebuildError::call(format!("register descriptor {number} with its epoll instance"))(error);
+    // Duplicates: what is moved out of the way below may be one of the two.
+    let (instance, target) = (duplicate(instance, number).map_err(failed)?, duplicate(target, number).map_err(failed)?);
+    let act = || if spent { register_spent(&instance, registration) } else { register(&instance, registration) };
+    let result = number::lend(target.as_raw_fd(), number, act).map_err(errno).flatten();
+    let inherited = context.objects().open_files.get(registration.file.at()).is_some_and(|file| file.inherited.is_some());
+    match result {
+        // The restart's own input or output is of another kind than the launcher's was.
+        Err(Errno::PERM) if inherited => {
+            context.note(format!(
+                "descriptor {number}, which epoll waited for, is now a file that is always ready, and not waited for"
+            ));
+            Ok(())
+        }
+        result => result.map_err(failed),
+    }
+}
+
+/// A duplicate that has not this number.
+fn duplicate(fd: BorrowedFd<'_>, not: RawFd) -> Result<OwnedFd> {
+    let first = rustix::io::fcntl_dupfd_cloexec(fd, 0)?;
+    if first.as_raw_fd() == not { rustix::io::fcntl_dupfd_cloexec(fd, 0) } else { Ok(first) }
 }
 
 #[cfg(test)]
@@ -48,6 +162,7 @@ mod tests {
 
     use rustix::event::{EventfdFlags, eventfd};
     use rustix::fs::{OFlags, fcntl_getfl};
+    use rustix::io::FdFlags;
     use rustix::pipe::pipe;
 
     use super::super::{EpollState, observe};
@@ -68,7 +183,7 @@ mod tests {
 
     fn add(epoll: &OwnedFd, fd: impl AsFd, events: u32, data: u64) {
         let registration = Registration { fd: fd.as_fd().as_raw_fd(), file: FileIndex(0), events, data };
-        register(epoll, fd.as_fd(), &registration).unwrap();
+        register(epoll, &registration).unwrap();
     }
 
     /// What is ready now: events and data, in the order of data.
@@ -81,13 +196,13 @@ mod tests {
     }
 
     /// An instance with the same registrations, of the same files under the same numbers.
-    fn again(state: &EpollState, files: &[BorrowedFd<'_>]) -> OwnedFd {
+    fn again(state: &EpollState) -> OwnedFd {
         let epoll = new();
         for registration in state.registrations.iter().filter(|registration| registration.is_spent()) {
-            register_spent(&epoll, files[registration.file.at()], registration).unwrap();
+            register_spent(&epoll, registration).unwrap();
         }
         for registration in state.registrations.iter().filter(|registration| !registration.is_spent()) {
-            register(&epoll, files[registration.file.at()], registration).unwrap();
+            register(&epoll, registration).unwrap();
         }
         epoll
     }
@@ -117,7 +232,7 @@ mod tests {
         assert_eq!(of(3), Registration { fd: fd(4), file: FileIndex(4), events: OUT | EDGE | ONE_SHOT | ALWAYS, data: 3 });
         assert_eq!(of(4), Registration { fd: fd(0), file: FileIndex(0), events: IN | ONE_SHOT | ALWAYS, data: 4 });
         assert_eq!(of(5), Registration { fd: fd(2), file: FileIndex(2), events: IN | EXCLUSIVE | ALWAYS, data: 5 });
-        let new = again(&state, &files);
+        let new = again(&state);
         assert_eq!(observe(&event::seen(&new), &all_seen(&files)).unwrap(), state);
         rustix::io::write(&writer, b"x").unwrap();
         assert_eq!(ready(&new), [(IN, 1), (OUT, 3), (IN, 4), (IN, u64::MAX)]);
@@ -134,7 +249,7 @@ mod tests {
         let files = [writer.as_fd(), reader.as_fd()];
         let state = observe(&event::seen(&old), &all_seen(&files)).unwrap();
         assert_eq!(state.registrations, [Registration { fd: writer.as_raw_fd(), file: FileIndex(0), events: ONE_SHOT, data: 1 }]);
-        let new = again(&state, &files);
+        let new = again(&state);
         assert_eq!(observe(&event::seen(&new), &all_seen(&files)).unwrap(), state);
         // Not even the end of its last reader is reported.
         drop(reader);
@@ -170,5 +285,24 @@ mod tests {
     fn status_flags_come_back() {
         let fd = rebuild((OFlags::RDWR | OFlags::NONBLOCK).bits()).unwrap();
         assert!(fcntl_getfl(&fd).unwrap().contains(OFlags::NONBLOCK));
+    }
+
+    #[test]
+    fn a_number_is_lent_and_given_back() {
+        let file = rustix::fs::memfd_create("lent", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, 77).unwrap();
+        let size = |number: i32| std::fs::metadata(format!("/proc/self/fd/{number}")).map_or(0, |meta| meta.len());
+        // One that nobody has: above all that other tests open at the same time.
+        assert_eq!(number::lend(file.as_raw_fd(), 500, || size(500)), Ok(77));
+        assert!(!std::fs::exists("/proc/self/fd/500").unwrap());
+        for flags in [FdFlags::CLOEXEC, FdFlags::empty()] {
+            let taken = eventfd(0, EventfdFlags::empty()).unwrap();
+            rustix::io::fcntl_setfd(&taken, flags).unwrap();
+            let lent = number::lend(file.as_raw_fd(), taken.as_raw_fd(), || size(taken.as_raw_fd()));
+            assert_eq!(lent, Ok(77));
+            assert_eq!(rustix::io::fcntl_getfd(&taken), Ok(flags));
+            assert_eq!(rustix::io::write(&taken, &1u64.to_ne_bytes()), Ok(8));
+        }
+        assert_ne!(duplicate(file.as_fd(), 0).unwrap().as_raw_fd(), 0);
     }
 }

@@ -12,7 +12,7 @@ use super::Mqueue;
 use crate::rebuild::RebuildError;
 
 fn failed(what: &'static str) -> impl FnOnce(Errno) -> RebuildError {
-    move |Errno(errno)| RebuildError::Event { what, source: io::Error::from_raw_os_error(errno) }
+    move |Errno(errno)| RebuildError::Call { what: what.to_owned(), source: io::Error::from_raw_os_error(errno) }
 }
 
 fn bare_name(queue: &Mqueue) -> Result<CString, RebuildError> {

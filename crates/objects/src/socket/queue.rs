@@ -105,6 +105,7 @@ pub(crate) fn stream(fd: &OwnedFd, total: usize) -> io::Result<Vec<Queued>> {
 }
 
 /// The next message of at most `size` bytes, and how long it is; nothing where there is none.
+#[expect(unsafe_code, reason = "descriptors that come with a message are known by their numbers alone")]
 fn peek(fd: &OwnedFd, size: usize) -> io::Result<Option<(Queued, usize)>> {
     let (mut data, mut name, mut control) = (vec![0; size], [0; 128], [0; 8192]);
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;

@@ -15,7 +15,7 @@ use crate::NsPid;
 use crate::rebuild::{RebuildError, open_flags};
 
 fn failed(what: &'static str) -> impl FnOnce(ckpt_sys::raw::Errno) -> RebuildError {
-    move |error| RebuildError::Event { what, source: io::Error::from_raw_os_error(error.0) }
+    move |error| RebuildError::Call { what: what.to_owned(), source: io::Error::from_raw_os_error(error.0) }
 }
 
 /// Opens the next master, and gives its number. Its slave may be opened.
@@ -30,7 +30,7 @@ pub fn prepare(multiplexer: &Path, flags: u32) -> Result<(OwnedFd, u32), Rebuild
 pub fn open_slave(master: impl AsFd, flags: u32) -> Result<OwnedFd, RebuildError> {
     // Else the description would keep O_CLOEXEC among its flags for ever, and each of its descriptors look like one that exec closes.
     let flags = OpenptFlags::from_bits_retain((open_flags(flags) - OFlags::CLOEXEC).bits());
-    let failed = |error: Errno| RebuildError::Event { what: "open a pseudo-terminal's slave", source: error.into() };
+    let failed = |error: Errno| RebuildError::Call { what: "open a pseudo-terminal's slave".to_owned(), source: error.into() };
     let slave = ioctl_tiocgptpeer(master, flags).map_err(failed)?;
     fcntl_setfd(&slave, FdFlags::CLOEXEC).map_err(failed)?;
     Ok(slave)
@@ -49,7 +49,7 @@ pub fn hang_up(slave: impl AsFd) -> Result<(), RebuildError> {
 
 /// Brings a pseudo-terminal whose descriptions are all open to its settings, with its bytes in flight.
 pub fn settle(master: &OwnedFd, state: &OpenPty) -> Result<(), RebuildError> {
-    let failed_io = |source| RebuildError::Event { what: "put what was in flight into a pseudo-terminal", source };
+    let failed_io = |source| RebuildError::Call { what: "put what was in flight into a pseudo-terminal".to_owned(), source };
     let settings = state.settings.into();
     // Before packet mode, in which the master is told of changes.
     set_settings(master.as_raw_fd(), &settings).map_err(failed("set the modes of a pseudo-terminal"))?;

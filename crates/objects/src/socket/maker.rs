@@ -3,23 +3,21 @@
 //! Such a child shares this process's descriptors: what it makes is there when it has ended. It must not let go of any that are not its
 //! own.
 
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use ckpt_objects::socket::rebuild;
-use ckpt_objects::socket::{Address, Credentials};
-use ckpt_objects::unix_socket::SocketFile;
-use ckpt_sys::fork::{Fork, fork};
 use ckpt_sys::raw::Errno;
-use linux_raw_sys::general as nr;
+use ckpt_sys::{child, number};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::mount::MountFlags;
+use rustix::process::{Gid, Pid, Uid, WaitOptions, waitpid};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 
-use crate::control::Report;
-use crate::family::Restart;
+use super::rebuild;
+use super::{Address, Credentials};
+use crate::rebuild::{Context, placeholder};
+use crate::unix_socket::SocketFile;
 
 /// How a UNIX socket with a name is reached, wherever its file is.
 pub struct Reach {
@@ -39,7 +37,7 @@ pub enum Place<'a> {
 
 /// Runs `prepare`, then `act` as the process `who`, if that number is free: in a child that shares this process's descriptors.
 fn in_child(
-    restart: &Restart<'_>,
+    context: &dyn Context,
     who: Option<Credentials>,
     flags: u32,
     prepare: impl FnOnce() -> io::Result<()>,
@@ -51,62 +49,38 @@ fn in_child(
     if flags == 0 && pid.is_none() && who.is_none_or(|who| who.uid == uid) {
         return prepare().and_then(|()| act());
     }
-    let flags = u64::from(nr::CLONE_FILES | flags);
-    // SAFETY: this process has one thread; the child runs on its copy of all memory, closes nothing that it has not opened, and ends.
-    let forked = match unsafe { fork(flags, pid) } {
-        // The number is in use: nobody else can have it.
-        // SAFETY: as above.
-        Err(Errno(libc::EEXIST)) => unsafe { fork(flags, None) },
-        other => other,
-    };
-    match forked.map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))? {
-        Fork::Child => {
-            tell_number(restart);
-            let result = prepare().and_then(|()| {
-                if let Some(who) = who.filter(|who| who.uid != uid) {
-                    // SAFETY: these take numbers only, and change this process alone. Where they fail, the credentials are the restart's.
-                    unsafe {
-                        libc::syscall(libc::SYS_setresgid, who.gid, who.gid, who.gid);
-                        libc::syscall(libc::SYS_setresuid, who.uid, who.uid, who.uid);
-                    }
-                }
-                act()
-            });
-            let code = result.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |()| 0);
-            // SAFETY: ends the child without running what the parent has set up for its own end.
-            unsafe { libc::_exit(code) }
-        }
-        Fork::Parent(child) => {
-            let ended = waitpid(Pid::from_raw(child), WaitOptions::empty())?;
-            match ended.and_then(|(_, status)| status.exit_status()) {
-                Some(0) => Ok(()),
-                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-                None => Err(io::Error::other("the process that was to do it was ended")),
+    let work = || {
+        context.note_maker();
+        let result = prepare().and_then(|()| {
+            if let Some(who) = who.filter(|who| who.uid != uid) {
+                // Where these fail, the credentials are the restart's.
+                let (uid, gid) = (Uid::from_raw(who.uid), Gid::from_raw(who.gid));
+                let _ = set_thread_res_gid(gid, gid, gid);
+                let _ = set_thread_res_uid(uid, uid, uid);
             }
-        }
-    }
-}
-
-/// Tells the restart what number this process has outside: sockets will be seen to be made by that, when nobody can ask any more.
-fn tell_number(restart: &Restart<'_>) {
-    // SAFETY: open in every process of a restart until the tree grows; only borrowed for the call.
-    let outside = unsafe { BorrowedFd::borrow_raw(restart.processes) };
-    let number = rustix::fs::readlinkat(outside, "self", Vec::new()).ok().and_then(|text| text.to_str().ok()?.parse().ok());
-    if let Some(number) = number {
-        restart.report(&Report::Maker(number, rustix::process::getpid().as_raw_nonzero().get()));
+            act()
+        });
+        result.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO) as u8, |()| 0)
+    };
+    let flags = libc::CLONE_FILES.cast_unsigned() | flags;
+    let child = child::spawn(flags, pid, work).map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))?;
+    let ended = waitpid(Pid::from_raw(child), WaitOptions::empty())?;
+    match ended.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        None => Err(io::Error::other("the process that was to do it was ended")),
     }
 }
 
 /// Runs `act` as the process `who`.
-pub fn act_as(restart: &Restart<'_>, who: Option<Credentials>, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    in_child(restart, who, 0, || Ok(()), act)
+pub fn act_as(context: &dyn Context, who: Option<Credentials>, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    in_child(context, who, 0, || Ok(()), act)
 }
 
 /// Makes a pair of connected sockets, as the process `who`.
-pub fn pair(restart: &Restart<'_>, form: i32, who: Option<Credentials>) -> io::Result<(OwnedFd, OwnedFd)> {
-    let placeholder = || rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+pub fn pair(context: &dyn Context, form: i32, who: Option<Credentials>) -> io::Result<(OwnedFd, OwnedFd)> {
     let (a, b) = (placeholder()?, placeholder()?);
-    act_as(restart, who, || {
+    act_as(context, who, || {
         use rustix::net::{AddressFamily, SocketFlags, SocketType};
         let form = SocketType::from_raw(form.cast_unsigned());
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -119,16 +93,12 @@ pub fn pair(restart: &Restart<'_>, form: i32, who: Option<Credentials>) -> io::R
 
 /// Gives what `fd` is open on the number of `place`.
 fn put(fd: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
-    // SAFETY: takes numbers only. What had that number is a placeholder that nobody uses.
-    match unsafe { libc::dup3(fd.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    number::give(fd.as_raw_fd(), place.as_raw_fd(), true).map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))
 }
 
 /// Binds a UNIX socket to `name`, and has it listen if `backlog` says so, as the process `who`.
 pub fn bind(
-    restart: &Restart<'_>,
+    context: &dyn Context,
     fd: &OwnedFd,
     name: &Address,
     place: &Place<'_>,
@@ -140,18 +110,18 @@ pub fn bind(
         None => Ok(()),
     };
     let Some(path) = name.unix_path() else {
-        in_child(restart, who, 0, || rebuild::bind(fd, name), listen)?;
+        in_child(context, who, 0, || rebuild::bind(fd, name), listen)?;
         return Ok(Reach { address: name.clone(), _place: None });
     };
     let path = path.as_path();
-    let placeholder = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let placeholder = placeholder()?;
     let show = || put(&rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?, &placeholder);
     match place {
         Place::At(at, file) => in_child(
-            restart,
+            context,
             who,
             // A child in any case: with a working directory and mask of its own.
-            nr::CLONE_FILES,
+            libc::CLONE_FILES.cast_unsigned(),
             || {
                 if path.is_relative() {
                     std::env::set_current_dir(base(at, path))?;
@@ -169,9 +139,9 @@ pub fn bind(
             listen,
         )?,
         Place::Private => in_child(
-            restart,
+            context,
             who,
-            nr::CLONE_NEWNS,
+            libc::CLONE_NEWNS.cast_unsigned(),
             || {
                 enter_private_root()?;
                 if let Some(parent) = path.parent() {
@@ -195,14 +165,8 @@ fn base<'a>(at: &'a Path, name: &Path) -> &'a Path {
 
 /// An empty root directory that ends with this process and what is open in it. The process must have a mount namespace of its own.
 fn enter_private_root() -> io::Result<()> {
-    let (kind, at) = (c"tmpfs", CString::new(Path::new("/proc").as_os_str().as_bytes())?);
-    // SAFETY: strings that end with a zero byte and live over the calls; this process alone is changed.
-    let result = unsafe {
-        libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) == 0 && libc::chroot(at.as_ptr()) == 0
-    };
-    if !result {
-        return Err(io::Error::last_os_error());
-    }
+    rustix::mount::mount("tmpfs", "/proc", "tmpfs", MountFlags::empty(), None)?;
+    rustix::process::chroot("/proc")?;
     std::env::set_current_dir("/")
 }
 

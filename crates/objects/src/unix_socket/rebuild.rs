@@ -2,19 +2,18 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::{Duration, Instant};
 
-use ckpt_objects::FilePath;
-use ckpt_objects::socket::{Address, Credentials, Message, SocketKind, SocketState, observe, options, rebuild};
-use ckpt_objects::unix_socket::{SocketFile, UnixLink, UnixState};
+use crate::FilePath;
+use crate::socket::{Address, Credentials, Message, SocketKind, SocketState, observe, options, rebuild};
+use crate::unix_socket::{SocketFile, UnixLink, UnixState};
 use rustix::net::Shutdown;
 
-use super::maker::{self, Place, Reach};
-use super::{Built, owner};
-use crate::error::ProcessError;
-use crate::paths::PathMap;
+use crate::rebuild::{RebuildError, Resolve};
+use crate::socket::all::{Rebuilt, owner};
+use crate::socket::maker::{self, Place, Reach};
 
 /// How long the sockets of a run that has just been killed may take to go.
 const GOING: Duration = Duration::from_secs(3);
@@ -40,9 +39,9 @@ pub fn name_that_is_used(socket: &SocketState) -> Option<&SocketFile> {
 }
 
 /// Whether the name of a socket can be had. Nothing is changed. What the image `holds` will be there.
-pub fn check(socket: &SocketState, paths: &PathMap, holds: &dyn Fn(&FilePath) -> bool) -> Result<(), String> {
+pub fn check(socket: &SocketState, resolve: Resolve<'_>, holds: &dyn Fn(&FilePath) -> bool) -> Result<(), String> {
     let Some(file) = name_that_is_used(socket) else { return Ok(()) };
-    let path = paths.resolve(&file.path);
+    let path = resolve(&file.path);
     let begun = Instant::now();
     while let Ok(metadata) = path.symlink_metadata() {
         if !metadata.file_type().is_socket() {
@@ -79,16 +78,16 @@ fn patiently<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-impl Built<'_> {
+impl Rebuilt<'_> {
     fn unix_sockets(&self) -> impl Iterator<Item = (u32, &SocketState, &UnixState)> {
-        (0u32..).zip(&self.restart.job.sockets).filter_map(|(index, socket)| Some((index, socket, unix(socket)?)))
+        (0u32..).zip(self.context.objects().sockets).filter_map(|(index, socket)| Some((index, socket, unix(socket)?)))
     }
 
     /// Makes all UNIX sockets, and connects them as far as that does not change who may send to them.
-    pub(super) fn connect_unix(&mut self) -> Result<(), ProcessError> {
-        let job = self.restart.job;
+    pub(crate) fn connect_unix(&mut self) -> Result<(), RebuildError> {
+        let objects = self.context.objects();
         let sockets: Vec<(u32, &SocketState, &UnixState)> =
-            (0u32..).zip(&job.sockets).filter_map(|(index, socket)| Some((index, socket, unix(socket)?))).collect();
+            (0u32..).zip(objects.sockets).filter_map(|(index, socket)| Some((index, socket, unix(socket)?))).collect();
         let listening: HashSet<&Address> = sockets
             .iter()
             .filter(|(_, _, unix)| matches!(unix.link, UnixLink::Listening { .. }))
@@ -107,7 +106,7 @@ impl Built<'_> {
                 }
                 UnixLink::Peer(peer) if self.state(*peer)?.name.unix().is_none() && !self.is_made(*peer) && *peer != index => {
                     let (a, b) =
-                        maker::pair(self.restart, socket.form, unix.peer_credentials).map_err(self.failed(index, "make"))?;
+                        maker::pair(self.context, socket.form, unix.peer_credentials).map_err(self.failed(index, "make"))?;
                     self.keep(index, a)?;
                     self.keep(*peer, b)?;
                     self.bind_unix(index)?;
@@ -116,7 +115,7 @@ impl Built<'_> {
                 }
                 UnixLink::Gone(name) | UnixLink::Outside(name) if name.unix().is_none() => {
                     let (a, b) =
-                        maker::pair(self.restart, socket.form, unix.peer_credentials).map_err(self.failed(index, "make"))?;
+                        maker::pair(self.context, socket.form, unix.peer_credentials).map_err(self.failed(index, "make"))?;
                     self.keep(index, a)?;
                     self.temporary.push((index, b));
                     self.bind_unix(index)?;
@@ -141,13 +140,13 @@ impl Built<'_> {
         Ok(())
     }
 
-    fn early(&self, index: u32) -> Result<(), ProcessError> {
+    fn early(&self, index: u32) -> Result<(), RebuildError> {
         options::apply_early(self.fd(index)?, self.state(index)?);
         Ok(())
     }
 
     /// Binds a socket that has been made to its own name, if it has one, and has it listen if it did.
-    fn bind_unix(&mut self, index: u32) -> Result<(), ProcessError> {
+    fn bind_unix(&mut self, index: u32) -> Result<(), RebuildError> {
         let socket = self.state(index)?;
         let Some(unix) = unix(socket) else { return Ok(()) };
         if socket.name.unix().is_none() {
@@ -158,7 +157,7 @@ impl Built<'_> {
             _ => (None, None),
         };
         let file = unix.file.as_ref().filter(|_| is_reached(socket, unix));
-        let at = file.map(|file| self.restart.paths.resolve(&file.path));
+        let at = file.map(|file| self.context.resolve(&file.path));
         // Where it has moved to, its name is another.
         let moved = file.zip(at.as_ref()).filter(|(file, at)| file.path.as_path() != at.as_path());
         let name = match moved.and_then(|(_, at)| Address::of_path(at)) {
@@ -171,19 +170,19 @@ impl Built<'_> {
         };
         let fd = self.fd(index)?;
         let reach =
-            patiently(|| maker::bind(self.restart, fd, &name, &place, who, backlog)).map_err(self.failed(index, "bind"))?;
+            patiently(|| maker::bind(self.context, fd, &name, &place, who, backlog)).map_err(self.failed(index, "bind"))?;
         self.reach[index as usize] = Some(reach);
         Ok(())
     }
 
     /// Connects two sockets of the job.
-    fn connect_stream(&mut self, one: u32, other: u32, listening: &HashSet<&Address>) -> Result<(), ProcessError> {
+    fn connect_stream(&mut self, one: u32, other: u32, listening: &HashSet<&Address>) -> Result<(), RebuildError> {
         let (first, second) = (self.state(one)?, self.state(other)?);
         let (Some(a), Some(b)) = (unix(first), unix(second)) else {
-            return Err(ProcessError::Incomplete("the peer of a socket"));
+            return Err(RebuildError::Incomplete("the peer of a socket"));
         };
         let made = match (first.name.unix(), second.name.unix()) {
-            (None, None) => maker::pair(self.restart, first.form, a.peer_credentials).map_err(self.failed(one, "make"))?,
+            (None, None) => maker::pair(self.context, first.form, a.peer_credentials).map_err(self.failed(one, "make"))?,
             // The one with the name of a listening socket was accepted from that.
             (Some(_), other_name) if other_name.is_none() || listening.contains(&first.name) => {
                 let (client, server) = self.connect_through(second, &first.name, a.peer_credentials, b.peer_credentials, one)?;
@@ -204,10 +203,10 @@ impl Built<'_> {
         socket: &SocketState,
         unix: &UnixState,
         peer: &Address,
-    ) -> Result<OwnedFd, ProcessError> {
+    ) -> Result<OwnedFd, RebuildError> {
         let who = unix.peer_credentials;
         let (fd, temporary) = match (socket.name.unix(), peer.unix()) {
-            (None, None) => maker::pair(self.restart, socket.form, who).map_err(self.failed(index, "make"))?,
+            (None, None) => maker::pair(self.context, socket.form, who).map_err(self.failed(index, "make"))?,
             (Some(_), None) => {
                 let unnamed = SocketState { name: Address::default(), ..socket.clone() };
                 let (client, server) = self.connect_through(&unnamed, &socket.name, who, None, index)?;
@@ -229,15 +228,15 @@ impl Built<'_> {
         client_is: Option<Credentials>,
         server_is: Option<Credentials>,
         index: u32,
-    ) -> Result<(OwnedFd, OwnedFd), ProcessError> {
+    ) -> Result<(OwnedFd, OwnedFd), RebuildError> {
         let connect = || -> io::Result<(OwnedFd, OwnedFd)> {
             let listener = observe::fresh(client.family, client.form, client.protocol)?;
-            let reach = patiently(|| maker::bind(self.restart, &listener, server, &Place::Private, server_is, Some(MOMENTARY)))?;
+            let reach = patiently(|| maker::bind(self.context, &listener, server, &Place::Private, server_is, Some(MOMENTARY)))?;
             let fd = rebuild::make(client)?;
             if client.name.unix().is_some() {
-                patiently(|| maker::bind(self.restart, &fd, &client.name, &Place::Private, None, None))?;
+                patiently(|| maker::bind(self.context, &fd, &client.name, &Place::Private, None, None))?;
             }
-            maker::act_as(self.restart, client_is, || rebuild::connect(&fd, &reach.address))?;
+            maker::act_as(self.context, client_is, || rebuild::connect(&fd, &reach.address))?;
             let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
             let accepted = rustix::net::accept_with(&listener, flags)?;
             Ok((fd, accepted))
@@ -246,30 +245,31 @@ impl Built<'_> {
     }
 
     /// Connects a client of the job to a listening socket, which does not accept it yet.
-    fn connect_waiting(&mut self, listener: u32, client: u32) -> Result<(), ProcessError> {
+    fn connect_waiting(&mut self, listener: u32, client: u32) -> Result<(), RebuildError> {
         let address = match self.reach.get(listener as usize).and_then(Option::as_ref) {
             Some(reach) => &reach.address,
-            None => return Err(ProcessError::Incomplete("the name of a listening socket")),
+            None => return Err(RebuildError::Incomplete("the name of a listening socket")),
         };
-        let pid = owner(self.restart.job, client);
-        let (uid, gid) = (self.restart.uid, self.restart.gid);
+        let pid = owner(self.context.objects(), client);
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let fd = self.fd(client)?;
-        maker::act_as(self.restart, Some(Credentials { pid, uid, gid }), || rebuild::connect(fd, address))
+        maker::act_as(self.context, Some(Credentials { pid, uid, gid }), || rebuild::connect(fd, address))
             .map_err(self.failed(client, "connect"))
     }
 
     /// Sends what waited in the queues of UNIX sockets.
-    pub(super) fn fill_unix(&self, open: &[Option<RawFd>]) -> Result<(), ProcessError> {
+    pub(crate) fn fill_unix(&self, open: &[Option<OwnedFd>]) -> Result<(), RebuildError> {
         for (index, socket, unix) in self.unix_sockets() {
             for message in &unix.messages {
-                let files: Option<Vec<RawFd>> = message.files.iter().map(|&file| *open.get(file.at())?).collect();
-                let files = files.ok_or(ProcessError::Incomplete("a file in flight"))?;
+                let files: Option<Vec<RawFd>> =
+                    message.files.iter().map(|&file| Some(self.in_flight(open, file)?.as_raw_fd())).collect();
+                let files = files.ok_or(RebuildError::Incomplete("a file in flight"))?;
                 let sent = if socket.form == libc::SOCK_DGRAM {
                     self.send_datagram(index, unix, message, &files)
                 } else {
                     let from = match &unix.link {
                         UnixLink::Peer(peer) => self.fd(*peer)?,
-                        _ => self.temporary_of(index).ok_or(ProcessError::Incomplete("who sent what is in flight"))?,
+                        _ => self.temporary_of(index).ok_or(RebuildError::Incomplete("who sent what is in flight"))?,
                     };
                     self.send_as(from, message, &files, None)
                 };
@@ -303,7 +303,7 @@ impl Built<'_> {
                 let fresh = observe::fresh(libc::AF_UNIX, libc::SOCK_DGRAM, 0)?;
                 let _reach = match message.from.unix() {
                     // A name that somebody else has now cannot be had: then it comes from nobody.
-                    Some(_) => maker::bind(self.restart, &fresh, &message.from, &Place::Private, None, None).ok(),
+                    Some(_) => maker::bind(self.context, &fresh, &message.from, &Place::Private, None, None).ok(),
                     None => None,
                 };
                 self.send_as(&fresh, message, files, address)
@@ -312,7 +312,7 @@ impl Built<'_> {
     }
 
     /// Connects datagram sockets, closes the ways that were closed, and lets go of peers that were gone.
-    pub(super) fn close_unix(&mut self) -> Result<(), ProcessError> {
+    pub(crate) fn close_unix(&mut self) -> Result<(), RebuildError> {
         for (index, socket, unix) in self.unix_sockets().filter(|(_, socket, _)| socket.form == libc::SOCK_DGRAM) {
             let fd = self.fd(index)?;
             match &unix.link {
@@ -324,7 +324,7 @@ impl Built<'_> {
                 UnixLink::Outside(name) | UnixLink::Gone(name) if name.unix().is_some() => {
                     let connect = || -> io::Result<()> {
                         let gone = observe::fresh(socket.family, socket.form, socket.protocol)?;
-                        let reach = patiently(|| maker::bind(self.restart, &gone, name, &Place::Private, None, None))?;
+                        let reach = patiently(|| maker::bind(self.context, &gone, name, &Place::Private, None, None))?;
                         rebuild::connect(fd, &reach.address)
                     };
                     connect().map_err(self.failed(index, "connect"))?;
@@ -359,7 +359,7 @@ impl Built<'_> {
         let _ = options::set_number(from, level, libc::SO_SNDBUFFORCE, wanted)
             .or_else(|_| options::set_number(from, level, name, wanted));
         let who = message.credentials.filter(|who| who.pid > 0);
-        let sent = maker::act_as(self.restart, who, || rebuild::send(from, message, files, to, who.is_some()));
+        let sent = maker::act_as(self.context, who, || rebuild::send(from, message, files, to, who.is_some()));
         let _ = options::set_number(from, level, name, before / 2);
         sent
     }

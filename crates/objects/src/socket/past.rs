@@ -9,11 +9,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ckpt_objects::socket::observe::{fresh, past_connections};
-use ckpt_objects::socket::{Address, rebuild};
 use rustix::net::sockopt::{set_socket_linger, set_socket_reuseaddr};
 
 use super::inet::choose_port;
+use super::observe::{fresh, past_connections};
+use super::{Address, rebuild};
 
 /// Ends each connection of the past that is named by its own address and that of its peer.
 pub(super) fn forget(is_named: impl Fn(&Address, &Address) -> bool) -> io::Result<()> {

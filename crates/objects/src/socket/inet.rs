@@ -15,17 +15,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use ckpt_objects::socket::observe::{self, InTheWay, in_the_way};
-use ckpt_objects::socket::{Address, Message, SocketKind, SocketState, options, rebuild};
-use ckpt_objects::tcp_socket::{self, TcpLink, TcpState};
-use ckpt_objects::udp_socket::UdpState;
+use crate::socket::observe::{self, InTheWay, in_the_way};
+use crate::socket::{Address, Message, SocketKind, SocketState, options, rebuild};
+use crate::tcp_socket::{self, TcpLink, TcpState};
+use crate::udp_socket::UdpState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, SocketFlags};
 
-use super::{Built, is_nonblocking, past};
-use crate::control::Report;
-use crate::error::ProcessError;
-use crate::family::Restart;
+use super::all::{Rebuilt, is_nonblocking};
+use super::past;
+use crate::rebuild::Context;
+use crate::rebuild::RebuildError;
 
 /// How long the sockets of a run that has just been killed may take to go.
 const GOING: Duration = Duration::from_secs(3);
@@ -102,13 +102,13 @@ const UNTOLD: Duration = Duration::from_secs(1);
 
 /// Tells, once in a restart, what is waited for that takes its time.
 pub(super) struct Patience<'a> {
-    restart: &'a Restart<'a>,
+    context: &'a dyn Context,
     told: Cell<bool>,
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn new(restart: &'a Restart<'a>) -> Self {
-        Self { restart, told: Cell::new(false) }
+    pub(super) fn new(context: &'a dyn Context) -> Self {
+        Self { context, told: Cell::new(false) }
     }
 
     /// Waits a moment for an address that a connection of the past has had since `begun`.
@@ -116,7 +116,7 @@ impl<'a> Patience<'a> {
         if begun.elapsed() > UNTOLD && !self.told.replace(true) {
             let text =
                 format!("waiting for {address}, which a connection of the last run still has (TIME_WAIT), for a minute at most");
-            self.restart.report(&Report::Waiting(text));
+            self.context.waiting(text);
         }
         std::thread::sleep(RETRY);
     }
@@ -231,17 +231,17 @@ fn connect_tcp(
     }
 }
 
-impl Built<'_> {
+impl Rebuilt<'_> {
     fn tcp_sockets(&self) -> impl Iterator<Item = (u32, &SocketState, &TcpState)> {
-        (0u32..).zip(&self.restart.job.sockets).filter_map(|(index, socket)| Some((index, socket, tcp(socket)?)))
+        (0u32..).zip(self.context.objects().sockets).filter_map(|(index, socket)| Some((index, socket, tcp(socket)?)))
     }
 
     fn udp_sockets(&self) -> impl Iterator<Item = (u32, &SocketState, &UdpState)> {
-        (0u32..).zip(&self.restart.job.sockets).filter_map(|(index, socket)| Some((index, socket, udp(socket)?)))
+        (0u32..).zip(self.context.objects().sockets).filter_map(|(index, socket)| Some((index, socket, udp(socket)?)))
     }
 
     /// Ends what a killed run has left of the connections that are to be made, and what keeps ports that must be bound.
-    fn forget_the_past(&self) -> Result<(), ProcessError> {
+    fn forget_the_past(&self) -> Result<(), RebuildError> {
         let mut ends = HashSet::new();
         let mut kept = Vec::new();
         for (_, socket, tcp) in self.tcp_sockets() {
@@ -262,14 +262,14 @@ impl Built<'_> {
         let is_named = |local: &Address, remote: &Address| {
             ends.contains(&connection(local, remote)) || kept.iter().any(|name| serves(name, local))
         };
-        past::forget(is_named).map_err(ProcessError::call("end the connections of the last run"))
+        past::forget(is_named).map_err(RebuildError::call("end the connections of the last run"))
     }
 
     /// Makes all TCP, UDP and netlink sockets, and their connections.
-    pub(super) fn connect_inet(&mut self) -> Result<(), ProcessError> {
+    pub(super) fn connect_inet(&mut self) -> Result<(), RebuildError> {
         self.forget_the_past()?;
-        let job = self.restart.job;
-        for (index, socket) in (0u32..).zip(&job.sockets) {
+        let objects = self.context.objects();
+        for (index, socket) in (0u32..).zip(objects.sockets) {
             if self.is_made(index) {
                 continue;
             }
@@ -278,7 +278,7 @@ impl Built<'_> {
                     TcpLink::Peer { socket: peer, name } => self.connect_peers(index, *peer, name)?,
                     TcpLink::Gone(name) | TcpLink::Outside(name) => self.connect_ending(index, socket, name)?,
                     TcpLink::Closed { .. } => self.connect_ending(index, socket, &Address::default())?,
-                    TcpLink::Connecting { to, .. } if is_nonblocking(job, index) => self.connect_ending(index, socket, to)?,
+                    TcpLink::Connecting { to, .. } if is_nonblocking(objects, index) => self.connect_ending(index, socket, to)?,
                     // The call that waits for it connects it anew.
                     TcpLink::Connecting { .. } => {
                         let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
@@ -307,7 +307,7 @@ impl Built<'_> {
                 SocketKind::Unix(_) => (),
             }
         }
-        for (index, socket) in (0u32..).zip(&job.sockets) {
+        for (index, socket) in (0u32..).zip(objects.sockets) {
             let Some(tcp) = tcp(socket).filter(|tcp| matches!(tcp.link, TcpLink::None | TcpLink::Listening { .. })) else {
                 continue;
             };
@@ -329,7 +329,7 @@ impl Built<'_> {
             }
             self.keep(index, fd)?;
         }
-        let lists = (0u32..).zip(&job.sockets).filter_map(|(index, socket)| match &tcp(socket)?.link {
+        let lists = (0u32..).zip(objects.sockets).filter_map(|(index, socket)| match &tcp(socket)?.link {
             TcpLink::Listening { waiting, .. } => Some((index, socket, waiting)),
             _ => None,
         });
@@ -348,7 +348,7 @@ impl Built<'_> {
                     None => &gone,
                 };
                 let fd = connect_again(client, &connection.local, &self.patience)
-                    .map_err(ProcessError::call(format!("connect to the TCP socket {} as before", connection.local)))?;
+                    .map_err(RebuildError::call(format!("connect to the TCP socket {} as before", connection.local)))?;
                 match connection.client {
                     Some(client) => self.keep(client, fd)?,
                     None => drop(fd),
@@ -357,7 +357,7 @@ impl Built<'_> {
         }
         // Whose listening socket is not there, though the image should have it.
         match self.tcp_sockets().find(|(index, ..)| !self.is_made(*index)) {
-            Some(_) => Err(ProcessError::Incomplete("the listening socket of a connection")),
+            Some(_) => Err(RebuildError::Incomplete("the listening socket of a connection")),
             None => Ok(()),
         }
     }
@@ -369,10 +369,10 @@ impl Built<'_> {
     }
 
     /// Connects two sockets of the job.
-    fn connect_peers(&mut self, one: u32, other: u32, name: &Address) -> Result<(), ProcessError> {
+    fn connect_peers(&mut self, one: u32, other: u32, name: &Address) -> Result<(), RebuildError> {
         let (first, second) = (self.state(one)?, self.state(other)?);
         let Some(TcpState { link: TcpLink::Peer { name: back, .. }, .. }) = tcp(second) else {
-            return Err(ProcessError::Incomplete("the peer of a socket"));
+            return Err(RebuildError::Incomplete("the peer of a socket"));
         };
         if one == other {
             let connect = || -> io::Result<OwnedFd> {
@@ -407,13 +407,13 @@ impl Built<'_> {
     }
 
     /// Makes a socket whose peer is gone, or soon will be.
-    fn connect_ending(&mut self, index: u32, socket: &SocketState, peer: &Address) -> Result<(), ProcessError> {
+    fn connect_ending(&mut self, index: u32, socket: &SocketState, peer: &Address) -> Result<(), RebuildError> {
         let any = |like: &Address| with_port(&loopback(like), 0);
         let peer_state = |name: Address| SocketState { name, options: Vec::new(), ..socket.clone() };
         let local = if socket.name.inet().is_some() {
             socket.name.clone()
         } else {
-            return Err(ProcessError::Incomplete("a socket's name"));
+            return Err(RebuildError::Incomplete("a socket's name"));
         };
         let accepted = self.is_accepted(socket);
         let exact = |peer: &Address| {
@@ -436,7 +436,7 @@ impl Built<'_> {
         Ok(())
     }
 
-    fn bind_udp(&self, index: u32, socket: &SocketState) -> Result<(), ProcessError> {
+    fn bind_udp(&self, index: u32, socket: &SocketState) -> Result<(), RebuildError> {
         let fd = self.fd(index)?;
         let begun = Instant::now();
         loop {
@@ -453,7 +453,7 @@ impl Built<'_> {
     }
 
     /// Sends what waited in queues of TCP and UDP sockets.
-    pub(super) fn fill_inet(&self) -> Result<(), ProcessError> {
+    pub(super) fn fill_inet(&self) -> Result<(), RebuildError> {
         for (index, socket, tcp) in self.tcp_sockets() {
             let from = match &tcp.link {
                 TcpLink::Peer { socket, .. } => Some(self.fd(*socket)?),
@@ -492,7 +492,7 @@ impl Built<'_> {
     }
 
     /// Connects UDP sockets, closes the ways that were closed, and lets go of peers that were gone.
-    pub(super) fn close_inet(&mut self) -> Result<(), ProcessError> {
+    pub(super) fn close_inet(&mut self) -> Result<(), RebuildError> {
         for (index, _, udp) in self.udp_sockets() {
             if let Some(peer) = &udp.peer
                 && let Err(error) = rebuild::connect(self.fd(index)?, peer)

@@ -1,0 +1,26 @@
+//! Timers of timer_create(2) and clocks by their numbers, those of processes and threads too.
+
+use linux_raw_sys::general as nr;
+
+use crate::raw::Errno;
+use crate::syscall;
+
+/// timer_create(2); `event` is a `struct sigevent`. Gives the kernel's id of the timer.
+pub fn create(clock: i32, event: &[u64; 8]) -> Result<i32, Errno> {
+    let mut id = -1i32;
+    // SAFETY: the event is read and the id written; both live over the call. A timer that starts nothing by itself is made.
+    unsafe { syscall!(nr::__NR_timer_create, clock, event.as_ptr(), &raw mut id) }.map(|_| id)
+}
+
+/// timer_delete(2).
+pub fn delete(id: i32) -> Result<(), Errno> {
+    // SAFETY: takes a number only.
+    unsafe { syscall!(nr::__NR_timer_delete, id) }.map(|_| ())
+}
+
+/// clock_gettime(2): seconds and nanoseconds.
+pub fn now(clock: i32) -> Result<[u64; 2], Errno> {
+    let mut now = [0u64; 2];
+    // SAFETY: the time is written, and lives over the call.
+    unsafe { syscall!(nr::__NR_clock_gettime, clock, now.as_mut_ptr()) }.map(|_| now)
+}
