@@ -204,7 +204,10 @@ fn trusted<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, trust: Trust) -> 
             Ok(open) if open.is_own() => None,
             Ok(open) => Some(open.owner.0),
             // A file that only its owner can read is not damaged.
-            Err(_) => fs::symlink_metadata(&*path).ok().map(|meta| meta.uid()).filter(|_| !is_own(path)),
+            Err(ReadError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                fs::symlink_metadata(&*path).ok().map(|meta| meta.uid()).filter(|_| !is_own(path))
+            }
+            Err(_) => None,
         };
         if let Some(owner) = foreign {
             *file = Err(ReadError::Foreign { path: path.clone(), owner });

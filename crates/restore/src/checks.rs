@@ -10,7 +10,7 @@ use ckpt_objects::file_lock::{self, Taken};
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{Backing, Vma};
 use ckpt_objects::open_file::{Need, needs};
-use ckpt_objects::process::{Life, LiveProcess, ProcessState};
+use ckpt_objects::process::LiveProcess;
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::socket;
 use ckpt_objects::{FileIndex, FilePath};
@@ -22,7 +22,8 @@ use ckpt_wire::touched::{ENV_TOUCHED, VARIABLE_SIZE};
 
 use crate::aside::Aside;
 use crate::error::RestoreError;
-use crate::missing::{MAPPED, Missing};
+use crate::listing::MAPPED;
+use crate::missing::Missing;
 use crate::options::{Options, User};
 use crate::paths::PathMap;
 use crate::rollback::Rollback;
@@ -122,14 +123,6 @@ fn home_of(info: &JobInfo, options: &Options, reader: &ImageReader) -> PathBuf {
     if dir.exists() { dir.to_owned() } else { beside().unwrap_or_else(|| dir.to_owned()) }
 }
 
-/// The living processes of a job.
-fn living(job: &JobState) -> impl Iterator<Item = (&ProcessState, &LiveProcess)> {
-    job.processes.iter().filter_map(|process| match &process.life {
-        Life::Alive(live) => Some((process, &**live)),
-        Life::Zombie { .. } => None,
-    })
-}
-
 /// Adds what a moved launch directory means for all paths; gives a line that says so. The job goes on in the working directory of the restart
 /// where its own is gone, or where another directory has that path (as another job's on another machine may) and `image` lies here where images
 /// lay there.
@@ -151,7 +144,7 @@ pub fn moved_directory(job: &JobState, image: &Path, paths: &mut PathMap) -> Opt
 
 /// Whether a process of the job works below a directory, or has something open there by its path.
 fn is_used(job: &JobState, dir: &Path) -> bool {
-    let works = living(job).any(|(_, live)| live.removed_cwd.is_none() && live.cwd.as_path().starts_with(dir));
+    let works = job.objects().living().any(|(_, live)| live.removed_cwd.is_none() && live.cwd.as_path().starts_with(dir));
     // The launcher's own input and output are replaced.
     let is_replaced = |file: &OpenFile| file.inherited.is_some() && file.regular().is_some();
     let is_below =
@@ -240,7 +233,7 @@ fn needed_by(job: &JobState, index: u32) -> Option<i32> {
             _ => false,
         })
     };
-    living(job).find(|(_, live)| needs(live)).map(|(process, _)| process.pid.0)
+    job.objects().living().find(|(_, live)| needs(live)).map(|(process, _)| process.pid.0)
 }
 
 /// Whether everything that the job has open by a name is there, and no file is shorter than it was, unless the image `holds` it. Gives
@@ -277,12 +270,12 @@ pub fn open_files(
             && !holds(path)
         {
             let maps = |vma: &Vma| matches!(vma.backing, Backing::SharedMemory { object, .. } if object == index);
-            let owner = living(job).find(|(_, live)| live.memory.vmas.iter().any(maps));
+            let owner = job.objects().living().find(|(_, live)| live.memory.vmas.iter().any(maps));
             let pid = owner.map_or(0, |(process, _)| process.pid.0);
             present(paths, path, object.size, pid, MAPPED, missing)?;
         }
     }
-    for (process, live) in living(job) {
+    for (process, live) in job.objects().living() {
         for (path, use_) in [(&live.cwd, "has as its working directory"), (&live.root, "has as its root")] {
             let removed = live.removed_cwd.as_ref().is_some_and(|removed| removed.path == *path);
             let now = paths.resolve(path);

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ckpt_image::ReadError;
 use ckpt_objects::rebuild::RebuildError;
 
+use crate::listing::Listing;
 use crate::memory::MemoryError;
-use crate::missing::Listing;
 use crate::restorer::{Failure, RegionFull};
 use crate::tree::TreeError;
 

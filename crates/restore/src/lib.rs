@@ -25,6 +25,7 @@ mod environment;
 mod error;
 mod family;
 mod holes;
+mod listing;
 mod locks;
 mod memory;
 mod missing;

@@ -2,7 +2,6 @@
 //! with it, and says what to type.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,26 +9,13 @@ use ckpt_objects::FilePath;
 use ckpt_session::job::Variable;
 
 use crate::error::RestoreError;
+use crate::listing::{Gone, Listing, Thing};
 use crate::paths::PathMap;
-
-/// How many things one line names.
-const NAMED: usize = 4;
 
 /// What has been found missing so far.
 #[derive(Debug, Default)]
 pub struct Missing {
     things: Vec<Thing>,
-}
-
-/// Something that is not there.
-#[derive(Debug)]
-struct Thing {
-    /// Where the job had it.
-    old: PathBuf,
-    /// Where it was looked for.
-    path: PathBuf,
-    pid: i32,
-    use_: &'static str,
 }
 
 impl Missing {
@@ -91,82 +77,10 @@ fn first_missing(path: &Path) -> PathBuf {
     missing.last().unwrap_or(path).to_owned()
 }
 
-/// Everything that is missing, a line for each place.
-#[derive(Debug)]
-pub struct Listing(Vec<Gone>);
-
-/// A place that is gone, with what the job needs there.
-#[derive(Debug)]
-struct Gone {
-    place: PathBuf,
-    /// What the job knew it as.
-    old: PathBuf,
-    /// Where that may be now.
-    new: Option<PathBuf>,
-    things: Vec<Thing>,
-}
-
-impl fmt::Display for Listing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, gone) in self.0.iter().enumerate() {
-            if at > 0 {
-                f.write_str("\n")?;
-            }
-            gone.fmt(f)?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Gone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, old, new, things } = self;
-        match things.as_slice() {
-            [only] if only.path == *place => {
-                write!(f, "{}, which process {} {}, is gone", place.display(), only.pid, only.use_)?;
-            }
-            things => {
-                write!(f, "{} is gone, and in it: ", place.display())?;
-                for (at, thing) in things.iter().take(NAMED).enumerate() {
-                    let name = thing.path.strip_prefix(place).unwrap_or(&thing.path);
-                    let name = if name.as_os_str().is_empty() { Path::new(".") } else { name };
-                    let comma = if at > 0 { ", " } else { "" };
-                    write!(f, "{comma}{} (process {} {})", name.display(), thing.pid, thing.use_)?;
-                }
-                if things.len() > NAMED {
-                    write!(f, " and {} more", things.len() - NAMED)?;
-                }
-            }
-        }
-        let new: &dyn fmt::Display = match new {
-            Some(new) => &Quoted(new),
-            None => &"NEW",
-        };
-        write!(f, "; bring it back, or give --map {}={new} where it has moved", Quoted(old))?;
-        if self.things.iter().any(|thing| thing.use_ != MAPPED) {
-            write!(f, " (ckpt-launch --save-files {} keeps such files in the image)", Quoted(old))?;
-        }
-        Ok(())
-    }
-}
-
-/// What a process does with a file that it has mapped.
-pub const MAPPED: &str = "has mapped";
-
-/// A path as one types it to a shell.
-pub struct Quoted<'a>(pub &'a Path);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string_lossy();
-        let plain = |c: char| c.is_alphanumeric() || "_-+./,:@%".contains(c);
-        if text.chars().all(plain) { f.write_str(&text) } else { write!(f, "'{}'", text.replace('\'', r"'\''")) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listing::MAPPED;
 
     fn gone() -> io::Error {
         io::Error::from(io::ErrorKind::NotFound)

@@ -63,7 +63,7 @@ pub fn processor(job: &JobState) -> Result<(), RestoreError> {
 
 /// Whether whoever restarts the job may make its processes.
 pub fn users(job: &JobState, user: User) -> Result<(), RestoreError> {
-    for (process, live) in super::living(job) {
+    for (process, live) in job.objects().living() {
         if let Some(&other) = live.credentials.uids.iter().find(|&&other| other != user.uid)
             && !user.is_privileged
         {
