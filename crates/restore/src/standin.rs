@@ -37,6 +37,10 @@ pub fn serve(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> ! {
     restart.control.ready.fetch_add(1, Ordering::AcqRel);
     wake(&restart.control.ready);
     wait_for(&restart.control.gate, OPEN);
+    if node.pid == 1 {
+        // Only a job that runs outlives the restart: behind a closed gate it would wait for ever.
+        let _ = rustix::process::set_parent_process_death_signal(None);
+    }
     // Whoever reads the reports sees their end when nobody can fail any more.
     ckpt_sys::number::close(restart.reports.as_raw_fd());
     loop {
@@ -79,12 +83,7 @@ fn get_ready(restart: &Restart<'_>, node: &Node, files: Option<&Files>) -> Resul
         terminals::take_outside_foreground(restart)?;
         stop_the_stopped(restart.job)?;
     }
-    descriptors::close_all_but(&own)?;
-    if node.pid == 1 {
-        // From now on the job is worth more than the restart.
-        rustix::process::set_parent_process_death_signal(None).map_err(ProcessError::call("let the job outlive the restart"))?;
-    }
-    Ok(())
+    descriptors::close_all_but(&own)
 }
 
 /// Removes System V shared memory that was removed while it was attached: now that everybody has attached it.
