@@ -280,6 +280,7 @@ mod tests {
     }
 
     /// One test, since the variable is the process's.
+    #[allow(clippy::too_many_lines, reason = "one story, told from its beginning to its end")]
     #[test]
     fn the_first_touch_of_each_kind_is_noted_and_no_other() {
         let dir = env::temp_dir().join(format!("ckpt-touched-{}", process::id()));

@@ -490,6 +490,22 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// What a thread does that had ended: it ends again.
+    fn exited_thread(
+        &self,
+        region: &mut Region,
+        thread: &ThreadState,
+        mut list: Operations,
+        meeting: Meeting,
+    ) -> Result<Operations, ProcessError> {
+        let tid = u64::from(thread.tid.0.cast_unsigned());
+        list.call_expecting(Step::TidAddress, nr::__NR_set_tid_address, &[meeting.ended], tid);
+        list.call(Step::RobustList, Check::Success, nr::__NR_set_robust_list, &[0, ROBUST_LIST_LEN]);
+        self.set_credentials(region, &mut list, &self.live.credentials)?;
+        list.call(Step::Exit, Check::Success, nr::__NR_exit, &[0]);
+        Ok(list)
+    }
+
     /// What a thread does from its beginning until it leaves.
     fn thread(
         &self,
@@ -502,12 +518,7 @@ impl Builder<'_> {
         let name = region.put(&[&thread.comm.0[..], &[0]].concat())?;
         list.call(Step::ThreadName, Check::Success, nr::__NR_prctl, &[PR_SET_NAME, name]);
         if thread.exited {
-            let tid = u64::from(thread.tid.0.cast_unsigned());
-            list.call_expecting(Step::TidAddress, nr::__NR_set_tid_address, &[meeting.ended], tid);
-            list.call(Step::RobustList, Check::Success, nr::__NR_set_robust_list, &[0, ROBUST_LIST_LEN]);
-            self.set_credentials(region, &mut list, &self.live.credentials)?;
-            list.call(Step::Exit, Check::Success, nr::__NR_exit, &[0]);
-            return Ok(list);
+            return self.exited_thread(region, thread, list, meeting);
         }
         list.call(Step::FsBase, Check::Success, nr::__NR_arch_prctl, &[ARCH_SET_FS, thread.fs_base]);
         list.call(Step::GsBase, Check::Success, nr::__NR_arch_prctl, &[ARCH_SET_GS, thread.gs_base]);

@@ -1,4 +1,4 @@
-//! Everything a contributor runs: `cargo xtask build|demo|test|imports|programs|objects|bench`.
+//! Everything a contributor runs: `cargo xtask build|demo|test|imports|programs|soak|objects|bench`.
 //!
 //! Every step has a time limit, and no process is left running. The engine is not here: these commands use the tools as a
 //! user does.
@@ -9,6 +9,7 @@ mod dependencies;
 mod imports;
 mod programs;
 mod provide;
+mod soak;
 mod test;
 
 use std::env;
@@ -29,6 +30,7 @@ usage: cargo xtask COMMAND
                      with FILTER only build and run the tests whose names contain it
   programs [FILTER]  install the real programs of tests/real, run them, and write docs/programs.md anew;
                      with FILTER only those whose GROUP::NAME contains it
+  soak [MINUTES]     kill launchers, twins, processes and restarts at random moments, and write docs/reliability.md anew
   objects            write docs/objects.md anew from what the test programs declare
   imports            check imports against tools/xtask/rooms.toml, and write the lists in docs/architecture.md anew
   bench              measure; see docs/benchmarks.md";
@@ -51,6 +53,8 @@ fn main() -> ExitCode {
         ["test", filter] => test::test(Some(filter)),
         ["programs"] => programs::programs(None),
         ["programs", filter] => programs::programs(Some(filter)),
+        ["soak"] => soak::soak(10.0),
+        ["soak", minutes] => minutes.parse().context("MINUTES is a number").and_then(soak::soak),
         ["objects"] => objects(),
         ["imports"] => imports::imports(true).and_then(|()| dependencies::check()).map(|()| ExitCode::SUCCESS),
         ["bench"] => bench(),

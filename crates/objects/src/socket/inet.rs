@@ -15,9 +15,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use crate::netlink_socket::NetlinkState;
 use crate::socket::observe::{self, InTheWay, in_the_way};
 use crate::socket::{Address, Message, SocketKind, SocketState, options, rebuild};
-use crate::tcp_socket::{self, TcpLink, TcpState};
+use crate::tcp_socket::{self, TcpLink, TcpState, WaitingConnection};
 use crate::udp_socket::UdpState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, SocketFlags};
@@ -274,85 +275,23 @@ impl Rebuilt<'_> {
                 continue;
             }
             match &socket.kind {
-                SocketKind::Tcp(tcp) => match &tcp.link {
-                    TcpLink::Peer { socket: peer, name } => self.connect_peers(index, *peer, name)?,
-                    TcpLink::Gone(name) | TcpLink::Outside(name) => self.connect_ending(index, socket, name)?,
-                    TcpLink::Closed { .. } => self.connect_ending(index, socket, &Address::default())?,
-                    TcpLink::Connecting { to, .. } if is_nonblocking(objects, index) => self.connect_ending(index, socket, to)?,
-                    // The call that waits for it connects it anew.
-                    TcpLink::Connecting { .. } => {
-                        let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
-                        self.keep(index, fd)?;
-                    }
-                    TcpLink::None | TcpLink::Listening { .. } | TcpLink::Waiting => (),
-                },
-                SocketKind::Udp(_) => {
-                    let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
-                    self.keep(index, fd)?;
-                    if port(&socket.name) != 0 {
-                        self.bind_udp(index, socket)?;
-                    }
-                }
-                SocketKind::Netlink(netlink) => {
-                    let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
-                    if netlink.port != 0 {
-                        bind_netlink(&fd, netlink.port).map_err(self.failed(index, "bind"))?;
-                    }
-                    for &group in &netlink.groups {
-                        let joined = options::set_number(&fd, libc::SOL_NETLINK, ADD_MEMBERSHIP, group.cast_signed());
-                        joined.map_err(errno).map_err(self.failed(index, "join a group with"))?;
-                    }
-                    self.keep(index, fd)?;
-                }
+                SocketKind::Tcp(tcp) => self.connect_tcp(index, socket, tcp)?,
+                SocketKind::Udp(_) => self.make_udp(index, socket)?,
+                SocketKind::Netlink(netlink) => self.make_netlink(index, socket, netlink)?,
                 SocketKind::Unix(_) => (),
             }
         }
         for (index, socket) in (0u32..).zip(objects.sockets) {
-            let Some(tcp) = tcp(socket).filter(|tcp| matches!(tcp.link, TcpLink::None | TcpLink::Listening { .. })) else {
-                continue;
-            };
-            if self.is_made(index) {
-                continue;
+            let unconnected = |tcp: &&TcpState| matches!(tcp.link, TcpLink::None | TcpLink::Listening { .. });
+            if let Some(tcp) = tcp(socket).filter(unconnected)
+                && !self.is_made(index)
+            {
+                self.make_unconnected(index, socket, tcp)?;
             }
-            let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
-            let bound = port(&socket.name) != 0;
-            if bound && let Err(error) = bind_tcp(&fd, &socket.name, &self.patience) {
-                if !is(&error, libc::EADDRNOTAVAIL) {
-                    return Err(self.failed(index, "bind")(error));
-                }
-                bind_tcp(&fd, &unspecified(&socket.name), &self.patience).map_err(self.failed(index, "bind"))?;
-                self.note(format!("{} is not an address of this machine: its port is open on all addresses", socket.name));
-            }
-            if let TcpLink::Listening { backlog, .. } = tcp.link {
-                let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-                rustix::net::listen(&fd, backlog).map_err(self.failed(index, "listen with"))?;
-            }
-            self.keep(index, fd)?;
         }
-        let lists = (0u32..).zip(objects.sockets).filter_map(|(index, socket)| match &tcp(socket)?.link {
-            TcpLink::Listening { waiting, .. } => Some((index, socket, waiting)),
-            _ => None,
-        });
-        for (index, listener, waiting) in lists {
-            for connection in waiting {
-                // These come last.
-                if connection.deferred {
-                    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
-                    let seconds = listener.option(level, name).unwrap_or(0);
-                    let set = options::set_number(self.fd(index)?, level, name, seconds);
-                    set.map_err(errno).map_err(self.failed(index, "set an option of"))?;
-                }
-                let gone = SocketState { name: connection.remote.clone(), options: Vec::new(), ..listener.clone() };
-                let client = match connection.client {
-                    Some(client) => self.state(client)?,
-                    None => &gone,
-                };
-                let fd = connect_again(client, &connection.local, &self.patience)
-                    .map_err(RebuildError::call(format!("connect to the TCP socket {} as before", connection.local)))?;
-                match connection.client {
-                    Some(client) => self.keep(client, fd)?,
-                    None => drop(fd),
-                }
+        for (index, listener) in (0u32..).zip(objects.sockets) {
+            if let Some(TcpState { link: TcpLink::Listening { waiting, .. }, .. }) = tcp(listener) {
+                self.fill_backlog(index, listener, waiting)?;
             }
         }
         // Whose listening socket is not there, though the image should have it.
@@ -360,6 +299,85 @@ impl Rebuilt<'_> {
             Some(_) => Err(RebuildError::Incomplete("the listening socket of a connection")),
             None => Ok(()),
         }
+    }
+
+    /// Makes a TCP socket that is connected, or was, or is about to be.
+    fn connect_tcp(&mut self, index: u32, socket: &SocketState, tcp: &TcpState) -> Result<(), RebuildError> {
+        match &tcp.link {
+            TcpLink::Peer { socket: peer, name } => self.connect_peers(index, *peer, name),
+            TcpLink::Gone(name) | TcpLink::Outside(name) => self.connect_ending(index, socket, name),
+            TcpLink::Closed { .. } => self.connect_ending(index, socket, &Address::default()),
+            TcpLink::Connecting { to, .. } if is_nonblocking(self.context.objects(), index) => {
+                self.connect_ending(index, socket, to)
+            }
+            // The call that waits for it connects it anew.
+            TcpLink::Connecting { .. } => {
+                let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
+                self.keep(index, fd)
+            }
+            TcpLink::None | TcpLink::Listening { .. } | TcpLink::Waiting => Ok(()),
+        }
+    }
+
+    fn make_udp(&mut self, index: u32, socket: &SocketState) -> Result<(), RebuildError> {
+        let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
+        self.keep(index, fd)?;
+        if port(&socket.name) == 0 { Ok(()) } else { self.bind_udp(index, socket) }
+    }
+
+    fn make_netlink(&mut self, index: u32, socket: &SocketState, netlink: &NetlinkState) -> Result<(), RebuildError> {
+        let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
+        if netlink.port != 0 {
+            bind_netlink(&fd, netlink.port).map_err(self.failed(index, "bind"))?;
+        }
+        for &group in &netlink.groups {
+            let joined = options::set_number(&fd, libc::SOL_NETLINK, ADD_MEMBERSHIP, group.cast_signed());
+            joined.map_err(errno).map_err(self.failed(index, "join a group with"))?;
+        }
+        self.keep(index, fd)
+    }
+
+    /// Makes a TCP socket that is connected to nothing; it may listen.
+    fn make_unconnected(&mut self, index: u32, socket: &SocketState, tcp: &TcpState) -> Result<(), RebuildError> {
+        let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
+        let bound = port(&socket.name) != 0;
+        if bound && let Err(error) = bind_tcp(&fd, &socket.name, &self.patience) {
+            if !is(&error, libc::EADDRNOTAVAIL) {
+                return Err(self.failed(index, "bind")(error));
+            }
+            bind_tcp(&fd, &unspecified(&socket.name), &self.patience).map_err(self.failed(index, "bind"))?;
+            self.note(format!("{} is not an address of this machine: its port is open on all addresses", socket.name));
+        }
+        if let TcpLink::Listening { backlog, .. } = tcp.link {
+            let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+            rustix::net::listen(&fd, backlog).map_err(self.failed(index, "listen with"))?;
+        }
+        self.keep(index, fd)
+    }
+
+    /// Makes the connections that wait to be accepted from a listening socket.
+    fn fill_backlog(&mut self, index: u32, listener: &SocketState, waiting: &[WaitingConnection]) -> Result<(), RebuildError> {
+        for connection in waiting {
+            // These come last.
+            if connection.deferred {
+                let (level, name) = (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+                let seconds = listener.option(level, name).unwrap_or(0);
+                let set = options::set_number(self.fd(index)?, level, name, seconds);
+                set.map_err(errno).map_err(self.failed(index, "set an option of"))?;
+            }
+            let gone = SocketState { name: connection.remote.clone(), options: Vec::new(), ..listener.clone() };
+            let client = match connection.client {
+                Some(client) => self.state(client)?,
+                None => &gone,
+            };
+            let fd = connect_again(client, &connection.local, &self.patience)
+                .map_err(RebuildError::call(format!("connect to the TCP socket {} as before", connection.local)))?;
+            match connection.client {
+                Some(client) => self.keep(client, fd)?,
+                None => drop(fd),
+            }
+        }
+        Ok(())
     }
 
     /// Whether a TCP socket was accepted by a listening socket of the job, as far as addresses tell.

@@ -33,6 +33,46 @@ pub struct Rebuilt {
     own: Option<PathBuf>,
 }
 
+/// The numbers that pseudo-terminals get.
+struct Numbers {
+    /// For each of the job's.
+    given: Vec<u32>,
+    /// That of the restart's own terminal: it keeps its own, unless that is one of the job's.
+    place: Option<u32>,
+    /// The highest.
+    last: u32,
+}
+
+impl Numbers {
+    fn choose(ptys: &[PtyState], own: Option<u32>) -> Self {
+        let mut numbers: BTreeSet<u32> = ptys.iter().filter_map(|pty| pty.number).collect();
+        let free = |taken: &BTreeSet<u32>| (0..).find(|number| !taken.contains(number)).unwrap_or(0);
+        // Those whose number nobody knows get any.
+        let given = ptys.iter().map(|pty| {
+            let number = pty.number.unwrap_or_else(|| free(&numbers));
+            numbers.insert(number);
+            number
+        });
+        let given: Vec<u32> = given.collect();
+        let place = own.map(|number| if numbers.contains(&number) { free(&numbers) } else { number });
+        numbers.extend(place);
+        Self { given, place, last: numbers.last().copied().unwrap_or(0) }
+    }
+}
+
+/// Makes the next pseudo-terminal, by the path and with the flags that its master had. The kernel must give it this number.
+fn make_master(master: Option<&OpenFile>, number: u32) -> Result<OwnedFd, RebuildError> {
+    let (master, found) = match master.map(|file| (file.flags, &file.kind)) {
+        Some((flags, OpenFileKind::PtyMaster { path, .. })) => prepare(path.as_path(), flags)?,
+        _ => prepare(Path::new(MULTIPLEXER), (libc::O_RDWR).cast_unsigned())?,
+    };
+    if found == number {
+        return Ok(master);
+    }
+    let source = io::Error::other(format!("the kernel gives {found}"));
+    Err(RebuildError::call(format!("make pseudo-terminal {number}"))(source))
+}
+
 /// Makes all pseudo-terminals with their descriptions.
 pub fn rebuild(context: &dyn Context, open: &mut [Option<OwnedFd>]) -> Result<Rebuilt, RebuildError> {
     let objects = context.objects();
@@ -44,20 +84,7 @@ pub fn rebuild(context: &dyn Context, open: &mut [Option<OwnedFd>]) -> Result<Re
     }
     let own = own_node();
     mount_pts(context)?;
-    let mut numbers: BTreeSet<u32> = ptys.iter().filter_map(|pty| pty.number).collect();
-    let free = |taken: &BTreeSet<u32>| (0..).find(|number| !taken.contains(number)).unwrap_or(0);
-    // Those whose number nobody knows get any.
-    let given: Vec<u32> = ptys
-        .iter()
-        .map(|pty| {
-            let number = pty.number.unwrap_or_else(|| free(&numbers));
-            numbers.insert(number);
-            number
-        })
-        .collect();
-    // The restart's own terminal keeps its name, unless that is one of the job's.
-    let place = own.as_ref().map(|(_, number)| if numbers.contains(number) { free(&numbers) } else { *number });
-    numbers.extend(place);
+    let Numbers { given, place, last } = Numbers::choose(ptys, own.as_ref().map(|(_, number)| *number));
     let descriptions = |wanted: usize| {
         objects.open_files.iter().enumerate().filter(move |(_, file)| match &file.kind {
             OpenFileKind::PtyMaster { pty, .. } | OpenFileKind::PtySlave { pty, .. } => *pty as usize == wanted,
@@ -68,20 +95,13 @@ pub fn rebuild(context: &dyn Context, open: &mut [Option<OwnedFd>]) -> Result<Re
     let mut masters: Vec<Option<OwnedFd>> = ptys.iter().map(|_| None).collect();
     let mut unwanted = Vec::new();
     // The kernel gives the lowest that is free.
-    for number in 0..=numbers.last().copied().unwrap_or(0) {
+    for number in 0..=last {
         let pty = given.iter().position(|given| *given == number);
-        let master = match pty.and_then(master_of).map(|(_, file)| (file.flags, &file.kind)) {
-            Some((flags, OpenFileKind::PtyMaster { path, .. })) => prepare(path.as_path(), flags)?,
-            _ => prepare(Path::new(MULTIPLEXER), (libc::O_RDWR).cast_unsigned())?,
-        };
-        if master.1 != number {
-            let source = io::Error::other(format!("the kernel gives {}", master.1));
-            return Err(RebuildError::call(format!("make pseudo-terminal {number}"))(source));
-        }
+        let master = make_master(pty.and_then(master_of).map(|(_, file)| file), number)?;
         match pty {
-            Some(pty) => masters[pty] = Some(master.0),
-            None if place == Some(number) => built.placeholder = Some(lift(master.0)?),
-            None => unwanted.push(master.0),
+            Some(pty) => masters[pty] = Some(master),
+            None if place == Some(number) => built.placeholder = Some(lift(master)?),
+            None => unwanted.push(master),
         }
     }
     drop(unwanted);
