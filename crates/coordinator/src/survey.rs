@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
-use ckpt_objects::file::{MappedFiles, OpenFile, Piece};
+use ckpt_objects::file::{MappedFiles, Piece};
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::observe::ObserveError;
+use ckpt_objects::open_file::OpenFile;
 use ckpt_objects::process::{Life, ProcessState, wait_status};
 use ckpt_objects::signal::Siginfo;
 use ckpt_objects::sysv::{self, EarlierIds, SystemV};

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::open_file::{OpenFile, OpenFileKind};
 use crate::{FilePath, SpaceId};
 
 pub mod input;

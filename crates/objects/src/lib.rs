@@ -10,6 +10,8 @@
 
 mod bytes;
 pub mod clocks;
+pub mod context;
+pub mod credentials;
 pub mod descriptor;
 pub mod directory;
 pub mod epoll;

@@ -10,7 +10,7 @@ use crate::FilePath;
 mod observe;
 mod rebuild;
 
-pub use observe::{MqueueError, Observer, is_queue};
+pub use observe::{MqueueError, Observer};
 pub use rebuild::{finish, rebuild};
 
 /// A message queue that a process has open.
@@ -58,7 +58,7 @@ mod tests {
         let own = crate::HostPid(std::process::id().cast_signed());
         for _ in 0..2 {
             let seen = see(own, queue.as_raw_fd()).unwrap();
-            assert!(is_queue(&seen));
+            assert!(seen.is_queue());
             let found = observe(&seen).unwrap();
             assert_eq!((found.messages, found.mode, found.capacity, found.removed), (messages.clone(), 0o640, 5, false));
         }

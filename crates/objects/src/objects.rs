@@ -1,5 +1,6 @@
 //! All objects of a job together: what refers to another does so by its index here.
 
+use crate::FileIndex;
 use crate::file_lock::FileLock;
 use crate::mqueue::Mqueue;
 use crate::open_file::{OpenFile, OpenFileKind};
@@ -10,7 +11,6 @@ use crate::signalling::Signalling;
 use crate::socket::SocketState;
 use crate::sysv::SystemV;
 use crate::terminal::Terminals;
-use crate::{FileIndex, FilePath};
 
 /// The objects of a job, as an image has them.
 #[derive(Clone, Copy, Debug)]
@@ -56,11 +56,5 @@ impl<'a> Objects<'a> {
     #[must_use]
     pub fn kind(self, file: FileIndex) -> Option<&'a OpenFileKind> {
         self.open_files.get(file.at()).map(|file| &file.kind)
-    }
-
-    /// The path of a file that a lock can be taken of, if it has one.
-    #[must_use]
-    pub fn path_of(self, file: FileIndex) -> Option<&'a FilePath> {
-        self.kind(file)?.path(self)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::credentials::Credentials;
 use crate::descriptor::FdEntry;
 use crate::directory::RemovedDirectory;
 use crate::memory::AddressSpace;
@@ -134,21 +135,6 @@ pub struct Limit {
     pub soft: u64,
     /// What an unprivileged process may raise it to.
     pub hard: u64,
-}
-
-/// Who a process runs as: real, effective, saved and file system ids, as `/proc/PID/status` gives them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Credentials {
-    /// Real, effective, saved, file system.
-    pub uids: [u32; 4],
-    /// Real, effective, saved, file system.
-    pub gids: [u32; 4],
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-    /// Inheritable, permitted, effective, bounding, ambient capabilities.
-    pub capabilities: [u64; 5],
-    /// `PR_GET_SECUREBITS`.
-    pub securebits: u32,
 }
 
 /// Settings made with prctl(2) for the whole process.

@@ -7,7 +7,7 @@
 
 use crate::FileIndex;
 use crate::descriptor::{SeenDescriptor, is_own};
-use crate::file::{OpenFile, OpenFileKind};
+use crate::open_file::{OpenFile, OpenFileKind};
 use crate::process::ProcessState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

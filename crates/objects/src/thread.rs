@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::credentials::Credentials;
 use crate::memory::MemoryPolicy;
-use crate::process::Credentials;
 use crate::signal::Siginfo;
 use crate::{FilePath, NsPid};
 

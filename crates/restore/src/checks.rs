@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use ckpt_image::ImageReader;
 use ckpt_objects::directory::DirectoryIdentity;
-use ckpt_objects::file::{self, FileIdentity, OpenFile, RegularFile, input};
+use ckpt_objects::file::{self, FileIdentity, RegularFile, input};
 use ckpt_objects::file_lock::{self, Taken};
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{Backing, Vma};
+use ckpt_objects::open_file::OpenFile;
 use ckpt_objects::open_file::{Need, needs};
 use ckpt_objects::process::LiveProcess;
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};

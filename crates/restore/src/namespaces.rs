@@ -6,9 +6,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use ckpt_objects::context::Context as _;
 use ckpt_objects::older::KernelFeature;
 use ckpt_objects::process::Life;
-use ckpt_objects::rebuild::{self, Context as _};
+use ckpt_objects::rebuild;
 use ckpt_objects::shared_memory::SharedMemoryKind;
 use ckpt_objects::{HostPid, clocks};
 use ckpt_session::JobState;

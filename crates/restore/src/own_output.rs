@@ -13,7 +13,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use ckpt_objects::file::{OpenFile, RegularFile, open_although};
+use ckpt_objects::file::{RegularFile, open_although};
+use ckpt_objects::open_file::OpenFile;
 use ckpt_objects::open_file::standard;
 use ckpt_objects::rebuild::own_fd_path;
 use ckpt_session::JobState;

@@ -13,11 +13,12 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use ckpt_objects::context::Context as _;
+use ckpt_objects::credentials::Credentials;
 use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
 use ckpt_objects::older::KernelFeature;
 use ckpt_objects::open_file::{self, Files};
-use ckpt_objects::process::{Credentials, LiveProcess, ProcessState};
-use ckpt_objects::rebuild::Context as _;
+use ckpt_objects::process::{LiveProcess, ProcessState};
 use ckpt_objects::signal::Siginfo;
 use ckpt_objects::thread::{MCE_KILL_DEFAULT, Scheduling, ThreadState};
 use ckpt_objects::{FilePath, NsPid, epoll, file, sysv};

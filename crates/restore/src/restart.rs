@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 
 use ckpt_image::ImageReader;
+use ckpt_objects::context::Context;
 use ckpt_objects::file::RegularFile;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
-use ckpt_objects::rebuild::{Context, RebuildError};
+use ckpt_objects::rebuild::RebuildError;
 use ckpt_objects::shared_memory::SharedMemory;
 use ckpt_objects::{FilePath, Objects, SpaceId};
 use ckpt_session::JobState;

@@ -12,8 +12,8 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use ckpt_objects::file::{OpenFile, OpenFileKind};
 use ckpt_objects::open_file::Files;
+use ckpt_objects::open_file::{OpenFile, OpenFileKind};
 use ckpt_objects::process::{LiveProcess, children, group_session_and_terminal};
 use ckpt_objects::terminal::{self, OpenPty, OwnTerminal};
 use ckpt_objects::{HostPid, NsPid};

@@ -1,9 +1,10 @@
 //! Jobs made up for the tests of this crate.
 
 use ckpt_objects::clocks::Clocks;
+use ckpt_objects::credentials::Credentials;
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{AddressSpace, MmFields};
-use ckpt_objects::process::{Credentials, Life, LiveProcess, ProcessSettings, ProcessState};
+use ckpt_objects::process::{Life, LiveProcess, ProcessSettings, ProcessState};
 use ckpt_objects::{FilePath, NsPid};
 use ckpt_session::JobState;
 use ckpt_session::job::{JobInfo, Machine, Settings};

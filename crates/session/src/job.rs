@@ -4,10 +4,11 @@ use std::fmt;
 
 use ckpt_objects::clocks::Clocks;
 use ckpt_objects::directory::DirectoryIdentity;
-use ckpt_objects::file::{FileIdentity, OpenFile};
+use ckpt_objects::file::FileIdentity;
 use ckpt_objects::file_lock::FileLock;
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::mqueue::Mqueue;
+use ckpt_objects::open_file::OpenFile;
 use ckpt_objects::pipe::PipeState;
 use ckpt_objects::process::ProcessState;
 use ckpt_objects::shared_memory::SharedMemory;

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use ckpt_objects::FilePath;
 use ckpt_objects::descriptor::SeenDescriptor;
-use ckpt_objects::file::{OpenFile, OpenFileKind};
 use ckpt_objects::job_file::are_watched;
+use ckpt_objects::open_file::{OpenFile, OpenFileKind};
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 
 /// Where what is only read belongs to the system, or to no disk.

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use ckpt_objects::descriptor::{Descriptions, FdEntry, SeenDescriptor, descriptors, is_own};
-use ckpt_objects::file::{DeletedFile, OpenFile, OpenFileKind, Piece, RegularFile, contents, name_of};
+use ckpt_objects::file::{DeletedFile, Piece, RegularFile, contents, name_of};
 use ckpt_objects::file_lock::Locks;
 use ckpt_objects::observe::ObserveError;
+use ckpt_objects::open_file::{OpenFile, OpenFileKind};
 use ckpt_objects::pidfd::PidfdState;
 use ckpt_objects::process::group_session_and_terminal;
 use ckpt_objects::shared_memory::{self, SharedMemoryError};
@@ -163,7 +164,7 @@ impl OpenFiles {
         }
         let refuse = |what: &dyn std::fmt::Display| job.frozen.refuse_descriptor(descriptor, what);
         match kind {
-            libc::S_IFREG if mqueue::is_queue(descriptor) => {
+            libc::S_IFREG if descriptor.is_queue() => {
                 let queue = self.mqueues.see(descriptor, |uid| others.ipc.is_user(uid)).map_err(|error| refuse(&error))?;
                 Ok(OpenFileKind::Mqueue { queue })
             }

@@ -1,14 +1,13 @@
 //! One living process: what it is beside its memory and descriptors, and its threads.
 
+use ckpt_objects::credentials::Credentials;
 use ckpt_objects::descriptor::FdEntry;
 use ckpt_objects::directory::{self, RemovedDirectory};
 use ckpt_objects::file::split_deleted;
 use ckpt_objects::memory::AddressSpace;
 use ckpt_objects::observe::{ObserveError, proc_path, read_proc_link};
 use ckpt_objects::posix_timer::{self, PosixTimer};
-use ckpt_objects::process::{
-    AgentPlace, Credentials, LiveProcess, ProcessSettings, Status, core_filter, limits, oom_score_adj, scheduling,
-};
+use ckpt_objects::process::{AgentPlace, LiveProcess, ProcessSettings, Status, core_filter, limits, oom_score_adj, scheduling};
 use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
 use ckpt_objects::subject::Subject;
 use ckpt_objects::thread::{Rseq, ThreadSettings, ThreadState};

@@ -95,6 +95,15 @@ impl SeenDescriptor {
         proc_path(self.pid, &format!("fd/{}", self.fd))
     }
 
+    /// Whether it is open on a POSIX message queue. The link of such a descriptor is a name without any folder.
+    #[must_use]
+    pub fn is_queue(&self) -> bool {
+        /// Magic number of the file system of message queues (include/uapi/linux/magic.h has it not; ipc/mqueue.c).
+        const MQUEUE_MAGIC: i64 = 0x1980_0202;
+        self.link.0.iter().filter(|&&byte| byte == b'/').count() == 1
+            && rustix::fs::statfs(self.through()).is_ok_and(|stat| stat.f_type == MQUEUE_MAGIC)
+    }
+
     /// Whether it may only look as if exec closed it: of what was opened by TIOCGPTPEER or mq_open(2) with `O_CLOEXEC`, the kernel keeps that among the
     /// flags that all descriptors of the description show.
     #[must_use]
@@ -102,7 +111,7 @@ impl SeenDescriptor {
         /// Major numbers of slaves (Documentation/admin-guide/devices.txt).
         const PTY_SLAVES: std::ops::RangeInclusive<u32> = 136..=143;
         let is_slave = self.mode & libc::S_IFMT == libc::S_IFCHR && PTY_SLAVES.contains(&rustix::fs::major(self.rdev));
-        self.close_on_exec && (is_slave || crate::mqueue::is_queue(self))
+        self.close_on_exec && (is_slave || self.is_queue())
     }
 }
 

@@ -16,11 +16,12 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::{Errno, Result};
 
 use super::Registration;
+use crate::context::Context;
 use crate::descriptor::FdEntry;
 use crate::event::{self, failed};
 use crate::open_file::{OpenFile, OpenFileKind};
 use crate::process::LiveProcess;
-use crate::rebuild::{Context, RebuildError};
+use crate::rebuild::RebuildError;
 use crate::{FileIndex, NsPid, Objects};
 
 /// Makes an epoll instance with its status flags, which waits for nothing yet.

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use super::{RegularFile, rebuild_position};
 use crate::FilePath;
+use crate::context::Resolve;
 use crate::open_file::OpenFile;
-use crate::rebuild::{RebuildError, Resolve};
+use crate::rebuild::RebuildError;
 
 /// A line about an input that the restart's own stands in for, where that is so.
 pub fn note(description: &OpenFile, resolve: Resolve<'_>) -> Option<String> {

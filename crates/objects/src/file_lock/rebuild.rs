@@ -17,7 +17,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{FileLock, Holder, Standing, held};
 use crate::Objects;
-use crate::rebuild::{Context, RebuildError, Resolve, copy_of, lift, own_fd_path};
+use crate::context::{Context, Resolve};
+use crate::open_file::lockable_path;
+use crate::rebuild::{RebuildError, copy_of, lift, own_fd_path};
 
 /// How long locks of a job that was killed a moment ago may still be there.
 const STALE: Duration = Duration::from_secs(2);
@@ -69,7 +71,7 @@ pub fn check(objects: Objects<'_>, resolve: Resolve<'_>) -> Option<Taken> {
 }
 
 fn forbidden(objects: Objects<'_>, resolve: Resolve<'_>, lock: &FileLock, standing: &[Standing]) -> Option<Taken> {
-    let path = resolve(objects.path_of(lock.file)?);
+    let path = resolve(lockable_path(objects, lock.file)?);
     let meta = path.metadata().ok()?;
     let device = format!("{:02x}:{:02x}", libc::major(meta.dev()), libc::minor(meta.dev()));
     let is_of_file = |other: &&Standing| other.inode.1 == meta.ino() && (other.inode.0 == device || other.inode == lock.inode);
@@ -118,7 +120,7 @@ pub fn take_of_descriptions(context: &dyn Context, open: &mut [Option<OwnedFd>])
 
 fn cannot(objects: Objects<'_>, lock: &FileLock) -> impl FnOnce(std::io::Error) -> RebuildError {
     let what = if lock.holder == Holder::Lease { "lease" } else { "lock" };
-    RebuildError::call(match objects.path_of(lock.file) {
+    RebuildError::call(match lockable_path(objects, lock.file) {
         Some(path) => format!("take its {what} of {path} again; see /proc/locks for who has one"),
         None => format!("take its {what} of a file without a name again"),
     })
@@ -133,7 +135,7 @@ pub fn leased(objects: Objects<'_>) -> impl Iterator<Item = usize> {
 pub fn take_leases(objects: Objects<'_>, fd: BorrowedFd<'_>, index: usize) -> Result<(), RebuildError> {
     for lock in objects.locks.iter().filter(|lock| lock.file.at() == index && lock.holder == Holder::Lease) {
         let failed = |source: std::io::Error| {
-            let path = objects.path_of(lock.file).map(|path| path.as_path().to_owned()).unwrap_or_default();
+            let path = lockable_path(objects, lock.file).map(|path| path.as_path().to_owned()).unwrap_or_default();
             RebuildError::File { action: "take the lease again of", path, source }
         };
         // Under another number than the one that it is lent.

@@ -14,8 +14,6 @@ use crate::descriptor::SeenDescriptor;
 use crate::file::split_deleted;
 use crate::numbered::Numbered;
 
-/// Magic number of the file system of message queues (include/uapi/linux/magic.h has it not; ipc/mqueue.c).
-const MQUEUE_MAGIC: i64 = 0x1980_0202;
 /// How long a message may wait to be put back, where somebody outside of the job has taken its room.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -31,14 +29,6 @@ pub enum MqueueError {
     /// It cannot be looked at.
     #[error("a POSIX message queue (which cannot be read: {0})")]
     Read(io::Error),
-}
-
-/// Whether a descriptor is open on a message queue. Their links are names without any folder.
-#[must_use]
-pub fn is_queue(descriptor: &SeenDescriptor) -> bool {
-    let link = &descriptor.link.0;
-    link.iter().filter(|&&byte| byte == b'/').count() == 1
-        && rustix::fs::statfs(descriptor.through()).is_ok_and(|stat| stat.f_type == MQUEUE_MAGIC)
 }
 
 /// The message queues of a job.

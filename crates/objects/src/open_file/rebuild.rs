@@ -11,12 +11,13 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use rustix::stdio;
 
 use super::{OpenFile, OpenFileKind};
+use crate::context::Context;
 use crate::directory::{self, RemovedDirectory};
 use crate::file::{self, RegularFile, input};
 use crate::inotify::Watched;
 use crate::objects::Objects;
 use crate::pidfd::PidfdState;
-use crate::rebuild::{self, Context, RebuildError, lift};
+use crate::rebuild::{self, RebuildError, lift};
 use crate::shared_memory::SharedMemoryKind;
 use crate::terminal::{self, pseudo};
 use crate::{

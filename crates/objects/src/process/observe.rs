@@ -8,7 +8,8 @@ use ckpt_sys::process::{SchedAttributes, sched_getattr};
 use ckpt_sys::raw::Errno;
 use ckpt_sys::signal_set::SignalSet;
 
-use super::{Credentials, Limit};
+use super::Limit;
+use crate::credentials::Credentials;
 use crate::observe::{ObserveError, parse_error, proc_path, read_proc};
 use crate::thread::Scheduling;
 use crate::{FilePath, HostPid, NsPid};

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::{SharedMemory, SharedMemoryKind};
 use crate::descriptor::SeenDescriptor;
-use crate::file::{self, OpenFileKind, Piece, RegularFile, name_of};
+use crate::file::{self, Piece, RegularFile, name_of};
 use crate::memory::Mapping;
 use crate::numbered::Numbered;
 use crate::observe::ObserveError;
+use crate::open_file::OpenFileKind;
 use crate::subject::Subject;
 use crate::sysv::{self, Row};
 use crate::{FilePath, HostPid, SpaceId, Spaces};

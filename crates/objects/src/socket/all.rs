@@ -14,9 +14,11 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::OFlags;
 
-use super::{SocketKind, SocketState, inet, maker, options};
+use super::patience::Patience;
+use super::{SocketKind, SocketState, maker, options};
+use crate::context::{Context, Resolve};
 use crate::open_file::OpenFile;
-use crate::rebuild::{Context, RebuildError, Resolve, lift};
+use crate::rebuild::{RebuildError, lift};
 use crate::tcp_socket::TcpLink;
 use crate::unix_socket::{self, UnixLink};
 use crate::{FileIndex, FilePath, Objects, udp_socket};
@@ -109,7 +111,7 @@ pub fn check(
 /// The job's sockets, made and connected.
 pub struct Rebuilt<'a> {
     pub(crate) context: &'a dyn Context,
-    pub(super) patience: inet::Patience<'a>,
+    pub(super) patience: Patience<'a>,
     /// By index in [`Objects::sockets`], at numbers that are none of the job's.
     pub(crate) fds: Vec<Option<OwnedFd>>,
     /// Peers that are to be gone: with the index of the socket that they are connected to.
@@ -129,7 +131,7 @@ pub fn rebuild(context: &dyn Context) -> Result<Rebuilt<'_>, RebuildError> {
     let count = context.objects().sockets.len();
     let mut built = Rebuilt {
         context,
-        patience: inet::Patience::new(context),
+        patience: Patience::new(context),
         fds: (0..count).map(|_| None).collect(),
         temporary: Vec::new(),
         ending: Vec::new(),

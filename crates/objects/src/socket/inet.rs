@@ -8,7 +8,6 @@
 //!   bound.
 //! - What must be bound, such as the port of a server that does not set `SO_REUSEADDR`, waits until it is gone: a minute at most.
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,17 +22,17 @@ use crate::udp_socket::UdpState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, SocketFlags};
 
+use super::address::{port, with_port};
 use super::all::{Rebuilt, is_nonblocking};
 use super::past;
-use crate::rebuild::Context;
+use super::patience::{Patience, RETRY};
+use super::rebuild::choose_port;
 use crate::rebuild::RebuildError;
 
 /// How long the sockets of a run that has just been killed may take to go.
 const GOING: Duration = Duration::from_secs(3);
 /// How long a connection stays in `TIME_WAIT` (`TCP_TIMEWAIT_LEN`), and some more.
 const PASSING: Duration = Duration::from_secs(65);
-/// Time between two tries.
-const RETRY: Duration = Duration::from_millis(50);
 /// `NETLINK_ADD_MEMBERSHIP`.
 const ADD_MEMBERSHIP: i32 = 1;
 
@@ -86,41 +85,8 @@ fn unspecified(address: &Address) -> Address {
     with_ip(address, Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)
 }
 
-fn with_port(address: &Address, port: u16) -> Address {
-    address.inet().map_or_else(Address::default, |address| Address::of_inet(SocketAddr::new(address.ip(), port)))
-}
-
-fn port(address: &Address) -> u16 {
-    address.inet().map_or(0, |address| address.port())
-}
-
 fn is(error: &io::Error, errno: i32) -> bool {
     error.raw_os_error() == Some(errno)
-}
-
-/// How long what is left of a killed run is in the way before the user is told what the restart waits for.
-const UNTOLD: Duration = Duration::from_secs(1);
-
-/// Tells, once in a restart, what is waited for that takes its time.
-pub(super) struct Patience<'a> {
-    context: &'a dyn Context,
-    told: Cell<bool>,
-}
-
-impl<'a> Patience<'a> {
-    pub(super) fn new(context: &'a dyn Context) -> Self {
-        Self { context, told: Cell::new(false) }
-    }
-
-    /// Waits a moment for an address that a connection of the past has had since `begun`.
-    fn wait(&self, begun: Instant, address: &Address) {
-        if begun.elapsed() > UNTOLD && !self.told.replace(true) {
-            let text =
-                format!("waiting for {address}, which a connection of the last run still has (TIME_WAIT), for a minute at most");
-            self.context.waiting(text);
-        }
-        std::thread::sleep(RETRY);
-    }
 }
 
 /// Binds a TCP socket to an address that connections of the past may still have.
@@ -160,15 +126,6 @@ fn connect_from(fd: &OwnedFd, local: &Address, remote: &Address, chosen: bool) -
     rustix::io::ioctl_fionbio(fd, false)?;
     rebuild::connect(fd, remote)?;
     Ok(rustix::io::ioctl_fionbio(fd, true)?)
-}
-
-/// Has the kernel give a socket its port when it is connected, which can be only this one.
-pub(super) fn choose_port(fd: &OwnedFd, local: &Address) -> io::Result<()> {
-    let set = |name, value| options::set_number(fd, libc::IPPROTO_IP, name, value).map_err(errno);
-    let port = i32::from(port(local));
-    set(options::IP_LOCAL_PORT_RANGE, port << 16 | port)?;
-    set(options::IP_BIND_ADDRESS_NO_PORT, 1)?;
-    rebuild::bind(fd, &with_port(local, 0))
 }
 
 /// Whether the kernel gives this port by itself.

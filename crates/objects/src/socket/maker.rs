@@ -16,7 +16,8 @@ use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 
 use super::rebuild;
 use super::{Address, Credentials};
-use crate::rebuild::{Context, placeholder};
+use crate::context::Context;
+use crate::rebuild::placeholder;
 use crate::unix_socket::SocketFile;
 
 /// How a UNIX socket with a name is reached, wherever its file is.

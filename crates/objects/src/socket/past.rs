@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use rustix::net::sockopt::{set_socket_linger, set_socket_reuseaddr};
 
-use super::inet::choose_port;
 use super::observe::{fresh, past_connections};
 use super::{Address, rebuild};
 
@@ -41,7 +40,7 @@ fn reset(address: &Address, peer: &Address) -> io::Result<()> {
     set_socket_reuseaddr(&fd, true)?;
     // If somebody listens there after all, this one is not to stay behind.
     set_socket_linger(&fd, Some(Duration::ZERO))?;
-    rebuild::bind(&fd, &from).or_else(|_| choose_port(&fd, &from))?;
+    rebuild::bind(&fd, &from).or_else(|_| rebuild::choose_port(&fd, &from))?;
     rebuild::connect(&fd, &to)
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use super::address::{port, with_port};
 use super::queue::make_controls;
 use super::{Address, Message, SocketState, io_error, observe, options};
 
@@ -47,4 +48,13 @@ pub fn send_bytes(fd: &OwnedFd, data: &[u8], urgent: bool) -> io::Result<usize> 
 pub fn take_urgent(fd: &OwnedFd) -> io::Result<()> {
     let flags = (libc::MSG_OOB | libc::MSG_DONTWAIT).cast_unsigned();
     ckpt_sys::socket::receive(fd.as_raw_fd(), &mut [0], &mut [], &mut [], flags).map(|_| ()).map_err(io_error)
+}
+
+/// Has the kernel give a socket its port when it is connected, which can be only this one.
+pub(super) fn choose_port(fd: &OwnedFd, local: &Address) -> io::Result<()> {
+    let set = |name, value| options::set_number(fd, libc::IPPROTO_IP, name, value).map_err(io_error);
+    let port = i32::from(port(local));
+    set(options::IP_LOCAL_PORT_RANGE, port << 16 | port)?;
+    set(options::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    bind(fd, &with_port(local, 0))
 }

@@ -12,8 +12,8 @@ use super::in_flight::{self, Pair, Traffic};
 use super::{OpenPty, PtyState, Settings, Slave, Terminals};
 use crate::descriptor::SeenDescriptor;
 use crate::event;
-use crate::file::OpenFileKind;
 use crate::observe::proc_path;
+use crate::open_file::OpenFileKind;
 use crate::{FileIndex, HostPid, NsPid};
 
 /// Major numbers of `/dev/tty` and `/dev/ptmx`, and of slaves (Documentation/admin-guide/devices.txt).

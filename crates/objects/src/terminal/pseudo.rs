@@ -13,10 +13,11 @@ use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::stdio::{stdin, stdout};
 
 use super::{OpenPty, PtyState, give_up, hang_up, open_slave, prepare, settle, standard, take};
+use crate::context::Context;
 use crate::file::rebuild_named;
 use crate::objects::Objects;
 use crate::open_file::{OpenFile, OpenFileKind};
-use crate::rebuild::{self, Context, RebuildError};
+use crate::rebuild::{self, RebuildError};
 use crate::{FilePath, NsPid};
 
 const PTS: &str = "/dev/pts";

@@ -11,7 +11,8 @@ use crate::socket::{Address, Credentials, Message, SocketKind, SocketState, obse
 use crate::unix_socket::{SocketFile, UnixLink, UnixState};
 use rustix::net::Shutdown;
 
-use crate::rebuild::{RebuildError, Resolve};
+use crate::context::Resolve;
+use crate::rebuild::RebuildError;
 use crate::socket::all::{Rebuilt, owner};
 use crate::socket::maker::{self, Place, Reach};
 
