@@ -62,6 +62,7 @@ pub type Outcomes = BTreeMap<(Point, &'static str), u32>;
 const RAN_ON: &str = "the job ran on to the right output";
 const RESTARTED: &str = "restarted to the right output";
 const ENDED: &str = "the job ended by it, as it would have without us";
+const NOT_SEEN: &str = "no twin was seen in time, so none was killed";
 const MISSED: &str = "the job had ended before";
 
 /// A pipeline of four processes, with a file that it appends to and short-lived children.
@@ -188,10 +189,10 @@ impl Round {
     fn kill_twin(&mut self, running: &mut Running) -> Result<&'static str, String> {
         let first = tree::children(running.pid());
         let end = Instant::now() + Duration::from_secs(1);
-        while Instant::now() < end {
+        let mut hit = false;
+        while !hit && Instant::now() < end {
             if let Some(twin) = tree::children(running.pid()).into_iter().find(|pid| !first.contains(pid)) {
-                let _ = kill(Pid::from_raw(twin), Signal::SIGKILL);
-                break;
+                hit = kill(Pid::from_raw(twin), Signal::SIGKILL).is_ok();
             }
         }
         let code = running.wait(BOUND);
@@ -199,7 +200,7 @@ impl Round {
             return Err(format!("the job ended with {code}"));
         }
         self.nothing_waits()?;
-        self.is_right().map(|()| RAN_ON)
+        self.is_right().map(|()| if hit { RAN_ON } else { NOT_SEEN })
     }
 
     fn kill_process(&mut self, running: &mut Running) -> Result<&'static str, String> {

@@ -1,5 +1,5 @@
-//! What other users must not be able to do: whoever can write to the directory of a job's images, or to `/tmp`, neither runs anything as the
-//! job's user, nor stops its checkpoints, nor changes what a restart brings back.
+//! What other users must not be able to do. A user who can write to the directory of a job's images runs nothing as the job's user, stops no
+//! checkpoint, and changes nothing that a restart restores.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -52,7 +52,9 @@ impl Outside {
     pub fn keep(&self, directory: &Fd) {
         const LOWEST: u32 = 900;
         // SAFETY: takes numbers only.
-        if let Ok(kept) = unsafe { syscall!(nr::__NR_fcntl, directory.0, nr::F_DUPFD_CLOEXEC, LOWEST) } {
+        let duplicate = |lowest: u32| unsafe { syscall!(nr::__NR_fcntl, directory.0, nr::F_DUPFD_CLOEXEC, lowest) };
+        // The limit may be lower (RLIMIT_NOFILE).
+        if let Ok(kept) = duplicate(LOWEST).or_else(|_| duplicate(3)) {
             self.0.store(kept as i32, Ordering::Release);
         }
     }

@@ -192,9 +192,19 @@ pub enum CheckpointError {
         signal: &'static str,
     },
     /// An agent went away between two messages.
-    #[error("process {pid} ({name}) ended in the midst of the checkpoint; the next one will be tried as planned")]
+    #[error("process {pid} ({name}) ended while the checkpoint was taken; the next one will be tried as planned")]
     Lost {
         /// Its pid.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+    },
+    /// A twin ended before it said anything.
+    #[error(
+        "the copy of process {pid} ({name}) that was to be written has ended, so somebody has killed it; the next checkpoint will be tried as planned"
+    )]
+    Twin {
+        /// The pid of the process that it was a copy of.
         pid: NsPid,
         /// Its name.
         name: FilePath,

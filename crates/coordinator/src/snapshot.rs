@@ -3,9 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use ckpt_objects::HostPid;
 use ckpt_objects::older::KernelFeature;
 use ckpt_objects::subject::Subject;
+use ckpt_objects::{HostPid, NsPid};
 use ckpt_session::Received;
 use ckpt_wire::{Order, Report, ReportKind, Step};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +18,8 @@ use crate::tree::Anchor;
 
 /// How long an agent may take to make its twin, beyond what forking its memory takes.
 const TWIN_GRACE: Duration = Duration::from_secs(60);
+/// The time after which it is looked whether a silent twin lives.
+const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// What a fork fails with where a twin is forbidden: by memory or the overcommit rule, or by a limit of processes
 /// (`RLIMIT_NPROC`, which some programs set to 0 once they have begun; pids.max of a cgroup).
 const NO_TWIN: [i32; 2] = [libc::ENOMEM, libc::EAGAIN];
@@ -63,15 +65,23 @@ impl Twins<'_> {
     /// Waits for a process to make its twin. Whether it has; if it may not, it is told to hand over as it stands.
     fn wait_for(&mut self, process: &FrozenProcess) -> Result<bool, CheckpointError> {
         // The twin speaks for itself, the leader of having made it, in either order.
-        let (mut twin, mut leader) = (false, false);
-        while !(twin && leader) {
-            let (report, sender) = next_report(process)?;
+        let (mut twin, mut made) = (false, None);
+        let begun = Instant::now();
+        while !twin || made.is_none() {
+            let Some((report, sender)) = next_report(process, begun)? else {
+                match made {
+                    Some(pid) if !self.is_there(pid) => {
+                        return Err(CheckpointError::Twin { pid: process.ns_pid, name: process.name() });
+                    }
+                    _ => continue,
+                }
+            };
             match ReportKind::of(&report) {
                 Some(ReportKind::TwinReady) => {
                     self.add(sender);
                     twin = true;
                 }
-                Some(ReportKind::Frozen) => leader = true,
+                Some(ReportKind::Frozen) => made = Some(NsPid(i32::try_from(report.value).unwrap_or(0))),
                 // A small process may be done before its leader has spoken.
                 Some(ReportKind::Dumped) => (),
                 Some(ReportKind::Failed) if NO_TWIN.contains(&report.errno) => {
@@ -82,6 +92,11 @@ impl Twins<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Whether a twin that has not spoken yet lives. Its leader keeps the connection open, so only this shows that it does not.
+    fn is_there(&self, twin: NsPid) -> bool {
+        self.anchor.scan().iter().any(|member| member.status.ns_pid() == twin && !member.is_zombie())
     }
 
     fn add(&mut self, pid: HostPid) {
@@ -105,18 +120,19 @@ impl Drop for Twins<'_> {
     }
 }
 
-/// Waits for the next report on a process's connection.
-fn next_report(process: &FrozenProcess) -> Result<(Report, HostPid), CheckpointError> {
+/// Waits for the next report on a process's connection; nothing where none comes for a moment. All have to come a while after `begun`.
+fn next_report(process: &FrozenProcess, begun: Instant) -> Result<Option<(Report, HostPid)>, CheckpointError> {
     let lost = || CheckpointError::Lost { pid: process.ns_pid, name: process.name() };
-    let begun = Instant::now();
+    let mut polled = false;
     loop {
         match process.connection.receive::<Report>() {
-            Received::Message(report, sender) => return Ok((report, sender)),
+            Received::Message(report, sender) => return Ok(Some((report, sender))),
             Received::Closed => return Err(lost()),
             Received::Nothing if begun.elapsed() > TWIN_GRACE => return Err(lost()),
+            Received::Nothing if polled => return Ok(None),
             Received::Nothing => {
-                let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
-                let _ = poll(&mut [PollFd::new(&process.connection, PollFlags::IN)], Some(&timeout));
+                let _ = poll(&mut [PollFd::new(&process.connection, PollFlags::IN)], Some(&MOMENT));
+                polled = true;
             }
         }
     }

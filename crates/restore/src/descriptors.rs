@@ -18,8 +18,8 @@ pub struct Move {
     pub close_on_exec: bool,
 }
 
-/// Brings every descriptor to its number and closes all others. Every descriptor of the process is replaced or closed, whoever owns it: only
-/// the targets may be used afterwards.
+/// Brings every descriptor to its number and closes all others. Every descriptor of the process is replaced or closed, even one that some
+/// value still owns: only the targets may be used afterwards.
 ///
 /// # Errors
 ///
@@ -62,7 +62,7 @@ fn evacuate(fd: RawFd, targets: &BTreeSet<RawFd>) -> Result<RawFd, ProcessError>
     }
 }
 
-/// Closes all descriptors but these, whoever owns them: no other may be used afterwards.
+/// Closes all descriptors but these, even those that some value still owns. No other may be used afterwards.
 ///
 /// # Errors
 ///

@@ -21,7 +21,6 @@ pub const GETPID: u32 = 11;
 /// See [`IPC_RMID`].
 pub const GETALL: u32 = 13;
 const SETVAL: u32 = 16;
-const SETALL: u32 = 17;
 /// `IPC_NOWAIT`.
 pub const IPC_NOWAIT: u16 = 0o4000;
 /// `SEM_UNDO`.
@@ -142,19 +141,10 @@ pub unsafe fn detach(at: u64) -> Result<(), Errno> {
     unsafe { syscall!(nr::__NR_shmdt, at) }.map(|_| ())
 }
 
-/// Sets all semaphores of a set. The caller must have made it with as many: the kernel reads one value for each.
-///
-/// # Errors
-/// `EACCES` without the permission, `ERANGE` for a value beyond [`SEM_MOST`].
-pub fn set_semaphores(id: i32, values: &[u16]) -> Result<(), Errno> {
-    // SAFETY: callers made the set with this many; the kernel reads one value for each.
-    unsafe { syscall!(nr::__NR_semctl, id, 0, SETALL, values.as_ptr()) }.map(|_| ())
-}
-
 /// Sets one semaphore.
 ///
 /// # Errors
-/// As for [`set_semaphores`].
+/// `EACCES` without the permission, `EINVAL` for a number that the set does not have, `ERANGE` for a value beyond [`SEM_MOST`].
 pub fn set_semaphore(id: i32, number: u16, value: u16) -> Result<(), Errno> {
     // SAFETY: takes numbers only.
     unsafe { syscall!(nr::__NR_semctl, id, number, SETVAL, value) }.map(|_| ())

@@ -87,8 +87,7 @@ fn forbidden(objects: Objects<'_>, resolve: Resolve<'_>, lock: &FileLock, standi
     Some(Taken { path, who })
 }
 
-/// A descriptor that this restart was started with, and by which whoever started it has locked this file: as it was when the job was
-/// launched.
+/// A descriptor that this restart has inherited and that holds a lock of this file. The job was launched with such a one too.
 fn inherited_flock(device: u64, inode: u64) -> Option<RawFd> {
     let numbers = std::fs::read_dir("/proc/self/fd").ok()?;
     numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok()).find(|fd| {

@@ -63,7 +63,9 @@ pub fn rebuild_semaphores(set: &SemaphoreSet) -> Result<(), RebuildError> {
     let SemaphoreSet { identity, values, .. } = set;
     create(Kind::Semaphores, identity, identity.key, values.len() as u64)?;
     if values.iter().any(|&value| value > 0) || set.users.iter().any(|&user| user != 0) {
-        sysv::set_semaphores(identity.id, values).map_err(failed(Kind::Semaphores, identity.id))?;
+        for (number, &value) in (0..).zip(values) {
+            sysv::set_semaphore(identity.id, number, value).map_err(failed(Kind::Semaphores, identity.id))?;
+        }
     }
     if set.operated && !values.is_empty() {
         nothing(identity.id, 0, values[0]).map_err(failed(Kind::Semaphores, identity.id))?;

@@ -61,7 +61,7 @@ pub fn processor(job: &JobState) -> Result<(), RestoreError> {
     Err(RestoreError::Processor { missing: missing.join(", "), host: machine.host.clone() })
 }
 
-/// Whether whoever restarts the job may make its processes.
+/// Whether this user may make the processes of the job.
 pub fn users(job: &JobState, user: User) -> Result<(), RestoreError> {
     for (process, live) in job.objects().living() {
         if let Some(&other) = live.credentials.uids.iter().find(|&&other| other != user.uid)
