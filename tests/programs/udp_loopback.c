@@ -1,10 +1,22 @@
 // Tests that UDP sockets keep their addresses, peers, options, and the datagrams in flight with their senders.
 // @restored UDP sockets: bound, unbound and connected sockets over IPv4 and IPv6, with their addresses
 // @restored UDP sockets: datagrams in flight from sockets of this machine, with their senders, including closed ones
+// @restored UDP sockets: closed directions (shutdown), SO_BUF_LOCK
 // @not-kept UDP sockets: datagrams in flight from other machines: their sender address cannot be forged
 // @not-kept UDP sockets: joined multicast groups: the kernel does not show them
 // @not-kept UDP sockets: the error queue (IP_RECVERR) and corked data (UDP_CORK): the kernel does not show them
 #include "socket.h"
+
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
+
+// Which of a socket's buffers have a size that the kernel does not change; 0 before Linux 5.15.
+static int buffer_locks(int fd) {
+    int value = 0;
+    socklen_t length = sizeof value;
+    return getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &value, &length) == 0 ? value : 0;
+}
 
 static struct sockaddr_storage name_of(int fd, int peer) {
     struct sockaddr_storage address = {0};
@@ -47,6 +59,12 @@ static void rounds_of_family(int family, const char *loopback, const char *any, 
     struct sockaddr_storage server_name = name_of(server, 0), any_name = name_of(open_to_all, 0);
     CHECK(connect(client, (struct sockaddr *)&server_name, sizeof server_name) == 0);
     CHECK(connect(automatic, (struct sockaddr *)&server_name, sizeof server_name) == 0);
+    int closed = bound(family, loopback);
+    CHECK(connect(closed, (struct sockaddr *)&server_name, sizeof server_name) == 0 && shutdown(closed, SHUT_WR) == 0);
+    int locked = socket(family, SOCK_DGRAM, 0);
+    CHECK(locked >= 0);
+    if (setsockopt(locked, SOL_SOCKET, SO_BUF_LOCK, &(int){1}, sizeof(int)) != 0) CHECK(errno == ENOPROTOOPT);
+    int locks = buffer_locks(locked), server_locks = buffer_locks(server);
     struct sockaddr_storage client_name = name_of(client, 0), automatic_name = name_of(automatic, 0), to_any = server_name;
     ((struct sockaddr_in *)&to_any)->sin_port = ((struct sockaddr_in *)&any_name)->sin_port;
     for (int round = 0; round < rounds; round++) {
@@ -77,6 +95,8 @@ static void rounds_of_family(int family, const char *loopback, const char *any, 
         CHECK(((struct sockaddr_in *)&fresh_name)->sin_port == 0);
         CHECK(option(open_to_all, SOL_SOCKET, SO_BROADCAST) == 1 && option(server, SOL_SOCKET, SO_BROADCAST) == 0);
         CHECK(option(server, SOL_SOCKET, SO_RCVBUF) == rcvbuf);
+        CHECK(send(closed, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE && (events(closed) & (POLLRDHUP | POLLHUP)) == 0);
+        CHECK(buffer_locks(locked) == locks && buffer_locks(server) == server_locks);
         if (family == AF_INET) CHECK(option(server, IPPROTO_IP, IP_TTL) == 9);
     }
 }

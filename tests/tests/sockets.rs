@@ -14,6 +14,7 @@ use ckpt_tests::{Identity, Job, program_survives, refused, tool};
 
 program_survives!(unix_stream);
 program_survives!(unix_datagram);
+program_survives!(unix_packets);
 program_survives!(unix_listening);
 program_survives!(unix_rights);
 program_survives!(unix_credentials);

@@ -36,7 +36,7 @@ pub(crate) struct UnixEntry {
     pub shutdown: u8,
 }
 
-/// A TCP socket (include/uapi/linux/inet_diag.h).
+/// A TCP or UDP socket (include/uapi/linux/inet_diag.h).
 #[derive(Clone, Debug)]
 pub(crate) struct InetEntry {
     /// Its inode; 0 for one that nobody has open.
@@ -86,11 +86,23 @@ pub(crate) fn unix() -> io::Result<Vec<UnixEntry>> {
 
 /// All TCP sockets of this network namespace, over IPv4 and IPv6.
 pub(crate) fn tcp() -> io::Result<Vec<InetEntry>> {
+    inet(libc::IPPROTO_TCP)
+}
+
+/// All UDP sockets of this network namespace that have a port. None if the kernel lacks `udp_diag`.
+pub(crate) fn udp() -> io::Result<Vec<InetEntry>> {
+    match inet(libc::IPPROTO_UDP) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        result => result,
+    }
+}
+
+fn inet(protocol: i32) -> io::Result<Vec<InetEntry>> {
     // INET_DIAG_SHUTDOWN.
     const SHUTDOWN: u16 = 8;
     let mut entries = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, 1 << (SHUTDOWN - 1), 0];
+        let mut request = vec![family as u8, protocol as u8, 1 << (SHUTDOWN - 1), 0];
         request.extend(u32::MAX.to_ne_bytes());
         request.extend([0; 48]);
         dump(&request, |message| {

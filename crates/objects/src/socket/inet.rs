@@ -469,10 +469,22 @@ impl Rebuilt<'_> {
     /// Connects UDP sockets, closes the ways that were closed, and lets go of peers that were gone.
     pub(super) fn close_inet(&mut self) -> Result<(), RebuildError> {
         for (index, _, udp) in self.udp_sockets() {
+            let fd = self.fd(index)?;
             if let Some(peer) = &udp.peer
-                && let Err(error) = rebuild::connect(self.fd(index)?, peer)
+                && let Err(error) = rebuild::connect(fd, peer)
             {
                 self.note(format!("a UDP socket cannot be connected to {peer} again: {error}"));
+            }
+            let how = match udp.shutdown {
+                1 => Shutdown::Read,
+                2 => Shutdown::Write,
+                3 => Shutdown::Both,
+                _ => continue,
+            };
+            match rustix::net::shutdown(fd, how) {
+                // The way is closed all the same (net/ipv4/af_inet.c, inet_shutdown).
+                Ok(()) | Err(rustix::io::Errno::NOTCONN) => (),
+                Err(error) => return Err(self.failed(index, "close a way of")(error)),
             }
         }
         for (index, temporary) in std::mem::take(&mut self.ending) {

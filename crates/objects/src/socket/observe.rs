@@ -314,8 +314,8 @@ fn datagrams(fd: &OwnedFd, unix: bool) -> Result<Vec<Queued>, SocketError> {
         }
         return Ok(Vec::new());
     }
-    // One that was never connected cannot be read either; one that has ended has nothing more.
-    if !events.contains(PollFlags::IN) || sequenced && waiting == 0 && events.contains(PollFlags::RDHUP) {
+    // One that was never connected cannot be read.
+    if !events.contains(PollFlags::IN) {
         return Ok(Vec::new());
     }
     Ok(queue::datagrams(fd, unix)?)
@@ -352,6 +352,7 @@ struct Join<'a> {
     unix: Vec<UnixEntry>,
     unix_by_inode: HashMap<u64, UnixEntry>,
     tcp: Vec<InetEntry>,
+    udp: HashMap<u64, InetEntry>,
     /// TCP connections: indices into `found`, and into `tcp`, by their ends.
     found_by_ends: HashMap<Ends, Vec<usize>>,
     tcp_by_ends: HashMap<Ends, Vec<usize>>,
@@ -381,9 +382,13 @@ impl<'a> Join<'a> {
             unix_by_inode: diag::by_inode(&unix, |entry| entry.inode),
             unix,
             tcp: Vec::new(),
+            udp: HashMap::new(),
             found_by_ends: by_ends(found, |one| one.is_tcp().then(|| one.ends()).flatten()),
             tcp_by_ends: HashMap::new(),
         };
+        if found.iter().any(Found::is_udp) {
+            join.udp = diag::by_inode(&diag::udp()?, |entry| entry.inode);
+        }
         if found.iter().any(Found::is_tcp) {
             join.look_at_tcp()?;
             if join.settle()? {
@@ -592,7 +597,7 @@ impl<'a> Join<'a> {
         Ok(UdpState {
             outside: peer.is_some() && !self.found.iter().any(is_peer),
             peer,
-            shutdown: 0,
+            shutdown: self.udp.get(&one.descriptor.inode).map_or(0, |entry| entry.shutdown),
             messages: one.messages.clone(),
         })
     }

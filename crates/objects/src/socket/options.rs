@@ -228,6 +228,11 @@ pub(crate) fn observe(fd: &OwnedFd, defaults: &Defaults, is_tcp: bool) -> Vec<So
             options.push(SocketOption { level: *level, name: *name, value });
         }
     }
+    // To set a size locks it, and a program may have locked or unlocked a size that it has not set.
+    let sized = options.iter().any(|one| one.level == libc::SOL_SOCKET && [libc::SO_SNDBUF, libc::SO_RCVBUF].contains(&one.name));
+    if let Some(value) = get(fd, libc::SOL_SOCKET, SO_BUF_LOCK).filter(|value| sized || value.iter().any(|byte| *byte != 0)) {
+        options.push(SocketOption { level: libc::SOL_SOCKET, name: SO_BUF_LOCK, value });
+    }
     options
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn datagrams(fd: &OwnedFd, unix: bool) -> io::Result<Vec<Queued>> {
     let mut size = 64 << 10;
     loop {
         prepared.look_at(offset)?;
-        let Some((queued, len)) = peek(fd, size)? else { return Ok(messages) };
+        let Some((queued, len)) = peek(fd, size, unix)? else { return Ok(messages) };
         if len > size {
             size = len;
             continue;
@@ -81,7 +81,7 @@ pub(crate) fn stream(fd: &OwnedFd, total: usize) -> io::Result<Vec<Queued>> {
     let (mut parts, mut offset) = (Vec::new(), 0);
     while offset < total {
         prepared.look_at(offset)?;
-        let Some((mut part, len)) = peek(fd, total - offset)? else {
+        let Some((mut part, len)) = peek(fd, total - offset, true)? else {
             return Err(io::Error::other(format!("only {offset} of {total} bytes in flight could be read")));
         };
         if !part.files.is_empty() {
@@ -104,9 +104,9 @@ pub(crate) fn stream(fd: &OwnedFd, total: usize) -> io::Result<Vec<Queued>> {
     Ok(parts)
 }
 
-/// The next message of at most `size` bytes, and how long it is; nothing where there is none.
+/// The next message of at most `size` bytes, and its length; nothing at the end of the queue.
 #[expect(unsafe_code, reason = "descriptors that come with a message are known by their numbers alone")]
-fn peek(fd: &OwnedFd, size: usize) -> io::Result<Option<(Queued, usize)>> {
+fn peek(fd: &OwnedFd, size: usize, unix: bool) -> io::Result<Option<(Queued, usize)>> {
     let (mut data, mut name, mut control) = (vec![0; size], [0; 128], [0; 8192]);
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
     let flags = if rustix::net::sockopt::socket_type(fd)? == rustix::net::SocketType::STREAM {
@@ -120,6 +120,10 @@ fn peek(fd: &OwnedFd, size: usize) -> io::Result<Option<(Queued, usize)>> {
         Err(ckpt_sys::raw::Errno(libc::EAGAIN)) => return Ok(None),
         Err(error) => return Err(io_error(error)),
     };
+    // A closed peer reads as an empty message for ever. A real one comes with its sender's credentials (`UNIX_OPTIONS`).
+    if unix && got.len == 0 && got.control_len == 0 {
+        return Ok(None);
+    }
     let mut queued = Queued { from: Address(name[..got.name_len].to_vec()), ..Queued::default() };
     for (kind, value) in controls(&control[..got.control_len]) {
         match kind {
@@ -208,6 +212,18 @@ mod tests {
         }
         assert_eq!(number(&b, libc::SOL_SOCKET, libc::SO_PEEK_OFF), Some(-1));
         assert_eq!(number(&b, libc::SOL_SOCKET, libc::SO_PASSCRED), Some(0));
+    }
+
+    #[test]
+    fn a_closed_peer_ends_the_queue_of_packets() {
+        use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None).unwrap();
+        for packet in [&b"first"[..], b"", b"last"] {
+            send(&a, packet, SendFlags::empty()).unwrap();
+        }
+        drop(a);
+        let seen = datagrams(&b, true).unwrap();
+        assert_eq!(seen.into_iter().map(|queued| queued.data).collect::<Vec<_>>(), [&b"first"[..], b"", b"last"]);
     }
 
     #[test]
