@@ -6,6 +6,7 @@ use ckpt_tests::{Identity, Job, not_run, program_survives, refused};
 program_survives!(schedulers);
 program_survives!(capabilities);
 program_survives!(personality);
+program_survives!(memory_barriers);
 program_survives!(removed_directories);
 program_survives!(exit_signals);
 

@@ -7,6 +7,7 @@ program_survives!(barrier_and_tls);
 program_survives!(thread_create_and_join);
 program_survives!(robust_mutexes);
 program_survives!(restartable_sequences);
+program_survives!(own_restartable_sequences);
 program_survives!(leader_gone);
 program_survives!(deep_stack, Job::program("deep_stack", 120, &[]));
 program_survives!(avx2_registers);

@@ -187,6 +187,10 @@ pub mod nr_errno {
     pub const EAGAIN: i32 = errno::EAGAIN as i32;
     /// Invalid argument.
     pub const EINVAL: i32 = errno::EINVAL as i32;
+    /// In use already.
+    pub const EBUSY: i32 = errno::EBUSY as i32;
+    /// Not allowed.
+    pub const EPERM: i32 = errno::EPERM as i32;
     /// Not a request of this file.
     pub const ENOTTY: i32 = errno::ENOTTY as i32;
 }

@@ -9,6 +9,7 @@ use ckpt_sys::syscall;
 use ckpt_wire::{PAGE_SIZE, PlanEntry, ProcessRecord, ThreadFacts};
 use linux_raw_sys::general as nr;
 
+use crate::call::nr_errno::{EBUSY, EINVAL, EPERM};
 use crate::leave::leave;
 use crate::shared::Shared;
 use crate::state::{CONFIG, TRANSIENT, Transient};
@@ -58,27 +59,32 @@ pub unsafe fn thread_facts(frame: *mut UContext) -> ThreadFacts {
     facts
 }
 
-/// The restartable sequences area that the calling thread has registered: address, size, signature.
+/// The restartable sequences area that the calling thread has registered: address, size, signature. There is no call to ask. The kernel refuses a
+/// registration with EBUSY if it is there already, and with EINVAL if there is another.
 fn registered_rseq(fs_base: u64) -> Option<(u64, u32, u32)> {
+    /// An area of the least size, for a moment.
+    #[repr(C, align(32))]
+    struct Area([u8; RSEQ_MIN_LEN as usize]);
+    const UNKNOWN: Option<(u64, u32, u32)> = Some((ckpt_wire::RSEQ_UNKNOWN, 0, 0));
     let config = CONFIG.get();
-    if config.rseq_size == 0 {
-        return None;
-    }
-    let area = fs_base.wrapping_add_signed(config.rseq_offset as i64);
-    let len = config.rseq_size.max(RSEQ_MIN_LEN);
-    // `cpu_id`, the second word, is negative while the area is not registered; but a thread that has ended may have left it otherwise on a stack
-    // that is used again. Only the kernel knows: it refuses an area that is registered already (EBUSY, EINVAL).
-    // SAFETY: the C library keeps the area there in every thread; it is unregistered at once where the call has registered it.
-    unsafe {
-        if core::ptr::read_volatile((area + 4) as *const i32) < 0 {
-            return None;
+    let (area, len) = (fs_base.wrapping_add_signed(config.rseq_offset as i64), config.rseq_size.max(RSEQ_MIN_LEN));
+    // `cpu_id`, the second word, is negative in an area that the C library has not registered. One that is not, on a stack that is used
+    // again, may be left from another thread.
+    // SAFETY: the C library keeps the area there in every thread.
+    let expected = config.rseq_size != 0 && unsafe { core::ptr::read_volatile((area + 4) as *const i32) } >= 0;
+    let mut own = Area([0; RSEQ_MIN_LEN as usize]);
+    let (tried, len) = if expected { (area, len) } else { (&raw mut own as u64, RSEQ_MIN_LEN) };
+    // SAFETY: both areas live over the call, and what it registers is unregistered at once.
+    match unsafe { syscall!(nr::__NR_rseq, tried, len, 0, RSEQ_SIGNATURE) } {
+        Ok(_) => {
+            // SAFETY: as above.
+            let _ = unsafe { syscall!(nr::__NR_rseq, tried, len, RSEQ_FLAG_UNREGISTER, RSEQ_SIGNATURE) };
+            None
         }
-        if syscall!(nr::__NR_rseq, area, len, 0, RSEQ_SIGNATURE).is_ok() {
-            let _ = syscall!(nr::__NR_rseq, area, len, RSEQ_FLAG_UNREGISTER, RSEQ_SIGNATURE);
-            return None;
-        }
+        Err(Errno(EBUSY)) => Some((tried, len, RSEQ_SIGNATURE)),
+        Err(Errno(EINVAL | EPERM)) => UNKNOWN,
+        Err(_) => None,
     }
-    Some((area, len, RSEQ_SIGNATURE))
 }
 
 /// Records the state of the process as a whole, and takes its child subreaper setting away until [`restore_subreaper`]: the twin must become
@@ -102,6 +108,7 @@ pub fn record_process(shared: &Shared, len: usize) {
     process.memory_merge = prctl::memory_merge().unwrap_or(0);
     process.no_exec_gain = prctl::mdwe().unwrap_or(0);
     (process.protection_keys, process.taken_keys) = protection_keys();
+    process.memory_barriers = memory_barriers();
     process.tile_registers = u32::from(prctl::xsave_components().is_ok_and(|all| all & 1 << XFEATURE_XTILEDATA != 0));
     let is_subreaper = prctl::child_subreaper().unwrap_or(false);
     process.child_subreaper = u32::from(is_subreaper);
@@ -109,6 +116,30 @@ pub fn record_process(shared: &Shared, len: usize) {
         let _ = prctl::set_child_subreaper(false);
     }
     record_places(process, shared, len);
+}
+
+/// The registrations with membarrier(2), `MEMBARRIER_CMD_REGISTER_*`.
+fn memory_barriers() -> u32 {
+    use linux_raw_sys::general::membarrier_cmd::{
+        MEMBARRIER_CMD_GET_REGISTRATIONS, MEMBARRIER_CMD_PRIVATE_EXPEDITED, MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ,
+        MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, MEMBARRIER_CMD_QUERY, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED,
+    };
+    // SAFETY: all commands take numbers only, and register nothing.
+    let ask = |command: u32| unsafe { syscall!(nr::__NR_membarrier, command, 0, 0) };
+    if let Ok(registered) = ask(MEMBARRIER_CMD_GET_REGISTRATIONS as u32) {
+        return registered as u32;
+    }
+    // Before Linux 6.3 only a barrier tells: it is refused to a process that has not registered. For that of all processes there is
+    // nothing to ask, and to be registered costs nothing.
+    if ask(MEMBARRIER_CMD_QUERY as u32).is_err() {
+        return 0;
+    }
+    [MEMBARRIER_CMD_PRIVATE_EXPEDITED, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ]
+        .map(|command| command as u32)
+        .into_iter()
+        .filter(|command| ask(*command).is_ok())
+        // Each registration is the bit above its barrier.
+        .fold(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED as u32, |registered, command| registered | command << 1)
 }
 
 /// Records where the agent is.

@@ -9,6 +9,7 @@ use ckpt_objects::observe::ObserveError;
 use ckpt_objects::process::{Status, threads};
 use ckpt_objects::signal::Siginfo;
 use ckpt_objects::subject::{Arg, Subject};
+use ckpt_objects::thread::Rseq;
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_session::{Connection, Received};
 use ckpt_sys::signal_set::SignalSet;
@@ -175,6 +176,18 @@ impl Frozen {
         }
     }
 
+    fn by_ptrace<T>(&self, work: impl FnOnce(&TracerThread) -> Result<T, PtraceError>) -> Result<T, PtraceError> {
+        match &self.tracer {
+            Some(tracer) => work(tracer),
+            None => work(&TracerThread::new(&self.waiting).map_err(|_| PtraceError::Gone)?),
+        }
+    }
+
+    /// The restartable sequences area that a thread has registered. Only ptrace(2) tells where it is.
+    pub fn rseq(&self, thread: HostPid) -> Result<Option<Rseq>, PtraceError> {
+        self.by_ptrace(|tracer| tracer.rseq(thread))
+    }
+
     /// The signals that are pending for a process as a whole, in their order: for one whose first thread has ended, since no other's agent
     /// can find them out.
     pub fn pending_for_process(&self, process: &FrozenProcess) -> Result<Vec<Siginfo>, PtraceError> {
@@ -182,11 +195,8 @@ impl Frozen {
         if set.is_empty() {
             return Ok(Vec::new());
         }
-        let queue = match &self.tracer {
-            Some(tracer) => tracer.pending_for_process(process.live),
-            None => TracerThread::new(&self.waiting).map_err(|_| PtraceError::Gone)?.pending_for_process(process.live),
-        };
-        let mut queue: Vec<Siginfo> = queue?.into_iter().map(|info| Siginfo(info.to_vec())).collect();
+        let queue = self.by_ptrace(|tracer| tracer.pending_for_process(process.live))?;
+        let mut queue: Vec<Siginfo> = queue.into_iter().map(|info| Siginfo(info.to_vec())).collect();
         // Of one that came when the queue was full only the number was kept.
         for signal in set.iter() {
             if !queue.iter().any(|info| info.signal() == signal) {

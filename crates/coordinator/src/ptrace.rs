@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use ckpt_objects::observe::{proc_path, read_proc};
 use ckpt_objects::process::{Status, threads};
+use ckpt_objects::thread::Rseq;
 use ckpt_objects::{FilePath, HostPid};
 use ckpt_sys::blocked::Call;
 use ckpt_sys::process::{blocked_signals, set_blocked_signals, tgkill};
@@ -232,19 +233,13 @@ impl TracerThread {
 
     /// The `siginfo_t`s of the signals that are pending for a thread's whole process, in their order.
     pub fn pending_for_process(&self, thread: HostPid) -> Result<Vec<[u8; 128]>, PtraceError> {
-        self.through(move |tracer| {
-            let ran = tracer.tracees.get(&thread.0) == Some(&State::Runs);
-            tracer.interrupt(thread.0)?;
-            let queue = queued_for_process(thread.0);
-            if ran {
-                // One of a stopped process: it stays a tracee.
-                resume(thread.0, 0)?;
-                tracer.tracees.insert(thread.0, State::Runs);
-            } else {
-                tracer.detach(thread.0);
-            }
-            queue
-        })
+        self.through(move |tracer| tracer.while_stopped(thread.0, queued_for_process))
+    }
+
+    /// The restartable sequences area that a thread has registered.
+    pub fn rseq(&self, thread: HostPid) -> Result<Option<Rseq>, PtraceError> {
+        let area = self.through(move |tracer| tracer.while_stopped(thread.0, |tid| Ok(ckpt_sys::process::rseq_of_tracee(tid)?)))?;
+        Ok((area.address != 0).then_some(Rseq { address: area.address, len: area.len, signature: area.signature }))
     }
 
     /// Lets the threads of a stopped process run until the tracer ends, each from the moment when `signal` waits for it: of its own
@@ -394,6 +389,21 @@ impl Tracer {
         }
         self.tracees.insert(tid, State::Interrupted);
         Ok(())
+    }
+
+    /// Does `work` while a thread stands still, which then goes on as before.
+    fn while_stopped<T>(&mut self, tid: i32, work: impl FnOnce(i32) -> Result<T, PtraceError>) -> Result<T, PtraceError> {
+        let ran = self.tracees.get(&tid) == Some(&State::Runs);
+        self.interrupt(tid)?;
+        let result = work(tid);
+        if ran {
+            // A thread of a stopped process stays a tracee.
+            resume(tid, 0)?;
+            self.tracees.insert(tid, State::Runs);
+        } else {
+            self.detach(tid);
+        }
+        result
     }
 
     /// Lets a stopped thread go, for good, unless it is one of a stopped process.

@@ -154,6 +154,8 @@ pub struct ProcessSettings {
     pub no_exec_gain: u32,
     /// It has asked for AMX tile registers (`ARCH_REQ_XCOMP_PERM`), used or not.
     pub tile_registers: bool,
+    /// Registrations with membarrier(2), `MEMBARRIER_CMD_REGISTER_*`.
+    pub memory_barriers: u32,
     /// `/proc/PID/coredump_filter`; 0: not known.
     pub core_filter: u32,
 }

@@ -421,6 +421,10 @@ impl Builder<'_> {
         if no_exec_gain != 0 {
             list.call(Step::Setting, Check::Report, nr::__NR_prctl, &[PR_SET_MDWE, no_exec_gain.into()]);
         }
+        let barriers = self.live.settings.memory_barriers;
+        for command in (0..u32::BITS).map(|bit| 1 << bit).filter(|command| barriers & command != 0) {
+            list.call(Step::Setting, Check::Report, nr::__NR_membarrier, &[command.into(), 0, 0]);
+        }
         if self.live.settings.tile_registers {
             list.call(Step::TileRegisters, Check::Success, nr::__NR_arch_prctl, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA]);
         }

@@ -198,6 +198,34 @@ pub fn resume_tracee_to_call(tracee: i32, signal: i32) -> Result<(), Errno> {
     unsafe { syscall!(nr::__NR_ptrace, PTRACE_SYSCALL, tracee, 0, signal) }.map(|_| ())
 }
 
+/// The restartable sequences area of a thread (`struct ptrace_rseq_configuration`, include/uapi/linux/ptrace.h).
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct RseqConfiguration {
+    /// Its address; 0: none.
+    pub address: u64,
+    /// Its registered size.
+    pub len: u32,
+    /// The signature before abort handlers.
+    pub signature: u32,
+    /// 0.
+    flags: u32,
+    pad: u32,
+}
+
+/// `PTRACE_GET_RSEQ_CONFIGURATION` (Linux 5.13) of a stopped tracee.
+///
+/// # Errors
+/// `ESRCH` where it is no tracee of the calling thread, or not stopped.
+pub fn rseq_of_tracee(tracee: i32) -> Result<RseqConfiguration, Errno> {
+    const PTRACE_GET_RSEQ_CONFIGURATION: u32 = 0x420f;
+    let mut found = RseqConfiguration::default();
+    let size = size_of::<RseqConfiguration>();
+    // SAFETY: the kernel writes no more than `size` bytes to `found`.
+    unsafe { syscall!(nr::__NR_ptrace, PTRACE_GET_RSEQ_CONFIGURATION, tracee, size, &raw mut found) }?;
+    Ok(found)
+}
+
 /// How a tracee has stopped: the low byte is a signal, the next an event of ptrace(2) if it is not 0. Nothing while it runs. A tracee that has
 /// ended is left to its parent to wait for.
 ///

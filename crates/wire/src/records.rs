@@ -36,6 +36,10 @@ pub struct ProcessRecord {
     pub no_exec_gain: u32,
     /// `ARCH_GET_XCOMP_PERM` allows AMX tile registers.
     pub tile_registers: u32,
+    /// Registrations with membarrier(2), `MEMBARRIER_CMD_REGISTER_*`.
+    pub memory_barriers: u32,
+    /// Nothing.
+    pub reserved: u32,
     /// Addresses of the agent: see `ckpt_objects::process::AgentPlace`.
     pub leave: u64,
     /// See `leave`.
@@ -99,7 +103,7 @@ pub struct ThreadFacts {
     pub robust_head: u64,
     /// `get_robust_list`: length.
     pub robust_len: u64,
-    /// Address of the restartable sequences area; 0: none.
+    /// Address of the restartable sequences area; 0: none; [`RSEQ_UNKNOWN`]: one that the thread cannot find.
     pub rseq: u64,
     /// Its registered size.
     pub rseq_len: u32,
@@ -131,6 +135,9 @@ pub struct ThreadFacts {
 
 /// Words of a set of memory nodes: the kernel's limit is 1024 of them (`MAX_NUMNODES`).
 pub const POLICY_WORDS: usize = 16;
+
+/// Of [`ThreadFacts::rseq`].
+pub const RSEQ_UNKNOWN: u64 = u64::MAX;
 
 /// How far a thread has come.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,7 @@ use ckpt_objects::signal::{Siginfo, SignalAction, SignalState};
 use ckpt_objects::subject::Subject;
 use ckpt_objects::thread::{Rseq, ThreadSettings, ThreadState};
 use ckpt_objects::timer::IntervalTimer;
-use ckpt_objects::{FilePath, NsPid};
+use ckpt_objects::{FilePath, HostPid, NsPid};
 use ckpt_wire::ProcessRecord;
 
 use super::job::Job;
@@ -59,6 +59,7 @@ pub fn observe(
             memory_merge: record.memory_merge == 1,
             no_exec_gain: record.no_exec_gain,
             tile_registers: record.tile_registers == 1,
+            memory_barriers: record.memory_barriers,
             core_filter: core_filter(pid),
         },
         agent: AgentPlace {
@@ -101,7 +102,7 @@ fn thread(job: &Job<'_>, process: &FrozenProcess, seen: &SeenThread, common: &Cr
         gs_base: seen.gs_base,
         clear_child_tid: seen.clear_child_tid,
         robust_list: seen.robust_list,
-        rseq: (seen.rseq.0 != 0).then_some(Rseq { address: seen.rseq.0, len: seen.rseq.1, signature: seen.rseq.2 }),
+        rseq: registered_rseq(job, process, tid, seen.rseq)?,
         comm: FilePath(seen.comm[..name_len].to_vec()),
         pending: Vec::new(),
         scheduling: scheduling(process.pid, tid, &status, &job.own_affinity)?,
@@ -129,6 +130,23 @@ fn timers(job: &Job<'_>, process: &FrozenProcess, threads: &[ThreadState]) -> Re
         return Err(process.refuse(what, "delete some before a checkpoint"));
     }
     Ok(timers)
+}
+
+/// The restartable sequences area of a thread, from what its agent has found.
+fn registered_rseq(
+    job: &Job<'_>,
+    process: &FrozenProcess,
+    tid: HostPid,
+    (address, len, signature): (u64, u32, u32),
+) -> Result<Option<Rseq>, ObserveError> {
+    match address {
+        0 => Ok(None),
+        ckpt_wire::RSEQ_UNKNOWN => job.frozen.rseq(tid).map_err(|error| {
+            let what = format!("has restartable sequences of its own (rseq), which cannot be seen: {error}");
+            process.refuse(what, "allow ptrace")
+        }),
+        _ => Ok(Some(Rseq { address, len, signature })),
+    }
 }
 
 /// The signals that are pending for a process as a whole whose first thread has ended; those of its timers are counted there.
