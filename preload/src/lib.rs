@@ -8,6 +8,7 @@
 //! - `shield`: the shield in the place of default actions.
 //! - `sleep`: `nanosleep` and `clock_nanosleep`, so that the kernel says how much of the time is left.
 //! - `touched`: the calls that change files, each of which is noted before it is made.
+//! - `loaded`: the list of loaded objects, in which this library comes last.
 //! - `by_number`: the same calls, where a program makes them by `syscall`.
 //! - `libc`: how the next definition of a function is found, and `errno`.
 //!
@@ -19,6 +20,7 @@ mod by_number;
 mod environment;
 mod exec;
 mod libc;
+mod loaded;
 mod memory;
 mod shield;
 mod signals;

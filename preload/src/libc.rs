@@ -9,6 +9,8 @@ const RTLD_NEXT: isize = -1;
 
 core::arch::global_asm!(
     ".weak dlsym",
+    ".weak __libc_dlsym",
+    ".weak __libc_dlopen_mode",
     ".weak environ",
     ".weak __errno_location",
     ".weak __rseq_offset",
@@ -23,6 +25,8 @@ core::arch::global_asm!(
     "ret",
     ".endm",
     "ckpt_weak ckpt_dlsym, dlsym",
+    "ckpt_weak ckpt_libc_dlsym, __libc_dlsym",
+    "ckpt_weak ckpt_libc_dlopen, __libc_dlopen_mode",
     "ckpt_weak ckpt_environ, environ",
     "ckpt_weak ckpt_errno, __errno_location",
     "ckpt_weak ckpt_rseq_offset, __rseq_offset",
@@ -31,6 +35,8 @@ core::arch::global_asm!(
 
 unsafe extern "C" {
     safe fn ckpt_dlsym() -> usize;
+    safe fn ckpt_libc_dlsym() -> usize;
+    safe fn ckpt_libc_dlopen() -> usize;
     safe fn ckpt_environ() -> usize;
     safe fn ckpt_errno() -> usize;
     safe fn ckpt_rseq_offset() -> usize;
@@ -57,7 +63,9 @@ impl Next {
         }
         let dlsym = ckpt_dlsym();
         if dlsym == 0 {
-            return 0;
+            let found = address_in_libc(self.name);
+            self.address.store(found, Relaxed);
+            return found;
         }
         type Dlsym = unsafe extern "C" fn(isize, *const c_char) -> usize;
         // SAFETY: the C library's dlsym has this signature.
@@ -67,6 +75,29 @@ impl Next {
         let found = unsafe { dlsym(RTLD_NEXT, self.name.as_ptr()) };
         self.address.store(found, Relaxed);
         found
+    }
+}
+
+/// The C library's definition of a function, by its own door: before glibc 2.34, dlsym(3) is there only in programs that link to libdl.
+#[cold]
+fn address_in_libc(name: &CStr) -> usize {
+    const RTLD_LAZY: i32 = 1;
+    /// The caller is the C library's own (`__RTLD_DLOPEN`, glibc's include/dlfcn.h).
+    const RTLD_DLOPEN: i32 = i32::MIN;
+    type Open = unsafe extern "C" fn(*const c_char, i32) -> usize;
+    type Symbol = unsafe extern "C" fn(usize, *const c_char) -> usize;
+    let (open, symbol) = (ckpt_libc_dlopen(), ckpt_libc_dlsym());
+    if open == 0 || symbol == 0 {
+        return 0;
+    }
+    // SAFETY: glibc defines both with these signatures, and the names are C strings. The library that is asked for is loaded already.
+    unsafe {
+        let open = core::mem::transmute::<usize, Open>(open);
+        let symbol = core::mem::transmute::<usize, Symbol>(symbol);
+        match open(c"libc.so.6".as_ptr(), RTLD_LAZY | RTLD_DLOPEN) {
+            0 => 0,
+            libc => symbol(libc, name.as_ptr()),
+        }
     }
 }
 
