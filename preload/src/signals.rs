@@ -2,9 +2,8 @@
 //! free, and as if nobody sent it. And those that could take the shield away, or show it.
 
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use ckpt_agent::CONFIG;
+use ckpt_agent::{CONFIG, believe, believed_action};
 use ckpt_sys::signal_set::SignalSet;
 use linux_raw_sys::general as nr;
 
@@ -13,9 +12,6 @@ use crate::environment::{self, after_action, before_action};
 use crate::libc::{self, ENOSYS};
 use crate::next;
 use crate::shield;
-
-/// What the program believes to have set for the checkpoint signal.
-static BELIEVED_HANDLER: AtomicU64 = AtomicU64::new(0);
 
 fn is_ours(signal: c_int) -> bool {
     signal != 0 && signal == CONFIG.get().signal
@@ -49,12 +45,9 @@ pub unsafe extern "C" fn sigaction(signal: c_int, action: *const SigAction, old:
     if is_ours(signal) {
         // SAFETY: the caller's promise.
         unsafe {
-            let before = BELIEVED_HANDLER.load(Relaxed) as usize;
-            if !action.is_null() {
-                BELIEVED_HANDLER.store((*action).handler as u64, Relaxed);
-            }
+            let before = if action.is_null() { believed_action() } else { believe((*action).to_kernel()) };
             if !old.is_null() {
-                *old = SigAction { handler: before, ..SigAction::DEFAULT };
+                *old = SigAction::of_kernel(before);
             }
         }
         return 0;
@@ -120,13 +113,19 @@ pub unsafe extern "C" fn sysv_signal(signal: c_int, handler: Handler) -> Handler
     unsafe { set_simply(signal, handler, next) }
 }
 
+/// Sets the program's own handler for our signal, as signal(3) does; gives the one before.
+fn believe_simply(handler: Handler) -> Handler {
+    let [before, ..] = believe([handler as u64, nr::SA_RESTART.into(), 0, 0]);
+    before as usize
+}
+
 /// Sets a handler by a call that takes nothing else.
 ///
 /// # Safety
 /// As for the C functions.
 unsafe fn set_simply(signal: c_int, handler: Handler, call: Option<SignalCall>) -> Handler {
     if is_ours(signal) {
-        return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
+        return believe_simply(handler);
     }
     if shield::covers(signal) && handler == DEFAULT {
         before_action(signal, shield::handler());
@@ -152,7 +151,7 @@ unsafe fn set_simply(signal: c_int, handler: Handler, call: Option<SignalCall>) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sigset(signal: c_int, handler: Handler) -> Handler {
     if is_ours(signal) {
-        return BELIEVED_HANDLER.swap(handler as u64, Relaxed) as usize;
+        return believe_simply(handler);
     }
     let Some(call) = next!(c"sigset" as SignalCall) else { return libc::fail(ENOSYS) as usize };
     before_action(signal, handler as u64);

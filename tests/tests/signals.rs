@@ -7,6 +7,7 @@ use ckpt_tests::{Identity, Job, program_survives, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+program_survives!(same_signal);
 program_survives!(signal_handlers);
 program_survives!(pending_signals);
 program_survives!(interval_timers);

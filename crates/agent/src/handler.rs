@@ -12,16 +12,17 @@ use crate::rendezvous::{self, Connection};
 use crate::shared::Shared;
 use crate::siginfo::Siginfo;
 use crate::state::{BUSY, IDLE, OWNER, TRANSIENT};
-use crate::{call, dump, freeze, ignored, interrupted, observe, pending, shield, snapshot, stack, touched};
+use crate::{call, dump, freeze, ignored, interrupted, observe, own_handler, pending, shield, snapshot, stack, touched};
 
-/// The handler: the first thread of a process to enter it leads, the others park. Unless it came to let a signal in.
+/// The handler: the first thread of a process to enter it leads, the others park. Unless it came to let a signal in, or is
+/// the program's.
 ///
 /// # Safety
 /// The kernel calls it, with every signal blocked, with `info` at the signal's whole `siginfo_t` and `frame` at the `ucontext` of the interrupted
 /// thread.
-pub unsafe extern "C" fn on_checkpoint_signal(_signal: i32, info: *const Siginfo, frame: *mut UContext) {
+pub unsafe extern "C" fn on_checkpoint_signal(signal: i32, info: *const Siginfo, frame: *mut UContext) {
     // SAFETY: the caller's promise.
-    if unsafe { shield::lets_in(info, frame) } {
+    if unsafe { shield::lets_in(info, frame) || own_handler::takes(signal, info, frame) } {
         return;
     }
     if !memory_is_our_own() {

@@ -191,6 +191,19 @@ pub unsafe fn leave_as_found_by(frame: *mut UContext, restarts: bool) {
     }
 }
 
+/// Has a call that the kernel is about to make again fail with `EINTR`, where a handler of the program's without `SA_RESTART` ends it.
+///
+/// # Safety
+/// `frame` must be the calling thread's own signal frame.
+pub unsafe fn end_by_handler(frame: *mut UContext, restarts: bool) {
+    // SAFETY: the caller's promise.
+    let context = unsafe { &mut (*frame).context };
+    context.reserved[0] = 0;
+    if !restarts && is_about_to_wait(context, &BlockedCall::default()) {
+        end(context);
+    }
+}
+
 /// The number of the system call that has just returned, if it is one that is looked for.
 fn number_of_past_call(context: &SigContext, is_looked_for: fn(u32) -> bool) -> Option<u32> {
     let in_transfer = transfer::number(context).filter(|number| is_looked_for(*number));

@@ -12,6 +12,7 @@
 //! - `action`, `blocking`, `code`, `pages`, `procfs`: what the kernel tells, and the program's code.
 //! - `ignored`, `rendezvous`, `timers`, `transfer`, `wrapped`, [`touched`]: one subject each.
 //! - `dump`: handing pages over. `interrupted`: system calls that are made again.
+//! - `own_handler`: the program's handler for the number of the checkpoint signal.
 //! - `leave`, `pending`, `shield`: the end of a restart, pending signals, signals from outside of the job.
 //! - `observe`: what a process tells of itself. `stubs`: what stands before the program's handlers.
 //! - `freeze`: the threads.
@@ -30,6 +31,7 @@ mod ignored;
 mod interrupted;
 mod leave;
 mod observe;
+mod own_handler;
 mod pages;
 mod pending;
 mod procfs;
@@ -52,6 +54,7 @@ pub use call::change_mask;
 pub use handler::on_checkpoint_signal;
 pub use ignored::{ignored, wait_while_frozen};
 pub use leave::leave;
+pub use own_handler::{believe, believed_action};
 pub use shield::on_shielded_signal;
 pub use state::{CONFIG, Config, OWNER};
 pub use wrapped::{Handler, stub_for, wrapped};

@@ -8,6 +8,7 @@ use ckpt_sys::syscall;
 use ckpt_wire::PendingSignal;
 use linux_raw_sys::general as nr;
 
+use crate::own_handler::is_from_coordinator;
 use crate::procfs::signal_set;
 use crate::shared::Shared;
 use crate::state::CONFIG;
@@ -97,7 +98,9 @@ fn empty(shared: &Shared, tid: i32, key: &[u8], owner: i32) {
         let Some(signal) = (!set.is_empty()).then(|| take(set, owner)).flatten() else { return };
         let number = signal.info[0] as i32;
         // A second checkpoint signal means nothing to the job. The signal of a timer comes from the timer again.
-        if number == CONFIG.get().signal || timers::note_pending(shared, &signal.info) {
+        // SAFETY: `info` is a whole siginfo, as the kernel gave it.
+        let is_checkpoint = number == CONFIG.get().signal && is_from_coordinator(unsafe { &*signal.info.as_ptr().cast() });
+        if is_checkpoint || timers::note_pending(shared, &signal.info) {
             continue;
         }
         if !shared.push_pending(signal) {

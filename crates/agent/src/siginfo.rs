@@ -30,6 +30,11 @@ impl Siginfo {
         self.code == nr::SI_USER as i32
     }
 
+    /// Whether tgkill(2) sent it.
+    pub fn is_from_tgkill(&self) -> bool {
+        self.code == nr::SI_TKILL
+    }
+
     /// The value that sigqueue(3) was given; `None` where the signal was sent by another call.
     pub fn value(&self) -> Option<u64> {
         (self.code == nr::SI_QUEUE).then_some(self.value)
