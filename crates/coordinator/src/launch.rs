@@ -31,6 +31,7 @@ use crate::nesting::without_agents;
 use crate::options::Reactions;
 use crate::run::{Coordinator, Setup, Terminal, Watch};
 use crate::signals::{Signals, start_with_mask};
+use crate::tree::Earlier;
 
 /// What a launch is asked for.
 pub struct Launch {
@@ -111,6 +112,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     if let Some(complaint) = environment::offer(&info) {
         reporter.error(complaint);
     }
+    let earlier = Earlier::find(&info.id, info.signal);
     let child = command.spawn().map_err(|source| {
         environment::withdraw(&info);
         library::take_back(&info.id);
@@ -122,6 +124,7 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let setup = Setup {
         info,
         reaper: HostPid::own(),
+        earlier,
         listener,
         files,
         agent,
@@ -196,6 +199,7 @@ pub fn coordinate_restarted(restarted: Restarted, reporter: Reporter) -> Result<
         signals: Signals::catch(&Reactions::from_settings(&restarted.info.settings.on, &[]))?,
         info: restarted.info,
         reaper: restarted.reaper,
+        earlier: None,
         listener: restarted.listener,
         files: restarted.files,
         watch: Watch::Report(restarted.report),

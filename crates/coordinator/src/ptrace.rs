@@ -238,7 +238,8 @@ impl TracerThread {
 
     /// The restartable sequences area that a thread has registered.
     pub fn rseq(&self, thread: HostPid) -> Result<Option<Rseq>, PtraceError> {
-        let area = self.through(move |tracer| tracer.while_stopped(thread.0, |tid| Ok(ckpt_sys::process::rseq_of_tracee(tid)?)))?;
+        let area =
+            self.through(move |tracer| tracer.while_stopped(thread.0, |tid| Ok(ckpt_sys::process::rseq_of_tracee(tid)?)))?;
         Ok((area.address != 0).then_some(Rseq { address: area.address, len: area.len, signature: area.signature }))
     }
 

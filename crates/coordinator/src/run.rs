@@ -39,7 +39,7 @@ use crate::output;
 use crate::ptrace::WaitLock;
 use crate::schedule::{Due, Schedule};
 use crate::signals::Signals;
-use crate::tree::Anchor;
+use crate::tree::{Anchor, Earlier};
 
 mod requests;
 mod signalled;
@@ -114,6 +114,8 @@ pub struct Setup {
     pub info: JobInfo,
     /// What descends from this process is the job.
     pub reaper: HostPid,
+    /// The children that the launcher had before.
+    pub earlier: Option<Earlier>,
     /// Where its agents connect.
     pub listener: Listener,
     /// The files that it touches.
@@ -143,7 +145,7 @@ impl Coordinator {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| system("make an eventfd")(errno.into()))?;
         let wake = Arc::new(wake);
-        let anchor = Arc::new(Anchor::new(setup.reaper));
+        let anchor = Arc::new(Anchor::new(setup.reaper, setup.earlier));
         let helpers = Arc::new(Helpers::new(Arc::clone(&anchor), signals.before));
         let checkpointer = Checkpointer {
             anchor,
@@ -345,7 +347,12 @@ impl Coordinator {
                 Ok(WaitStatus::Signaled(pid, signal, core)) => {
                     self.ended(pid.as_raw(), signal as i32 | if core { 0x80 } else { 0 });
                 }
-                Ok(WaitStatus::StillAlive) => break,
+                Ok(WaitStatus::StillAlive) => {
+                    // Only the children that it had before the job are left.
+                    let anchor = &checkpointer.anchor;
+                    self.all_ended |= self.first_status.is_some() && anchor.has_earlier() && anchor.scan().is_empty();
+                    break;
+                }
                 Ok(_) => (),
                 // A real-time signal ended it, for which nix has no name, or there is no child any more.
                 Err(nix::Error::EINVAL) => (),
@@ -384,6 +391,7 @@ impl Coordinator {
 
     fn ended(&mut self, pid: i32, status: i32) {
         self.helpers.ended(pid, ExitStatus::from_raw(status));
+        self.checkpointer.anchor.reaped(HostPid(pid));
         if matches!(self.watch, Watch::Child(first) if first.as_raw_nonzero().get() == pid) {
             self.first_status = Some(status);
             self.info.first_status = Some(status);

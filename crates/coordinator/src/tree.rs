@@ -6,8 +6,9 @@ use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ckpt_objects::HostPid;
+use ckpt_objects::observe::read_proc;
 use ckpt_objects::process::{Status, children, status_if_there};
-use ckpt_wire::{LET_IN, LET_IN_IF_HANDLED};
+use ckpt_wire::{ENV_JOB, LET_IN, LET_IN_IF_HANDLED};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -19,6 +20,45 @@ pub struct Anchor {
     twins: Mutex<HashSet<HostPid>>,
     /// Nor are commands that the coordinator runs for itself, each in a session of its own.
     helpers: Mutex<HashSet<HostPid>>,
+    /// Nor are the children that the launcher had before it launched anything, and what descends from them.
+    earlier: Option<Earlier>,
+}
+
+/// The children of a launcher that was not started but took a shell's place (`exec ckpt-launch …`), with the shell's children.
+pub struct Earlier {
+    /// Those of them that are not reaped yet.
+    children: Mutex<HashSet<HostPid>>,
+    /// The variable that the job's processes have in their environment, with its value.
+    mark: Vec<u8>,
+    /// The signal that the job's processes catch.
+    signal: i32,
+}
+
+impl Earlier {
+    /// The children that this process has; `None` where it has none. To be called before it launches the job.
+    #[must_use]
+    pub fn find(job: &str, signal: i32) -> Option<Self> {
+        let children: HashSet<HostPid> = children(HostPid::own()).into_iter().collect();
+        let mark = format!("{ENV_JOB}={job}").into_bytes();
+        (!children.is_empty()).then(|| Self { children: Mutex::new(children), mark, signal })
+    }
+
+    fn children(&self) -> MutexGuard<'_, HashSet<HostPid>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a child of the launcher is such a one, or an orphan of such a one: it has neither the job's agent nor the job's environment.
+    fn includes(&self, pid: HostPid, status: &Status) -> bool {
+        if self.children().contains(&pid) {
+            return true;
+        }
+        if status.caught().contains(self.signal) {
+            return false;
+        }
+        let is_foreign =
+            read_proc(pid, "environ").is_ok_and(|environ| !environ.split(|byte| *byte == 0).any(|one| one == self.mark));
+        is_foreign && self.children().insert(pid)
+    }
 }
 
 /// A process of the job.
@@ -37,10 +77,22 @@ impl Member {
 }
 
 impl Anchor {
-    /// A job below this process.
+    /// A job below this process, which may have had children before.
     #[must_use]
-    pub fn new(reaper: HostPid) -> Self {
-        Self { reaper, twins: Mutex::default(), helpers: Mutex::default() }
+    pub fn new(reaper: HostPid, earlier: Option<Earlier>) -> Self {
+        Self { reaper, twins: Mutex::default(), helpers: Mutex::default(), earlier }
+    }
+
+    /// Whether the launcher had children before it launched the job.
+    pub fn has_earlier(&self) -> bool {
+        self.earlier.is_some()
+    }
+
+    /// Forgets a child of the launcher that was reaped: its number may become another's.
+    pub fn reaped(&self, pid: HostPid) {
+        if let Some(earlier) = &self.earlier {
+            earlier.children().remove(&pid);
+        }
     }
 
     /// Notes that a process is not the job's.
@@ -125,6 +177,9 @@ impl Anchor {
                     continue;
                 }
                 let Some(status) = status_if_there(pid) else { continue };
+                if parent == self.reaper && self.earlier.as_ref().is_some_and(|earlier| earlier.includes(pid, &status)) {
+                    continue;
+                }
                 let member = Member { pid, status };
                 if member.is_zombie() && parent == self.reaper {
                     continue;
