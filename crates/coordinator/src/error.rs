@@ -89,6 +89,38 @@ pub enum FreezeError {
         /// The name of that.
         tracer_name: FilePath,
     },
+    /// A thread waits for a device or a file server, and no signal reaches it.
+    #[error(
+        "process {pid} ({name}) is in an uninterruptible wait for a device or a file server (state D); the job goes on, and this is tried again"
+    )]
+    Uninterruptible {
+        /// Its pid as the job sees it.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+    },
+    /// There are too many processes for the limit on open files.
+    #[error(
+        "the job has {processes} processes, which takes some {needed} open files, and {limit} are allowed; raise the limit (ulimit -Hn)"
+    )]
+    Descriptors {
+        /// How many it has.
+        processes: usize,
+        /// What a checkpoint needs.
+        needed: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// A child of vfork takes its time, before anybody is disturbed.
+    #[error("process {pid} ({name}) has run in its parent's memory for {} s, as a child of vfork does until it calls exec", grace.as_secs())]
+    Vfork {
+        /// How long it was waited for.
+        grace: Duration,
+        /// Its pid as the job sees it.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+    },
     /// A process was signalled and did not answer.
     #[error("process {pid} ({name}) did not answer within {} s: {reason}", grace.as_secs())]
     Silent {
@@ -130,6 +162,22 @@ pub enum FreezeError {
     /// Nothing is left to be checkpointed.
     #[error("the job has no process any more")]
     Empty,
+}
+
+impl FreezeError {
+    /// Whether it was found before any process was disturbed.
+    fn comes_first(&self) -> bool {
+        matches!(
+            self,
+            Self::NoAgent { .. }
+                | Self::Refused { .. }
+                | Self::Traced { .. }
+                | Self::Vfork { .. }
+                | Self::Uninterruptible { .. }
+                | Self::Descriptors { .. }
+                | Self::Empty
+        )
+    }
 }
 
 /// Why a dump failed. The job is not affected.
@@ -262,5 +310,10 @@ impl CheckpointError {
     /// Whether it may be otherwise in a moment: something was about to happen, or to end.
     pub(crate) fn passes(&self) -> bool {
         matches!(self, Self::Observe(ObserveError::Passing { .. }) | Self::Freeze(FreezeError::Borrowing(_)))
+    }
+
+    /// Whether processes stood still for as long as others were waited for.
+    pub(crate) fn has_frozen(&self) -> bool {
+        matches!(self, Self::Freeze(error) if !error.comes_first())
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ckpt_objects::HostPid;
 use ckpt_objects::observe::proc_path;
 use ckpt_objects::older::KernelFeature;
-use ckpt_objects::process::{Status, threads};
+use ckpt_objects::process::{Status, children, threads};
 use ckpt_objects::subject::Subject;
 use ckpt_session::{Connection, Listener, Received};
 use ckpt_sys::blocked::{self, Call};
@@ -16,6 +16,7 @@ use ckpt_sys::signal_set::SignalSet;
 use ckpt_wire::{BlockedCall, Feature, Hello, PROTOCOL, Report, ReportKind, Start};
 use linux_numbers::{EXECVE, EXECVEAT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, getrlimit};
 
 use crate::diagnosis::{is_static, why_no_agent};
 use crate::error::FreezeError;
@@ -105,6 +106,8 @@ pub fn freeze(anchor: &Anchor, listener: &Listener, settings: &FreezeSettings) -
         wait_for_tracers(anchor, begun)?;
         wait_for_agents(anchor, settings.signal)?;
         wait_for_vfork(anchor, begun)?;
+        refuse_many(anchor)?;
+        wait_for_devices(anchor)?;
         refuse_sandboxes(anchor)?;
         match try_to_freeze(anchor, listener, settings) {
             Err(FreezeError::Borrowing(_) | FreezeError::Traced { .. }) if begun.elapsed() < GRACE => (),
@@ -177,17 +180,55 @@ fn wait_for_vfork(anchor: &Anchor, begun: Instant) -> Result<(), FreezeError> {
         match members.iter().find(|member| !member.is_zombie() && is_in_parents_memory(member)) {
             None => return Ok(()),
             Some(member) if begun.elapsed() > GRACE => {
-                let reason = "it shares its parent's memory, as a child of vfork does until it calls exec".to_owned();
-                return Err(FreezeError::Silent {
-                    grace: GRACE,
-                    pid: member.status.ns_pid(),
-                    name: member.status.name(),
-                    reason,
-                });
+                return Err(FreezeError::Vfork { grace: GRACE, pid: member.status.ns_pid(), name: member.status.name() });
             }
             Some(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
+}
+
+/// Looks whether there may be enough open files for all processes of the job.
+fn refuse_many(anchor: &Anchor) -> Result<(), FreezeError> {
+    /// For each process: its connection, the hand-over memory, and the twin's or a descriptor that is looked at.
+    const EACH: u64 = 3;
+    /// For all else.
+    const OTHERS: u64 = 64;
+    let processes = anchor.scan().len();
+    let needed = EACH * processes as u64 + OTHERS;
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < needed => Err(FreezeError::Descriptors { processes, needed, limit }),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until no thread is where no signal reaches it, before anybody is disturbed. Those that only read and write files are there time and again, and
+/// come out in between.
+fn wait_for_devices(anchor: &Anchor) -> Result<(), FreezeError> {
+    let begun = Instant::now();
+    let mut waiting: HashMap<HostPid, u64> = HashMap::new();
+    loop {
+        let mut stuck = None;
+        for member in anchor.scan().iter().filter(|member| !member.is_zombie()) {
+            for thread in threads(member.pid) {
+                let Ok(status) = Status::of_thread(member.pid, thread) else { continue };
+                let rounds = status.number("voluntary_ctxt_switches");
+                let is_stuck = status.state() == 'D' && *waiting.entry(thread).or_insert(rounds) == rounds;
+                if is_stuck && !is_vfork_parent(member) {
+                    stuck = Some((member.status.ns_pid(), member.status.name()));
+                }
+            }
+        }
+        match stuck {
+            None => return Ok(()),
+            Some((pid, name)) if begun.elapsed() > EXEC_GRACE => return Err(FreezeError::Uninterruptible { pid, name }),
+            Some(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Whether a process waits for a child of vfork to call exec, which looks like a wait for a device.
+fn is_vfork_parent(member: &Member) -> bool {
+    children(member.pid).iter().any(|child| kcmp(child.0, member.pid.0, shared::VM, 0, 0) == Ok(0))
 }
 
 /// Waits for a moment until no process traces another one of the job, before anybody is disturbed: a debugger would see the checkpoint signal.

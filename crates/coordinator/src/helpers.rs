@@ -7,17 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use ckpt_objects::HostPid;
-use nix::sys::signal::SigSet;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::signals::start_apart;
+use crate::signals::{Inherited, start_apart};
 use crate::tree::Anchor;
 
 /// The children of a coordinator that serve it.
 pub struct Helpers {
     anchor: Arc<Anchor>,
-    /// The signal mask that they begin with.
-    mask: SigSet,
+    /// What they begin with.
+    before: Inherited,
     /// Who waits for which. Whoever reaps all children hands over what it finds.
     waiting: Mutex<HashMap<i32, mpsc::Sender<ExitStatus>>>,
 }
@@ -30,8 +29,8 @@ struct Helper {
 
 impl Helpers {
     /// None yet.
-    pub fn new(anchor: Arc<Anchor>, mask: SigSet) -> Self {
-        Self { anchor, mask, waiting: Mutex::default() }
+    pub fn new(anchor: Arc<Anchor>, before: Inherited) -> Self {
+        Self { anchor, before, waiting: Mutex::default() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<i32, mpsc::Sender<ExitStatus>>> {
@@ -47,7 +46,7 @@ impl Helpers {
     }
 
     fn start(&self, mut command: Command) -> io::Result<Helper> {
-        start_apart(&mut command, self.mask);
+        start_apart(&mut command, self.before);
         let (sender, ended) = mpsc::channel();
         // Whoever reaps it, or looks for the job's processes, must find it noted.
         let mut waiting = self.waiting();

@@ -30,7 +30,7 @@ use crate::files::Files;
 use crate::nesting::without_agents;
 use crate::options::Reactions;
 use crate::run::{Coordinator, Setup, Terminal, Watch};
-use crate::signals::{Signals, start_with_mask};
+use crate::signals::{Signals, start_as_before};
 use crate::tree::Earlier;
 
 /// What a launch is asked for.
@@ -155,7 +155,7 @@ fn command(launch: &Launch, id: &str, agent: &Path, signals: &Signals) -> Comman
     command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(agent));
     command.env(ENV_FILE, environment::file_for(id, std::env::var_os(ENV_FILE)));
     command.env(ENV_SHIELD, shield(&signals.reactions)).env_remove(ENV_TOUCHED);
-    start_with_mask(&mut command, signals.before, &shielded(&program, &signals.reactions));
+    start_as_before(&mut command, signals.before, &shielded(&program, &signals.reactions));
     command
 }
 

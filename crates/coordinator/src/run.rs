@@ -457,6 +457,9 @@ impl Coordinator {
             Err(error) => self.reporter.error(format_args!("no checkpoint: {error}")),
         }
         self.schedule.conclude(outcome.as_ref().ok().map(|taken| taken.total), Instant::now());
+        if outcome.as_ref().is_err_and(CheckpointError::has_frozen) {
+            self.schedule.disturbed(Instant::now());
+        }
         for request in served {
             match request {
                 CheckpointRequest::Client { client, .. } => client.answer(&match &outcome {

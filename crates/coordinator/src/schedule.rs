@@ -41,6 +41,9 @@ pub struct Schedule {
     end: Option<Instant>,
     /// How long before that the last checkpoint is to be durable, and what comes then.
     before_end: Option<(Duration, Action)>,
+    /// When the run began, and for how long the job has stood still in it for checkpoints that came to nothing.
+    begun: Instant,
+    stood: Duration,
     /// Tries of the last checkpoint that have failed, and when the next may be.
     failed: (u32, Instant),
     /// The last one is taken, or under way.
@@ -66,6 +69,8 @@ impl Schedule {
             stop: after(settings.stop_after),
             end: None,
             before_end,
+            begun: now,
+            stood: Duration::ZERO,
             failed: (0, now),
             is_done: false,
         };
@@ -177,6 +182,14 @@ impl Schedule {
         self.earliest = self.interval().map_or(now, |interval| now + interval / 10);
     }
 
+    /// A checkpoint came to nothing, for which the job stood still since it began. Planned ones wait until all such time is less than 1 % of the
+    /// run.
+    pub fn disturbed(&mut self, now: Instant) {
+        const SHARE: u32 = 100;
+        self.stood += now.saturating_duration_since(self.last);
+        self.pause(self.begun + self.stood * SHARE);
+    }
+
     /// The run's last checkpoint has failed. Whether it is tried again, and after how long; where not, the run goes on as if none had been wanted.
     pub fn last_failed(&mut self, now: Instant) -> Option<Duration> {
         let again = now + AGAIN_AFTER;
@@ -216,6 +229,19 @@ mod tests {
         assert!((828.0..830.0).contains(&best), "{best}");
         assert_eq!(optimum(60 * SECOND, Duration::from_secs(600)), 1200 * SECOND, "never less than 20 times the cost");
         assert_eq!(optimum(Duration::ZERO, Duration::from_secs(600)), Duration::ZERO);
+    }
+
+    #[test]
+    fn failures_take_a_small_share_of_the_run() {
+        let now = Instant::now();
+        let mut plan = Schedule::new(&Settings { interval: Some(Interval::Every(1.0)), ..settings() }, None, now);
+        for failure in 1..4 {
+            let begin = plan.next().expect("a next one");
+            plan.begin(begin);
+            plan.conclude(None, begin + 10 * SECOND);
+            plan.disturbed(begin + 10 * SECOND);
+            assert_eq!(plan.next(), Some(now + failure * 1000 * SECOND));
+        }
     }
 
     #[test]

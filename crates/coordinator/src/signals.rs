@@ -1,4 +1,4 @@
-//! The signals that the coordinator listens to, and signal settings of its own that its job must not inherit.
+//! The signals that the coordinator listens to, and settings of its own that its job must not inherit.
 //!
 //! The only unsafe code of this crate beside the hand-over memory and the probes: the standard library has no safe way to either.
 #![allow(unsafe_code)]
@@ -9,6 +9,7 @@ use std::process::Command;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::{LaunchError, system};
 use crate::options::{Action, Reactions};
@@ -33,16 +34,39 @@ pub fn survive_file_size_limit() -> nix::Result<()> {
     Ok(())
 }
 
-/// Has a command begin with this signal mask, and not with the signals blocked that the coordinator reads from a descriptor.
+/// What the coordinator was started with, and changes for itself: its commands begin with it.
+#[derive(Clone, Copy)]
+pub struct Inherited {
+    /// The signal mask. The coordinator blocks the signals that it reads from a descriptor.
+    mask: SigSet,
+    /// The limit on open files. The coordinator needs some for each process of the job, and raises it as far as it may.
+    files: Rlimit,
+}
+
+impl Inherited {
+    /// Blocks these signals, and raises the limit.
+    fn replace(blocked: &SigSet) -> nix::Result<Self> {
+        let mut mask = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(blocked), Some(&mut mask))?;
+        let files = getrlimit(Resource::Nofile);
+        // Where it cannot be raised, what needs more fails by name.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
+        Ok(Self { mask, files })
+    }
+}
+
+/// Has a command begin with what the coordinator began with.
 ///
 /// Unless some of `shielded` are blocked in it: with those blocked too, so that none comes before the command's agent is there, which lets them in.
-pub fn start_with_mask(command: &mut Command, mut mask: SigSet, shielded: &[Signal]) {
+pub fn start_as_before(command: &mut Command, before: Inherited, shielded: &[Signal]) {
+    let Inherited { mut mask, files } = before;
     let hold = !shielded.is_empty() && !shielded.iter().any(|signal| mask.contains(*signal));
     if hold {
         shielded.iter().for_each(|signal| mask.add(*signal));
     }
     let set = move || {
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+        setrlimit(Resource::Nofile, files)?;
         if hold {
             ckpt_sys::process::block(ckpt_wire::HELD_MARK).map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
         }
@@ -52,9 +76,9 @@ pub fn start_with_mask(command: &mut Command, mut mask: SigSet, shielded: &[Sign
     unsafe { command.pre_exec(set) };
 }
 
-/// Has a command of the coordinator's own begin with this signal mask, in a session of its own: no terminal's signals, and nothing of the job's, reach it.
-pub fn start_apart(command: &mut Command, mask: SigSet) {
-    start_with_mask(command, mask, &[]);
+/// Has a command of the coordinator's own begin so, in a session of its own: no terminal's signals, and nothing of the job's, reach it.
+pub fn start_apart(command: &mut Command, before: Inherited) {
+    start_as_before(command, before, &[]);
     let leave = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
     // SAFETY: between fork and exec setsid(2) is one system call, which is allowed there (signal-safety(7)).
     unsafe { command.pre_exec(leave) };
@@ -64,8 +88,8 @@ pub fn start_apart(command: &mut Command, mask: SigSet) {
 pub struct Signals {
     pub descriptor: SignalFd,
     pub reactions: Reactions,
-    /// The signal mask that the coordinator was started with.
-    pub before: SigSet,
+    /// What the coordinator was started with.
+    pub before: Inherited,
 }
 
 impl Signals {
@@ -77,8 +101,7 @@ impl Signals {
         for on in reactions.iter() {
             set.add(Signal::try_from(on.signal.as_raw()).map_err(fail)?);
         }
-        let mut before = SigSet::empty();
-        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).map_err(fail)?;
+        let before = Inherited::replace(&set).map_err(fail)?;
         let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(fail)?;
         survive_file_size_limit().map_err(fail)?;
         Ok(Self { descriptor, reactions: reactions.clone(), before })
