@@ -45,10 +45,12 @@ pub fn collect(
     let rings = processes.iter().map(|process| Ring { process, memory: &process.memory, next: Mutex::new(0) }).collect();
     let dump = Dump { rings, writer, codec, failed: AtomicBool::new(false), cancelled, error: Mutex::new(None) };
     std::thread::scope(|scope| {
-        for first in 0..workers.max(1) {
+        for first in 1..workers {
             let dump = &dump;
-            scope.spawn(move || dump.work(first));
+            // With fewer threads it takes longer.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, move || dump.work(first));
         }
+        dump.work(0);
     });
     match dump.error.into_inner() {
         Ok(None) => Ok(()),

@@ -226,6 +226,9 @@ pub enum CheckpointError {
     /// The job could not be frozen.
     #[error(transparent)]
     Freeze(#[from] FreezeError),
+    /// No thread could be started to take it.
+    #[error("failed to start a thread: {0}; see ulimit -u and -v, and the pids.max of the control group")]
+    Thread(io::Error),
     /// It holds something that is not kept.
     #[error(transparent)]
     Observe(#[from] ObserveError),

@@ -107,7 +107,8 @@ impl Helper {
 /// Reads a stream to its end, beside.
 fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    // Without a thread, nothing of it is told.
+    let _ = std::thread::Builder::new().spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut stream) = stream {
             let _ = stream.read_to_end(&mut bytes);

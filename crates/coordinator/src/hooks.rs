@@ -44,11 +44,15 @@ impl HookRunner {
             return;
         }
         self.running.fetch_add(1, Ordering::Relaxed);
-        let (own, image) = (Arc::clone(self), image.to_owned());
-        std::thread::spawn(move || {
-            own.after(&image, generation);
+        let (own, path) = (Arc::clone(self), image.to_owned());
+        let started = std::thread::Builder::new().spawn(move || {
+            own.after(&path, generation);
             own.running.fetch_sub(1, Ordering::Relaxed);
         });
+        if started.is_err() {
+            self.after(image, generation);
+            self.running.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether some run still.

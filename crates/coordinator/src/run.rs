@@ -138,6 +138,11 @@ pub struct Setup {
     pub image: Option<File>,
 }
 
+/// Starts a thread, which may be refused (`RLIMIT_NPROC`, `pids.max`, `RLIMIT_AS`).
+fn beside(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().spawn(work).map(drop)
+}
+
 impl Coordinator {
     /// A coordinator that has done nothing yet.
     pub fn new(setup: Setup) -> Result<Self, LaunchError> {
@@ -288,7 +293,9 @@ impl Coordinator {
             (None, None) => self.note_end(Err("no --time-limit was given, and this is no Slurm job".to_owned())),
             (None, Some(slurm)) => {
                 let (helpers, tell) = (Arc::clone(&self.helpers), self.teller());
-                std::thread::spawn(move || tell(Event::End(slurm.ask_end(&helpers))));
+                if let Err(error) = beside(move || tell(Event::End(slurm.ask_end(&helpers)))) {
+                    self.note_end(Err(error.to_string()));
+                }
             }
         }
     }
@@ -436,7 +443,7 @@ impl Coordinator {
         });
         let (checkpointer, info, tell) = (Arc::clone(&self.checkpointer), self.info.clone(), self.teller());
         self.schedule.begin(Instant::now());
-        std::thread::spawn(move || {
+        let started = beside(move || {
             let outcome = checkpointer.take(info, stop, told);
             if let Ok(taken) = &outcome {
                 let hooks = &checkpointer.hooks;
@@ -445,6 +452,9 @@ impl Coordinator {
             }
             tell(Event::Checkpoint(outcome));
         });
+        if let Err(error) = started {
+            self.teller()(Event::Checkpoint(Err(CheckpointError::Thread(error))));
+        }
     }
 
     /// A checkpoint is over. The exit code, if the job is over with it.
@@ -521,8 +531,8 @@ impl Coordinator {
         }
         let (helpers, asked) = (Arc::clone(&self.helpers), slurm.clone());
         let (tell, answer) = mpsc::channel();
-        std::thread::spawn(move || tell.send(asked.requeue(&helpers)));
-        match self.wait_for(|_| answer.try_recv().ok()) {
+        let asked = beside(move || drop(tell.send(asked.requeue(&helpers)))).map_err(|error| error.to_string());
+        match asked.and_then(|()| self.wait_for(|_| answer.try_recv().ok())) {
             Ok(()) => self.reporter.event(format_args!("the job is stopped and requeued ({slurm})")),
             Err(error) => self.reporter.error(format_args!(
                 "the job is stopped with exit code {code}, and not requeued ({slurm}): {error}; submit it again, or go on with ckpt-restart"

@@ -382,7 +382,7 @@ impl ImageReader {
         };
         let threads = thread::available_parallelism().map_or(1, usize::from).min(self.chunks().len());
         thread::scope(|scope| {
-            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let helpers: Vec<_> = (1..threads).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
             work();
             // The end of a scope does not wait until its threads have exited, and the caller may fork.
             for helper in helpers {

@@ -110,7 +110,7 @@ pub fn lend(job: &JobState, own: Option<&OwnTerminal>) {
 pub fn redraw(job: &JobState, stand_in: HostPid) {
     if uses_outside(job) {
         // No signal is to end this thread in place of the coordinator's.
-        signals::with_all_blocked(|| std::thread::spawn(move || tell_window(stand_in)));
+        let _ = signals::with_all_blocked(|| std::thread::Builder::new().spawn(move || tell_window(stand_in)));
     }
 }
 
