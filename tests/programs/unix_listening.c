@@ -1,5 +1,6 @@
 // Tests that listening UNIX sockets keep their names, and those who wait to be accepted; accepted connections keep theirs.
 // @restored UNIX sockets: listening sockets with path or abstract name, whose file may be gone; the backlog and the connections in it, in order
+// @restored UNIX sockets: listening sockets whose file was renamed in its directory, or whose first name is another's by now
 // @restored UNIX sockets: accepted connections with the names of both ends, even if the listening socket is closed
 // @refused UNIX sockets: connections that are not accepted yet and have data, or whose client is gone (the next checkpoint tries again)
 #include "socket.h"
@@ -34,6 +35,11 @@ int main(int argc, char **argv) {
     unix_connect(named_client, hidden);
     int named_server = accept(abstract, NULL, NULL);
     CHECK(named_server >= 0);
+    int renamed = unix_bound(SOCK_STREAM, "renamed.tmp"), next = unix_bound(SOCK_STREAM, "next.tmp");
+    CHECK(listen(renamed, 3) == 0 && rename("renamed.tmp", "renamed") == 0);
+    CHECK(listen(next, 3) == 0 && rename("next.tmp", "next") == 0);
+    int other = unix_bound(SOCK_STREAM, "next.tmp");
+    CHECK(listen(other, 3) == 0);
     // A child that waits in accept for most of the time.
     int blocking = unix_bound(SOCK_STREAM, "blocking");
     CHECK(listen(blocking, 5) == 0);
@@ -63,6 +69,15 @@ int main(int argc, char **argv) {
         CHECK(has_name(third, 1, hidden) && has_name(packets, 0, hidden) && has_name(packets, 1, ""));
         CHECK(close(first) == 0 && close(second) == 0 && close(third) == 0 && close(packets) == 0);
         for (int i = 0; i < 2; i++) CHECK(close(servers[i]) == 0);
+        int listeners[] = {renamed, next, other};
+        const char *names[] = {"renamed", "next", "next.tmp"};
+        for (int i = 0; i < 3; i++) {
+            int one = connected(names[i], SOCK_STREAM), two = accept(listeners[i], NULL, NULL);
+            CHECK(two >= 0);
+            exchange(one, two);
+            CHECK(close(one) == 0 && close(two) == 0);
+        }
+        CHECK(has_name(renamed, 0, "renamed.tmp"));
         exchange(closed_client, closed_server);
         exchange(removed_client, removed_server);
         exchange(named_client, named_server);

@@ -36,7 +36,7 @@ pub struct UnixState {
 /// The file of a UNIX socket's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketFile {
-    /// Where it is.
+    /// Where it is: under its name, or renamed since.
     pub path: FilePath,
     /// Permission bits.
     pub mode: u32,

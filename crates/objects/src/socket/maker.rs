@@ -116,7 +116,9 @@ pub fn bind(
     };
     let path = path.as_path();
     let placeholder = placeholder()?;
-    let show = || put(&rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?, &placeholder);
+    let show = |path: &Path| {
+        put(&rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?, &placeholder)
+    };
     match place {
         Place::At(at, file) => in_child(
             context,
@@ -127,15 +129,18 @@ pub fn bind(
                 if path.is_relative() {
                     std::env::set_current_dir(base(at, path))?;
                 }
-                match std::fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => (),
-                }
                 rustix::process::umask(Mode::from_raw_mode(!file.mode & 0o777));
-                rebuild::bind(fd, name)?;
+                let path = if at.file_name() == path.file_name() {
+                    remove(path)?;
+                    rebuild::bind(fd, name)?;
+                    path
+                } else {
+                    bind_renamed(fd, name, path, at)?;
+                    at
+                };
                 // Of another user only root can make it.
                 let _ = std::os::unix::fs::lchown(path, Some(file.uid), Some(file.gid));
-                show()
+                show(path)
             },
             listen,
         )?,
@@ -149,13 +154,33 @@ pub fn bind(
                     std::fs::create_dir_all(parent)?;
                 }
                 rebuild::bind(fd, name)?;
-                show()
+                show(path)
             },
             listen,
         )?,
     }
     let address = Address::of_path(Path::new(&format!("/proc/self/fd/{}", placeholder.as_raw_fd()))).unwrap_or_default();
     Ok(Reach { address, _place: Some(placeholder) })
+}
+
+/// Binds a socket to `path`, its `name`, and renames it to `at`, where it was. Where its first name is another's by now, it gets the present one.
+fn bind_renamed(fd: &OwnedFd, name: &Address, path: &Path, at: &Path) -> io::Result<()> {
+    match rebuild::bind(fd, name) {
+        Ok(()) => std::fs::rename(path, at),
+        Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) && path.symlink_metadata().is_ok() => {
+            remove(at)?;
+            rebuild::bind(fd, &Address::of_path(at).ok_or(error)?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The directory in which the relative path `name` means the file `at`.

@@ -651,15 +651,24 @@ fn serves(name: &Address, address: &Address) -> bool {
     }
 }
 
-/// The file that a socket's name made, if it is still where that name says.
+/// The file that a socket's name made: where that name says, or under another name in the same directory. Programs bind a socket under a name that
+/// nobody knows, and rename it when it listens.
 fn socket_file(one: &Found, inode: u32, job: &Surroundings<'_>) -> Option<SocketFile> {
+    /// How many files of a directory are looked at.
+    const MANY: usize = 10_000;
     let name = one.name.unix_path()?;
-    job.bases.iter().map(PathBuf::as_path).chain([Path::new("/")]).find_map(|base| {
-        let path: PathBuf = base.join(name.as_path()).components().collect();
+    let file = |path: PathBuf| {
         let metadata = std::fs::symlink_metadata(&path).ok()?;
         let is_it = metadata.file_type().is_socket() && metadata.ino() as u32 == inode;
         is_it.then(|| SocketFile { mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid(), path: path.into() })
-    })
+    };
+    let bases = || job.bases.iter().map(PathBuf::as_path).chain([Path::new("/")]);
+    let bound = |base: &Path| -> PathBuf { base.join(name.as_path()).components().collect() };
+    let renamed = |path: PathBuf| {
+        let entries = std::fs::read_dir(path.parent()?).ok()?.take(MANY).filter_map(Result::ok);
+        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket())).find_map(|entry| file(entry.path()))
+    };
+    bases().find_map(|base| file(bound(base))).or_else(|| bases().find_map(|base| renamed(bound(base))))
 }
 
 fn netlink(one: &Found) -> Result<NetlinkState, SocketError> {
