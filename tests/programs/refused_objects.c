@@ -2,6 +2,8 @@
 // @refused fanotify: groups (the kernel does not show their marks)
 // @refused userfaultfd: descriptors, and the ranges registered with them
 // @refused io_uring: instances (requests in flight cannot be seen; some programs can switch it off: `--innodb-use-native-aio=0` of MariaDB, `UV_USE_IO_URING=0` of Node.js)
+// @refused Devices: those whose driver keeps a state for whoever has them open (/dev/net/tun, /dev/fuse, GPUs)
+// @refused Asynchronous I/O: contexts of io_setup (requests in flight cannot be seen)
 // @refused Performance events: perf_event_open
 // @refused Huge pages of hugetlbfs: anonymous mappings, private and shared, memfds, System V shared memory (use transparent huge pages)
 // @refused Other sockets: memory mapped from a socket (packet rings, TCP_ZEROCOPY_RECEIVE)
@@ -28,6 +30,11 @@ static int make(const char *object) {
         struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE, .size = sizeof attr, .config = PERF_COUNT_SW_TASK_CLOCK};
         attr.exclude_kernel = attr.exclude_hv = 1;
         return (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+    }
+    if (strcmp(object, "device") == 0) return open("/dev/fuse", O_RDWR);
+    if (strcmp(object, "aio") == 0) {
+        unsigned long context = 0;
+        return (int)syscall(SYS_io_setup, 8, &context);
     }
     // Without reserving any: the machine need not have huge pages for that.
     if (strcmp(object, "hugetlb") == 0 || strcmp(object, "hugetlb_shared") == 0) {

@@ -15,6 +15,8 @@ refused! { "refused_objects", 0:
     io_uring: "an io_uring instance"
     perf_event: "a performance event"
     mq_notify: "a POSIX message queue with a notification"
+    device: "the device /dev/fuse, whose state the kernel does not show"
+    aio: "maps the ring of an asynchronous I/O context (io_setup)"
     hugetlb: "huge pages of hugetlbfs"
     hugetlb_shared: "huge pages of hugetlbfs"
     hugetlb_memfd: "huge pages of hugetlbfs"

@@ -13,6 +13,7 @@ pub mod clocks;
 pub mod context;
 pub mod credentials;
 pub mod descriptor;
+pub mod device;
 pub mod directory;
 pub mod epoll;
 pub mod event;

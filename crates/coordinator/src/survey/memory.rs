@@ -188,6 +188,11 @@ fn refuse_mapping(process: &FrozenProcess, mapping: &Mapping) -> Result<(), Obse
         ("has huge pages of hugetlbfs".to_owned(), "use transparent huge pages instead")
     } else if let Some(kind) = event::kind(&mapping.name) {
         (format!("maps memory of {}", event::describe(kind)), "end that use before a checkpoint, or have it do without")
+    } else if name.starts_with(b"/[aio]") {
+        (
+            "maps the ring of an asynchronous I/O context (io_setup), whose requests cannot be seen".to_owned(),
+            "have it do without native asynchronous I/O",
+        )
     } else if name.starts_with(b"socket:") {
         // Rings of packet sockets.
         (format!("maps {}", mapping.name), "end that use before a checkpoint")

@@ -16,8 +16,8 @@ use ckpt_objects::socket::{self, Sockets};
 use ckpt_objects::subject::Subject;
 use ckpt_objects::terminal::{self, Group};
 use ckpt_objects::{
-    FileId, FileIndex, NsPid, SpaceId, Spaces, directory, epoll, event, eventfd, inotify, mqueue, pidfd, pipe, signalfd, sysv,
-    timerfd,
+    FileId, FileIndex, NsPid, SpaceId, Spaces, device, directory, epoll, event, eventfd, inotify, mqueue, pidfd, pipe, signalfd,
+    sysv, timerfd,
 };
 
 use super::job::Job;
@@ -189,6 +189,9 @@ impl OpenFiles {
                 Some(removed) => OpenFileKind::RemovedDirectory(removed),
                 None => OpenFileKind::Directory { path },
             }),
+            libc::S_IFCHR if !device::is_stateless(descriptor.rdev, descriptor.flags) => {
+                Err(refuse(&format_args!("the device {path}, whose state the kernel does not show")))
+            }
             libc::S_IFCHR | libc::S_IFBLK => Ok(OpenFileKind::Device { path, rdev: descriptor.rdev }),
             libc::S_IFIFO => {
                 let seen = self.pipes.see(descriptor, self.descriptions.all());
