@@ -1,5 +1,6 @@
 // Tests that listening TCP sockets keep their addresses, options and those who wait to be accepted.
 // @restored TCP sockets: listening sockets, the backlog and the connections in it
+// @restored TCP sockets: listening MPTCP sockets, and TCP connections accepted from them
 // @restored TCP sockets: connections that a listening socket does not see before their first data (`TCP_DEFER_ACCEPT`)
 // @restored TCP sockets: unconnected and bound sockets
 // @refused TCP sockets: connections with data that are not accepted yet (they cannot be read; the next checkpoint tries again)
@@ -51,6 +52,16 @@ int main(int argc, char **argv) {
     int client = connected(to_all), server = accept(all, NULL, NULL);
     CHECK(server >= 0);
     struct sockaddr_in client_name = name_of(client, 0);
+    // A server that speaks MPTCP with clients that do not.
+    int multipath = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP), has_multipath = multipath >= 0;
+    struct sockaddr_in multipath_name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int old_client = -1, old_server = -1;
+    if (has_multipath) {
+        CHECK(bind(multipath, (struct sockaddr *)&multipath_name, sizeof multipath_name) == 0 && listen(multipath, 5) == 0);
+        multipath_name = name_of(multipath, 0);
+        old_client = connected(multipath_name);
+        CHECK((old_server = accept(multipath, NULL, NULL)) >= 0);
+    }
     // A child that waits in accept for most of the time.
     int blocking = bound("127.0.0.1", 1);
     CHECK(listen(blocking, 5) == 0);
@@ -71,7 +82,18 @@ int main(int argc, char **argv) {
         CHECK(close(left) == 0);
         int silent = connected(deferring_name);
         struct sockaddr_in silent_name = name_of(silent, 0);
+        int waiting = has_multipath ? connected(multipath_name) : -1;
         rest();
+        if (has_multipath) {
+            int taken = accept(multipath, NULL, NULL);
+            char one_byte = 0;
+            CHECK(taken >= 0 && send(waiting, "m", 1, 0) == 1 && recv(taken, &one_byte, 1, 0) == 1 && one_byte == 'm');
+            CHECK(send(old_server, "o", 1, 0) == 1 && recv(old_client, &one_byte, 1, 0) == 1 && one_byte == 'o');
+            CHECK(option(multipath, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_MPTCP && same(name_of(multipath, 0), multipath_name));
+            struct linger reset = {1, 0};
+            int two[2] = {waiting, taken};
+            for (int i = 0; i < 2; i++) CHECK(setsockopt(two[i], SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0 && close(two[i]) == 0);
+        }
         CHECK(accept(deferring, NULL, NULL) == -1 && errno == EAGAIN);
         CHECK(send(silent, "3", 1, 0) == 1);
         int heard = accept(deferring, NULL, NULL);

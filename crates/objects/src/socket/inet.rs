@@ -296,7 +296,14 @@ impl Rebuilt<'_> {
 
     /// Makes a TCP socket that is connected to nothing; it may listen.
     fn make_unconnected(&mut self, index: u32, socket: &SocketState, tcp: &TcpState) -> Result<(), RebuildError> {
-        let fd = rebuild::make(socket).map_err(self.failed(index, "make"))?;
+        let fd = match rebuild::make(socket) {
+            Err(error) if socket.protocol == libc::IPPROTO_MPTCP && !is(&error, libc::EMFILE) => {
+                self.note(format!("{} listens by TCP, without MPTCP, which this machine refuses: {error}", socket.name));
+                rebuild::make(&SocketState { protocol: libc::IPPROTO_TCP, ..socket.clone() })
+            }
+            made => made,
+        };
+        let fd = fd.map_err(self.failed(index, "make"))?;
         let bound = port(&socket.name) != 0;
         if bound && let Err(error) = bind_tcp(&fd, &socket.name, &self.patience) {
             if !is(&error, libc::EADDRNOTAVAIL) {
@@ -322,7 +329,9 @@ impl Rebuilt<'_> {
                 let set = options::set_number(self.fd(index)?, level, name, seconds);
                 set.map_err(errno).map_err(self.failed(index, "set an option of"))?;
             }
-            let gone = SocketState { name: connection.remote.clone(), options: Vec::new(), ..listener.clone() };
+            // Whatever the listening socket is: an MPTCP connection could not be kept.
+            let protocol = libc::IPPROTO_TCP;
+            let gone = SocketState { name: connection.remote.clone(), options: Vec::new(), protocol, ..listener.clone() };
             let client = match connection.client {
                 Some(client) => self.state(client)?,
                 None => &gone,

@@ -234,7 +234,9 @@ fn find(
     let inet = matches!(family, libc::AF_INET | libc::AF_INET6);
     let udp = inet && form == libc::SOCK_DGRAM && protocol == libc::IPPROTO_UDP;
     let tcp = inet && form == libc::SOCK_STREAM && protocol == libc::IPPROTO_TCP;
-    if !(unix || udp || tcp || family == libc::AF_NETLINK) {
+    // What it accepts from clients that do not speak MPTCP is TCP. Go's servers listen so.
+    let mptcp = inet && protocol == libc::IPPROTO_MPTCP && option(libc::SO_ACCEPTCONN) == 1;
+    if !(unix || udp || tcp || mptcp || family == libc::AF_NETLINK) {
         return Err(SocketError::Kind(kind_name(family, form, protocol)));
     }
     if cookie(&fd) != new.of((family, form, protocol))?.cookie {
@@ -507,7 +509,8 @@ impl<'a> Join<'a> {
     fn tcp(&self, socket: usize, one: &Found) -> Result<TcpState, SocketError> {
         let mut above = [0; 16];
         let named = ckpt_sys::socket::get_option(one.fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_ULP, &mut above);
-        if named.is_ok_and(|len| len > 0) && above[0] != 0 {
+        // What an MPTCP socket has accepted from a client that speaks TCP is plain, but keeps the name.
+        if named.is_ok_and(|len| len > 0) && above[0] != 0 && !above.starts_with(b"mptcp\0") {
             return Err(SocketError::Above);
         }
         let info = TcpInfo::of(&one.fd)?;
