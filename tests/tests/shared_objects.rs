@@ -3,6 +3,7 @@
 use ckpt_tests::sandbox::BOUND;
 use ckpt_tests::{Identity, Job, program_survives};
 
+program_survives!(memfd_modes);
 program_survives!(posix_shared_memory);
 program_survives!(posix_semaphores, Job::program("posix_semaphores", 120, &[]));
 program_survives!(process_shared_locks, Job::program("process_shared_locks", 120, &[]));

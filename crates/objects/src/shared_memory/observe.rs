@@ -17,6 +17,8 @@ use crate::{FilePath, HostPid, SpaceId, Spaces};
 
 /// Magic number of tmpfs (include/uapi/linux/magic.h).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
+/// The mode of a new memfd.
+const MEMFD_MODE: u32 = 0o777;
 /// Magic number of hugetlbfs (include/uapi/linux/magic.h).
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 /// Where POSIX shared memory and named semaphores are (shm_overview(7)).
@@ -90,7 +92,7 @@ impl Observer {
         let kind = if mapping.name.0 == b"/dev/zero (deleted)" || mapping.name.0.starts_with(b"[anon_shmem:") {
             SharedMemoryKind::Anonymous
         } else if let Some(name) = path.0.strip_prefix(b"/memfd:") {
-            SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: 0 }
+            SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: 0, mode: MEMFD_MODE }
         } else if deleted {
             SharedMemoryKind::Unlinked { path, mode: 0o600 }
         } else if mapping.may_write {
@@ -124,7 +126,8 @@ impl Observer {
             if rustix::fs::statfs(&through).is_ok_and(|stat| stat.f_type == HUGETLBFS_MAGIC) {
                 return Err(SharedMemoryError::HugePages);
             }
-            let kind = SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: seals(&through) };
+            let kind =
+                SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: seals(&through), mode: descriptor.mode & 0o7777 };
             let (object, known) = self.object(inode, kind.clone(), spaces)?;
             (known.state.size, known.state.kind, known.file) = (size, kind, Some(through));
             return Ok(Some(OpenFileKind::SharedMemory { object }));

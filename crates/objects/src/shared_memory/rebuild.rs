@@ -21,8 +21,8 @@ pub fn rebuild(object: &SharedMemory, path: Option<&Path>) -> Result<OwnedFd, Re
             named(path, *mode, in_memory.then_some(*owner), object.size)
         }
         (SharedMemoryKind::Unlinked { .. }, Some(path)) => file::rebuild_unnamed(path, object.size),
-        (SharedMemoryKind::Memfd { name, .. }, _) => memfd(&name.0, object.size),
-        _ => memfd(b"anonymous", object.size),
+        (SharedMemoryKind::Memfd { name, mode, .. }, _) => memfd(&name.0, object.size, Some(*mode)),
+        _ => memfd(b"anonymous", object.size, None),
     }
 }
 
@@ -49,10 +49,21 @@ fn named(path: &Path, mode: u32, owner: Option<(u32, u32)>, size: u64) -> Result
     }
 }
 
-fn memfd(name: &[u8], size: u64) -> Result<OwnedFd, RebuildError> {
+/// With its mode before any seal: `F_SEAL_EXEC` on an executable one would forbid writing too (mm/memfd.c).
+fn memfd(name: &[u8], size: u64, mode: Option<u32>) -> Result<OwnedFd, RebuildError> {
+    const EXECUTE: u32 = 0o111;
     let failed = |error: Errno| RebuildError::Memory { size, source: error.into() };
     let name = CString::new(name).map_err(|_| failed(Errno::INVAL))?;
-    let fd = rustix::fs::memfd_create(&name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
+    let make = |flags: MemfdFlags| rustix::fs::memfd_create(&name, flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
+    let fd = match mode {
+        // Where vm.memfd_noexec is set they are not executable by themselves. Before Linux 6.3 the flag is not known.
+        Some(mode) if mode & EXECUTE != 0 => make(MemfdFlags::EXEC).or_else(|_| make(MemfdFlags::empty())),
+        _ => make(MemfdFlags::empty()),
+    };
+    let fd = fd.map_err(failed)?;
+    if let Some(mode) = mode {
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(failed)?;
+    }
     rustix::fs::ftruncate(&fd, size).map_err(failed)?;
     Ok(fd)
 }
@@ -64,9 +75,10 @@ mod tests {
 
     #[test]
     fn a_memfd_has_its_size_and_takes_its_seals() {
-        let kind = SharedMemoryKind::Memfd { name: FilePath(b"ring".to_vec()), seals: 0 };
+        let kind = SharedMemoryKind::Memfd { name: FilePath(b"ring".to_vec()), seals: 0, mode: 0o640 };
         let fd = rebuild(&SharedMemory { space: crate::SpaceId(1), size: 8192, kind }, None).unwrap();
-        assert_eq!(rustix::fs::fstat(&fd).unwrap().st_size, 8192);
+        let stat = rustix::fs::fstat(&fd).unwrap();
+        assert_eq!((stat.st_size, stat.st_mode & 0o7777), (8192, 0o640));
         seal(&fd, SealFlags::SHRINK.bits()).unwrap();
         assert_eq!(rustix::fs::ftruncate(&fd, 0), Err(Errno::PERM));
     }
