@@ -29,7 +29,7 @@ use crate::hooks::HookRunner;
 use crate::machine;
 use crate::probe;
 use crate::ptrace::WaitLock;
-use crate::snapshot::{Twins, snapshot};
+use crate::snapshot::{TwinRoom, Twins, snapshot};
 use crate::survey::{Context, Survey, survey};
 use crate::tree::Anchor;
 
@@ -99,6 +99,10 @@ pub struct Checkpointer {
     /// The set of the signals that the coordinator has got and acted on: where others were sent them too, and have not taken them
     /// yet, they are not the next run's.
     pub heard: AtomicU64,
+    /// For how long, in nanoseconds, the job has stood still since this was last set to 0.
+    pub stood: Arc<AtomicU64>,
+    /// Whether there is room for twins.
+    pub twins: TwinRoom,
     /// Set while agents are expected: an agent that connects at any other time is to be sent away, see [`Checkpointer::send_away`].
     pub freezing: AtomicBool,
     /// An eventfd(2) that is written to when `freezing` ends.
@@ -127,6 +131,14 @@ impl Checkpointer {
     ///
     /// One kind for each step. The job goes on as if nothing had been.
     pub fn take(&self, info: JobInfo, stop: bool, told: Option<NixSignal>) -> Result<CheckpointSummary, CheckpointError> {
+        let outcome = self.try_to_take(info, stop, told);
+        if outcome.as_ref().is_err_and(CheckpointError::lost_twin) {
+            self.twins.note_loss();
+        }
+        outcome
+    }
+
+    fn try_to_take(&self, info: JobInfo, stop: bool, told: Option<NixSignal>) -> Result<CheckpointSummary, CheckpointError> {
         probe::kcmp().map_err(CheckpointError::Compare)?;
         let Begun { info, writer, at } = self.begin_file(info)?;
         self.files().catch_up(&info);
@@ -134,7 +146,8 @@ impl Checkpointer {
         refuse_job_that_ends(&survey, told)?;
         let mut files = self.files();
         let mut capture = files.capture(&survey.state, &survey.used, survey.spaces)?;
-        let twins = snapshot(&self.anchor, &frozen, &survey.plans)?;
+        let may_twin = self.twins.may_be_made();
+        let twins = snapshot(&self.anchor, &frozen, &survey.plans, may_twin)?;
         let pause = self.go_on_and_hand_over(&mut frozen, &twins, &writer, stop)?;
         survey.add_pending(&frozen, SignalSet::from_bits(self.heard.load(Ordering::Acquire)), &self.anchor)?;
         self.append_files(&writer, &mut survey, &mut files, &mut capture)?;
@@ -191,8 +204,13 @@ impl Checkpointer {
 
     /// Steps 2 to 5: no process of the job runs afterwards.
     fn freeze(&self, signal: i32) -> Result<Frozen, CheckpointError> {
-        let settings =
-            FreezeSettings { signal, features: self.features, slots: 2 * self.workers as u32 + 2, waiting: self.waiting.clone() };
+        let settings = FreezeSettings {
+            signal,
+            features: self.features,
+            slots: 2 * self.workers as u32 + 2,
+            waiting: self.waiting.clone(),
+            stood: Arc::clone(&self.stood),
+        };
         self.freezing.store(true, Ordering::Release);
         let frozen = freeze(&self.anchor, &self.listener, &settings);
         self.freezing.store(false, Ordering::Release);

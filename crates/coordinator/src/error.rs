@@ -89,16 +89,6 @@ pub enum FreezeError {
         /// The name of that.
         tracer_name: FilePath,
     },
-    /// A thread waits for a device or a file server, and no signal reaches it.
-    #[error(
-        "process {pid} ({name}) is in an uninterruptible wait for a device or a file server (state D); the job goes on, and this is tried again"
-    )]
-    Uninterruptible {
-        /// Its pid as the job sees it.
-        pid: NsPid,
-        /// Its name.
-        name: FilePath,
-    },
     /// There are too many processes for the limit on open files.
     #[error(
         "the job has {processes} processes, which takes some {needed} open files, and {limit} are allowed; raise the limit (ulimit -Hn)"
@@ -133,6 +123,19 @@ pub enum FreezeError {
         /// In what state it is.
         reason: String,
     },
+    /// A thread of a process takes no signal.
+    #[error("process {pid} ({name}) {reason}")]
+    Uninterruptible {
+        /// Its pid as the job sees it.
+        pid: NsPid,
+        /// Its name.
+        name: FilePath,
+        /// What it waits for, and what to do.
+        reason: &'static str,
+    },
+    /// No connection of an agent could be taken.
+    #[error("failed to accept the connections of the job's processes: {0}; raise the limit on open files (ulimit -n, fs.file-max)")]
+    Accept(io::Error),
     /// An agent reported a failure.
     #[error("process {pid} ({name}): {what}")]
     Agent {
@@ -164,22 +167,6 @@ pub enum FreezeError {
     Empty,
 }
 
-impl FreezeError {
-    /// Whether it was found before any process was disturbed.
-    fn comes_first(&self) -> bool {
-        matches!(
-            self,
-            Self::NoAgent { .. }
-                | Self::Refused { .. }
-                | Self::Traced { .. }
-                | Self::Vfork { .. }
-                | Self::Uninterruptible { .. }
-                | Self::Descriptors { .. }
-                | Self::Empty
-        )
-    }
-}
-
 /// Why a dump failed. The job is not affected.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
@@ -188,7 +175,7 @@ pub enum DumpError {
     Write(#[from] WriteError),
     /// Whoever dumped ended before it was done.
     #[error(
-        "the copy of process {pid} ({name}) that was being written ended early, perhaps for lack of memory; the next checkpoint may succeed"
+        "the copy of process {pid} ({name}) that was being written ended early, perhaps for lack of memory; the next checkpoint is taken without copies, while the job stands still"
     )]
     Ended {
         /// Whose copy it was.
@@ -252,7 +239,7 @@ pub enum CheckpointError {
     },
     /// A twin ended before it said anything.
     #[error(
-        "the copy of process {pid} ({name}) that was to be written has ended, so somebody has killed it; the next checkpoint will be tried as planned"
+        "the copy of process {pid} ({name}) that was to be written has ended, so somebody has killed it, or the kernel for lack of memory; the next checkpoint is taken without copies, while the job stands still"
     )]
     Twin {
         /// The pid of the process that it was a copy of.
@@ -310,13 +297,13 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// Whether a twin was killed: perhaps there is no memory for twins.
+    pub(crate) fn lost_twin(&self) -> bool {
+        matches!(self, Self::Twin { .. } | Self::HandOver(DumpError::Ended { .. }))
+    }
+
     /// Whether it may be otherwise in a moment: something was about to happen, or to end.
     pub(crate) fn passes(&self) -> bool {
         matches!(self, Self::Observe(ObserveError::Passing { .. }) | Self::Freeze(FreezeError::Borrowing(_)))
-    }
-
-    /// Whether processes stood still for as long as others were waited for.
-    pub(crate) fn has_frozen(&self) -> bool {
-        matches!(self, Self::Freeze(error) if !error.comes_first())
     }
 }

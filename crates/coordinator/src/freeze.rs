@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use ckpt_objects::HostPid;
 use ckpt_objects::observe::proc_path;
 use ckpt_objects::older::KernelFeature;
-use ckpt_objects::process::{Status, children, threads};
+use ckpt_objects::process::{Status, threads};
 use ckpt_objects::subject::Subject;
 use ckpt_session::{Connection, Listener, Received};
 use ckpt_sys::blocked::{self, Call};
@@ -20,10 +22,11 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::diagnosis::{is_static, why_no_agent};
 use crate::error::FreezeError;
-use crate::frozen::{Frozen, FrozenProcess};
+use crate::frozen::{Frozen, FrozenProcess, note_standstill};
 use crate::hand_over::HandOver;
 use crate::ptrace::{AgentCode, PtraceError, TracerThread, WaitLock};
 use crate::tree::{Anchor, Member};
+use crate::uninterruptible::Uninterruptible;
 
 /// Numbers of the system calls in which a process must not be signalled.
 mod linux_numbers {
@@ -37,6 +40,9 @@ mod linux_numbers {
 const GRACE: Duration = Duration::from_secs(10);
 /// How long a process may be without an agent: it is in the midst of `exec`.
 const EXEC_GRACE: Duration = Duration::from_millis(500);
+/// How long a thread may be in one uninterruptible wait before the freeze, and while others are frozen already.
+const DEVICE_GRACE: Duration = Duration::from_secs(1);
+const DEVICE_GRACE_FROZEN: Duration = Duration::from_millis(300);
 /// How long to wait before a process that did not react is looked at again.
 const RETRY: Duration = Duration::from_millis(20);
 /// How long a process may leave no thread to signal before ptrace is tried: libraries block all signals for moments.
@@ -54,6 +60,8 @@ pub struct FreezeSettings {
     pub slots: u32,
     /// Excludes tracing and waiting for children from each other.
     pub waiting: WaitLock,
+    /// For how long, in nanoseconds, the job has stood still: added to when it goes on.
+    pub stood: Arc<AtomicU64>,
 }
 
 enum Stage {
@@ -96,6 +104,8 @@ struct Freezer<'a> {
     stages: HashMap<HostPid, Stage>,
     /// Connections that have not said who they are.
     strangers: Vec<Connection>,
+    /// Threads that take no signal.
+    uninterruptible: Uninterruptible,
     since: Instant,
 }
 
@@ -126,29 +136,11 @@ fn try_to_freeze(anchor: &Anchor, listener: &Listener, settings: &FreezeSettings
         settings,
         stages: HashMap::new(),
         strangers: Vec::new(),
+        uninterruptible: Uninterruptible::default(),
         since: Instant::now(),
     };
-    loop {
-        let members = anchor.scan();
-        refuse_traced(&members)?;
-        let fresh = freezer.visit(&members)?;
-        if freezer.all_frozen() && !fresh {
-            return freezer.finish(members);
-        }
-        let borrowing = |member: &&Member| matches!(freezer.stages.get(&member.pid), Some(Stage::Borrowing { since }) if since.elapsed() > EXEC_GRACE);
-        if let Some(member) = members.iter().find(borrowing) {
-            return Err(FreezeError::Borrowing(member.status.ns_pid()));
-        }
-        let without_agent =
-            freezer.stages.values().any(|stage| matches!(stage, Stage::Seen { since } if since.elapsed() > EXEC_GRACE));
-        if without_agent || freezer.since.elapsed() > GRACE {
-            return Err(freezer.blame(&members));
-        }
-        let round = Instant::now();
-        while !freezer.all_frozen() && round.elapsed() < RETRY {
-            freezer.listen(RETRY.saturating_sub(round.elapsed()))?;
-        }
-    }
+    let members = freezer.freeze_all(anchor).inspect_err(|_| freezer.note_standstill())?;
+    freezer.finish(members)
 }
 
 /// Waits until every process has an agent, before anybody is disturbed: where one never will, nobody needs to be frozen to learn that.
@@ -201,34 +193,30 @@ fn refuse_many(anchor: &Anchor) -> Result<(), FreezeError> {
     }
 }
 
-/// Waits until no thread is where no signal reaches it, before anybody is disturbed. Those that only read and write files are there time and again, and
-/// come out in between.
+/// Waits until no thread is in an uninterruptible wait that lasts, before anybody is disturbed: others would stand still until it ends.
 fn wait_for_devices(anchor: &Anchor) -> Result<(), FreezeError> {
-    let begun = Instant::now();
-    let mut waiting: HashMap<HostPid, u64> = HashMap::new();
+    let mut seen = Uninterruptible::default();
+    let (begun, mut looked) = (Instant::now(), false);
     loop {
-        let mut stuck = None;
-        for member in anchor.scan().iter().filter(|member| !member.is_zombie()) {
-            for thread in threads(member.pid) {
-                let Ok(status) = Status::of_thread(member.pid, thread) else { continue };
-                let rounds = status.number("voluntary_ctxt_switches");
-                let is_stuck = status.state() == 'D' && *waiting.entry(thread).or_insert(rounds) == rounds;
-                if is_stuck && !is_vfork_parent(member) {
-                    stuck = Some((member.status.ns_pid(), member.status.name()));
-                }
-            }
+        let members = anchor.scan();
+        let Some((member, waited)) = seen.look(members.iter().filter(|member| !member.is_zombie())) else { return Ok(()) };
+        if waited > DEVICE_GRACE {
+            return Err(stuck(member));
         }
-        match stuck {
-            None => return Ok(()),
-            Some((pid, name)) if begun.elapsed() > EXEC_GRACE => return Err(FreezeError::Uninterruptible { pid, name }),
-            Some(_) => std::thread::sleep(Duration::from_millis(5)),
+        // Short waits are the rule where a job reads and writes: these have begun since the last look, or one follows another.
+        let are_new = looked && waited < RETRY / 2;
+        if are_new || begun.elapsed() > DEVICE_GRACE && waited < DEVICE_GRACE / 2 {
+            return Ok(());
         }
+        looked = true;
+        std::thread::sleep(RETRY);
     }
 }
 
-/// Whether a process waits for a child of vfork to call exec, which looks like a wait for a device.
-fn is_vfork_parent(member: &Member) -> bool {
-    children(member.pid).iter().any(|child| kcmp(child.0, member.pid.0, shared::VM, 0, 0) == Ok(0))
+/// The error for a process that takes no signal.
+fn stuck(member: &Member) -> FreezeError {
+    let reason = if waits_for_vfork(member.pid) { WAITS_FOR_VFORK } else { WAITS_FOR_DEVICE };
+    FreezeError::Uninterruptible { pid: member.status.ns_pid(), name: member.status.name(), reason }
 }
 
 /// Waits for a moment until no process traces another one of the job, before anybody is disturbed: a debugger would see the checkpoint signal.
@@ -284,6 +272,53 @@ impl Drop for Freezer<'_> {
 }
 
 impl Freezer<'_> {
+    /// Signals and hears the processes until all are frozen and none is new. Gives the members of the job.
+    fn freeze_all(&mut self, anchor: &Anchor) -> Result<Vec<Member>, FreezeError> {
+        loop {
+            let members = anchor.scan();
+            refuse_traced(&members)?;
+            let fresh = self.visit(&members)?;
+            if self.all_frozen() && !fresh {
+                return Ok(members);
+            }
+            let borrowing = |member: &&Member| matches!(self.stages.get(&member.pid), Some(Stage::Borrowing { since }) if since.elapsed() > EXEC_GRACE);
+            if let Some(member) = members.iter().find(borrowing) {
+                return Err(FreezeError::Borrowing(member.status.ns_pid()));
+            }
+            self.refuse_stuck(&members)?;
+            let without_agent =
+                self.stages.values().any(|stage| matches!(stage, Stage::Seen { since } if since.elapsed() > EXEC_GRACE));
+            if without_agent || self.since.elapsed() > GRACE {
+                return Err(self.blame(&members));
+            }
+            let round = Instant::now();
+            while !self.all_frozen() && round.elapsed() < RETRY {
+                self.listen(RETRY.saturating_sub(round.elapsed()))?;
+            }
+        }
+    }
+
+    /// Gives up where a process that is not frozen waits for a device: the others would only stand still with it.
+    fn refuse_stuck(&mut self, members: &[Member]) -> Result<(), FreezeError> {
+        if self.stages.values().any(|stage| matches!(stage, Stage::Borrowing { .. })) {
+            return Ok(());
+        }
+        let stages = &self.stages;
+        let silent = |member: &&Member| !member.is_zombie() && !matches!(stages.get(&member.pid), Some(Stage::Frozen(_)));
+        match self.uninterruptible.look(members.iter().filter(silent)) {
+            Some((member, waited)) if waited > DEVICE_GRACE_FROZEN => Err(stuck(member)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the time since the first process was signalled, if one was.
+    fn note_standstill(&self) {
+        let was_signalled = |stage: &Stage| !matches!(stage, Stage::Seen { .. } | Stage::Borrowing { .. });
+        if self.stages.values().any(was_signalled) {
+            note_standstill(&self.settings.stood, self.since);
+        }
+    }
+
     /// Signals whoever is new or did not react. Whether there was anybody new.
     fn visit(&mut self, members: &[Member]) -> Result<bool, FreezeError> {
         self.stages.retain(|pid, _| members.iter().any(|member| member.pid == *pid && !member.is_zombie()));
@@ -455,7 +490,7 @@ impl Freezer<'_> {
         }));
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(at_most.subsec_nanos().max(1000)) };
         let _ = poll(&mut fds, Some(&timeout));
-        while let Some(connection) = self.listener.accept() {
+        while let Some(connection) = self.listener.accept().map_err(FreezeError::Accept)? {
             self.strangers.push(connection);
         }
         for connection in std::mem::take(&mut self.strangers) {
@@ -572,7 +607,8 @@ impl Freezer<'_> {
         }
         processes.sort_by_key(|process| process.ns_pid);
         let zombies = members.into_iter().filter(Member::is_zombie).collect();
-        Ok(Frozen { tracer: self.tracer.take(), waiting: self.settings.waiting.clone(), processes, zombies, since: self.since })
+        let (waiting, stood) = (self.settings.waiting.clone(), Arc::clone(&self.settings.stood));
+        Ok(Frozen { tracer: self.tracer.take(), waiting, processes, zombies, since: self.since, stood: Some(stood) })
     }
 
     /// Who has not answered, and why.
@@ -592,10 +628,7 @@ impl Freezer<'_> {
                 }
                 _ => {
                     let reason = match member.status.state() {
-                        'D' if waits_for_vfork(member.pid) => {
-                            "it waits for a child of vfork that has neither called exec nor ended".to_owned()
-                        }
-                        'D' => "it waits for a device or a file system; try again when that answers".to_owned(),
+                        'D' => return stuck(member),
                         'T' | 't' => {
                             "it is stopped; let it go on with `kill -CONT`, or end the debugger that holds it".to_owned()
                         }
@@ -609,6 +642,11 @@ impl Freezer<'_> {
         FreezeError::Empty
     }
 }
+
+/// What a process waits for that takes no signal.
+const WAITS_FOR_VFORK: &str = "waits for a child of vfork that has neither called exec nor ended; try again when it has";
+const WAITS_FOR_DEVICE: &str = 
+    "is in an uninterruptible wait for a device or a file server (state D); the job goes on, and this is tried again";
 
 /// Whether a process is blocked in a call that makes a child.
 fn waits_for_vfork(pid: HostPid) -> bool {

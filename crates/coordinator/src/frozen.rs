@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ckpt_objects::descriptor::SeenDescriptor;
@@ -157,6 +159,8 @@ pub struct Frozen {
     pub zombies: Vec<Member>,
     /// When the first of them was signalled.
     pub since: Instant,
+    /// Where it is added for how long it has, until that is done.
+    pub stood: Option<Arc<AtomicU64>>,
 }
 
 impl Frozen {
@@ -206,8 +210,16 @@ impl Frozen {
         Ok(queue)
     }
 
+    /// Adds the time that the job has stood still. Once.
+    fn note_standstill(&mut self) {
+        if let Some(stood) = self.stood.take() {
+            note_standstill(&stood, self.since);
+        }
+    }
+
     /// Lets every process go on at once, the stopped ones first: they only stop again. One that has died meanwhile is no failure.
     pub fn resume(&mut self) {
+        self.note_standstill();
         let resume = |stopped: bool| {
             for process in self.processes.iter().filter(|process| process.stopped == stopped) {
                 let _ = process.order(Order::Resume);
@@ -222,10 +234,16 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
+        self.note_standstill();
         if let Some(tracer) = self.tracer.take() {
             tracer.end(|| self.processes.retain(|process| !process.stopped));
         }
     }
+}
+
+/// Adds the time since `since` to a sum of nanoseconds.
+pub fn note_standstill(stood: &AtomicU64, since: Instant) {
+    stood.fetch_add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
 }
 
 /// The result of a system call as an agent reports it: its value, or the error number.

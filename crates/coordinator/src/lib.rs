@@ -29,6 +29,7 @@ mod signals;
 mod snapshot;
 mod survey;
 mod tree;
+mod uninterruptible;
 
 pub use checkpoint::CheckpointSummary;
 pub use error::{CheckpointError, LaunchError};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ckpt_image::generations;
@@ -20,7 +20,7 @@ use ckpt_session::environment;
 use ckpt_session::files::{aside_of, output_of};
 use ckpt_session::job::JobInfo;
 use ckpt_session::library;
-use ckpt_session::{Reporter, report};
+use ckpt_session::{Reporter, Took, report};
 use nix::sys::signal::Signal as NixSignal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -39,6 +39,7 @@ use crate::output;
 use crate::ptrace::WaitLock;
 use crate::schedule::{Due, Schedule};
 use crate::signals::Signals;
+use crate::snapshot::TwinRoom;
 use crate::tree::{Anchor, Earlier};
 
 mod requests;
@@ -76,6 +77,26 @@ enum Event {
 }
 
 type Outcome = Result<CheckpointSummary, CheckpointError>;
+
+/// How long the file system of the images may take for what is left to do when the job has ended, each time.
+const END_GRACE: Duration = Duration::from_secs(5);
+
+/// Does beside what may never return, since it needs the disk, and waits for that for a while.
+fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, done) = mpsc::channel();
+    let work = Arc::new(Mutex::new(Some(work)));
+    let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let shared = Arc::clone(&work);
+    let started = beside(move || {
+        if let Some(work) = take(&shared) {
+            let _ = sender.send(work());
+        }
+    });
+    match started {
+        Ok(()) => done.recv_timeout(patience).ok(),
+        Err(_) => take(&work).map(|work| work()),
+    }
+}
 
 /// The coordinator of a job.
 pub struct Coordinator {
@@ -165,6 +186,8 @@ impl Coordinator {
             waiting: WaitLock::default(),
             cancelled: AtomicBool::new(false),
             heard: AtomicU64::new(0),
+            stood: Arc::default(),
+            twins: TwinRoom::default(),
             freezing: AtomicBool::new(false),
             wake: Arc::clone(&wake),
             hooks: Arc::new(HookRunner::new(info.settings.hooks.clone(), Arc::clone(&helpers), reporter)),
@@ -231,6 +254,7 @@ impl Coordinator {
             while let Some((signal, action, from_kernel)) = self.signals.next() {
                 self.react(signal, action, from_kernel);
             }
+            self.pass_overdue();
             self.look_at_held_signals();
             while let Some((request, client)) = self.server.as_ref().and_then(Server::accept) {
                 self.serve(request, client);
@@ -269,7 +293,7 @@ impl Coordinator {
         }
         // While a checkpoint is under way, its end comes first.
         let next = if self.serving.is_empty() { self.schedule.next() } else { None };
-        let next = next.into_iter().chain(self.held_signals.next()).min();
+        let next = next.into_iter().chain(self.held_signals.next()).chain(self.next_overdue()).min();
         let next = if self.checkpointer.listener.has_strangers() { Some(Instant::now() + LOOK) } else { next };
         let timeout = next.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
@@ -438,7 +462,7 @@ impl Coordinator {
         self.serving = std::mem::take(&mut self.waiting);
         let stop = self.serving.iter().any(|request| request.stop().is_some());
         let told = self.serving.iter().find_map(|request| match request {
-            CheckpointRequest::Before(signal) if !stop => NixSignal::try_from(signal.as_raw()).ok(),
+            CheckpointRequest::Before(signal, _) if !stop => NixSignal::try_from(signal.as_raw()).ok(),
             _ => None,
         });
         let (checkpointer, info, tell) = (Arc::clone(&self.checkpointer), self.info.clone(), self.teller());
@@ -466,9 +490,13 @@ impl Coordinator {
             Err(_) if self.is_over() => (),
             Err(error) => self.reporter.error(format_args!("no checkpoint: {error}")),
         }
-        self.schedule.conclude(outcome.as_ref().ok().map(|taken| taken.total), Instant::now());
-        if outcome.as_ref().is_err_and(CheckpointError::has_frozen) {
-            self.schedule.disturbed(Instant::now());
+        let now = Instant::now();
+        self.schedule.conclude(outcome.as_ref().ok().map(|taken| taken.total), now);
+        let stood = Duration::from_nanos(self.checkpointer.stood.swap(0, Ordering::AcqRel));
+        if outcome.is_err()
+            && let Some(wait) = self.schedule.lose(stood, now)
+        {
+            self.reporter.event(format_args!("the job stood still for that for {}: the next try is in {} s", Took(stood), wait.as_secs()));
         }
         for request in served {
             match request {
@@ -476,8 +504,8 @@ impl Coordinator {
                     Ok(taken) => Reply::Image(taken.path.display().to_string()),
                     Err(error) => Reply::Error(error.to_string()),
                 }),
-                CheckpointRequest::Before(signal) => self.pass_on(signal),
-                CheckpointRequest::Also(signal) => self.settle(signal, Fate::Given),
+                CheckpointRequest::Before(signal, _) => self.pass_on(signal),
+                CheckpointRequest::Also(signal, _) => self.settle(signal, Fate::Given),
                 CheckpointRequest::Signal(signal, _) if !is_given(signal, &self.info.settings.forward) => {
                     self.settle(signal, Fate::Dropped)
                 }
@@ -554,12 +582,24 @@ impl Coordinator {
     /// The job is over: a checkpoint under way is given up. The exit code.
     fn end(&mut self) -> u8 {
         self.checkpointer.cancelled.store(true, Ordering::Relaxed);
+        let given_up = Instant::now() + END_GRACE;
         while !self.serving.is_empty() {
-            if let Event::Checkpoint(outcome) = self.wait_for(|own| own.events.1.try_recv().ok())
-                && let Some(code) = self.conclude(outcome)
-            {
-                // It is over because the checkpoint was to end it.
-                return code;
+            let event = self.wait_for(|own| match own.events.1.try_recv() {
+                Ok(event) => Some(Some(event)),
+                Err(_) => (Instant::now() > given_up).then_some(None),
+            });
+            match event {
+                Some(Event::Checkpoint(outcome)) => {
+                    if let Some(code) = self.conclude(outcome) {
+                        // It is over because the checkpoint was to end it.
+                        return code;
+                    }
+                }
+                Some(Event::End(_)) => (),
+                None => {
+                    self.waiting.append(&mut self.serving);
+                    self.reporter.error(format_args!("the checkpoint under way is left: {} does not answer", self.info.settings.dir));
+                }
             }
         }
         for request in std::mem::take(&mut self.waiting) {
@@ -575,29 +615,39 @@ impl Coordinator {
         }
         self.wait_for(|own| (!own.checkpointer.hooks.are_running()).then_some(()));
         let status = ExitStatus::from_raw(self.first_status.unwrap_or(0));
-        if status.success() {
-            // What restarts have taken away has been made again.
-            output::tidy(&output_of(&self.info));
-            let aside = aside_of(&self.info);
-            if let Err(error) = std::fs::remove_dir_all(&aside)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                self.reporter.error(format_args!("failed to remove {}: {error}; remove it by hand", aside.display()));
+        self.in_use = None;
+        let (info, reporter, checkpointer) = (self.info.clone(), self.reporter, Arc::clone(&self.checkpointer));
+        let tidied = within(END_GRACE, move || {
+            if status.success() {
+                tidy(&info, reporter);
             }
-            if !self.info.settings.keep_on_success {
-                self.remove_images();
-            }
+            checkpointer.files().end(&info);
+        });
+        if tidied.is_none() {
+            self.reporter.error(format_args!(
+                "what the ended job no longer needs stays in {}, which does not answer; remove it by hand",
+                self.info.settings.dir
+            ));
         }
-        self.checkpointer.files().end(&self.info);
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         u8::try_from(code).unwrap_or(1)
     }
+}
 
-    /// A job that has ended well is not to be resumed by mistake.
-    fn remove_images(&mut self) {
-        self.in_use = None;
-        if let Err(error) = generations::remove_all(self.info.settings.dir.as_path(), &self.info.id) {
-            self.reporter.error(error);
-        }
+/// Removes what a job that has ended well needs no more.
+fn tidy(info: &JobInfo, reporter: Reporter) {
+    // What restarts have taken away has been made again.
+    output::tidy(&output_of(info));
+    let aside = aside_of(info);
+    if let Err(error) = std::fs::remove_dir_all(&aside)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        reporter.error(format_args!("failed to remove {}: {error}; remove it by hand", aside.display()));
+    }
+    // It is not to be resumed by mistake.
+    if !info.settings.keep_on_success
+        && let Err(error) = generations::remove_all(info.settings.dir.as_path(), &info.id)
+    {
+        reporter.error(error);
     }
 }

@@ -14,6 +14,10 @@ const LEAST: u32 = 20;
 const TRIES: u32 = 5;
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
+/// For what part of a run attempts that fail may stop the job, and what they may beyond that: short ones are tried again at once.
+const LOST_PART: u32 = 100;
+const LOST_FREELY: Duration = Duration::from_millis(250);
+
 /// What it is time for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -32,6 +36,9 @@ pub struct Schedule {
     mtbf: Duration,
     /// What the last checkpoint cost, from its begin to the durable image.
     cost: Option<Duration>,
+    /// When the run began, and for how long checkpoints that failed have stopped the job since.
+    run: Instant,
+    lost: Duration,
     /// When the last one began, and the earliest instant for the next.
     last: Instant,
     earliest: Instant,
@@ -41,9 +48,6 @@ pub struct Schedule {
     end: Option<Instant>,
     /// How long before that the last checkpoint is to be durable, and what comes then.
     before_end: Option<(Duration, Action)>,
-    /// When the run began, and for how long the job has stood still in it for checkpoints that came to nothing.
-    begun: Instant,
-    stood: Duration,
     /// Tries of the last checkpoint that have failed, and when the next may be.
     failed: (u32, Instant),
     /// The last one is taken, or under way.
@@ -64,13 +68,13 @@ impl Schedule {
             interval: settings.interval,
             mtbf: seconds(settings.mtbf).unwrap_or(Duration::MAX),
             cost,
+            run: now,
+            lost: Duration::ZERO,
             last: now,
             earliest: now,
             stop: after(settings.stop_after),
             end: None,
             before_end,
-            begun: now,
-            stood: Duration::ZERO,
             failed: (0, now),
             is_done: false,
         };
@@ -182,12 +186,13 @@ impl Schedule {
         self.earliest = self.interval().map_or(now, |interval| now + interval / 10);
     }
 
-    /// A checkpoint came to nothing, for which the job stood still since it began. Planned ones wait until all such time is less than 1 % of the
-    /// run.
-    pub fn disturbed(&mut self, now: Instant) {
-        const SHARE: u32 = 100;
-        self.stood += now.saturating_duration_since(self.last);
-        self.pause(self.begun + self.stood * SHARE);
+    /// A checkpoint that failed has stopped the job for this long. How long planned ones wait for that, where it is longer than the interval.
+    pub fn lose(&mut self, stood: Duration, now: Instant) -> Option<Duration> {
+        self.lost += stood;
+        let until = self.run.checked_add(self.lost.saturating_sub(LOST_FREELY) * LOST_PART)?;
+        self.pause(until);
+        let wait = until.saturating_duration_since(now);
+        self.interval().filter(|interval| wait > *interval).map(|_| wait)
     }
 
     /// The run's last checkpoint has failed. Whether it is tried again, and after how long; where not, the run goes on as if none had been wanted.
@@ -229,19 +234,6 @@ mod tests {
         assert!((828.0..830.0).contains(&best), "{best}");
         assert_eq!(optimum(60 * SECOND, Duration::from_secs(600)), 1200 * SECOND, "never less than 20 times the cost");
         assert_eq!(optimum(Duration::ZERO, Duration::from_secs(600)), Duration::ZERO);
-    }
-
-    #[test]
-    fn failures_take_a_small_share_of_the_run() {
-        let now = Instant::now();
-        let mut plan = Schedule::new(&Settings { interval: Some(Interval::Every(1.0)), ..settings() }, None, now);
-        for failure in 1..4 {
-            let begin = plan.next().expect("a next one");
-            plan.begin(begin);
-            plan.conclude(None, begin + 10 * SECOND);
-            plan.disturbed(begin + 10 * SECOND);
-            assert_eq!(plan.next(), Some(now + failure * 1000 * SECOND));
-        }
     }
 
     #[test]
@@ -339,6 +331,27 @@ mod tests {
         let last = at - AGAIN_AFTER;
         assert_eq!((plan.due(at), plan.next()), (None, Some(last + 100 * SECOND)));
         assert_eq!(plan.due(last + 100 * SECOND), Some(Due::Planned));
+    }
+
+    #[test]
+    fn attempts_that_fail_stop_the_job_for_a_hundredth_of_the_run() {
+        let now = Instant::now();
+        let mut plan = Schedule::new(&Settings { interval: Some(Interval::Every(1.0)), ..settings() }, None, now);
+        let (mut at, mut lost) = (now, Duration::ZERO);
+        for _ in 0..20 {
+            at = plan.next().unwrap();
+            assert_eq!(plan.due(at), Some(Due::Planned));
+            assert!(lost <= (at - now) / LOST_PART + LOST_FREELY, "{lost:?} of {:?}", at - now);
+            lost += SECOND;
+            plan.conclude(None, at + SECOND);
+            let wait = plan.lose(SECOND, at + SECOND);
+            assert!(wait.is_some_and(|wait| wait > 50 * SECOND), "{wait:?}");
+        }
+        let mut plan = Schedule::new(&Settings { interval: Some(Interval::Every(1.0)), ..settings() }, None, at);
+        plan.begin(at + SECOND);
+        plan.conclude(None, at + SECOND);
+        assert_eq!(plan.lose(SECOND / 50, at + SECOND), None);
+        assert_eq!(plan.next(), Some(at + 2 * SECOND), "a short one is tried again as planned");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The snapshot: every process makes a twin, a copy of its memory by fork(2), which hands that over while the job goes on.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ckpt_objects::older::KernelFeature;
@@ -24,6 +25,28 @@ const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// (`RLIMIT_NPROC`, which some programs set to 0 once they have begun; pids.max of a cgroup).
 const NO_TWIN: [i32; 2] = [libc::ENOMEM, libc::EAGAIN];
 
+/// What is known of the room for twins: what was killed once will be again, where it is for lack of memory.
+#[derive(Default)]
+pub struct TwinRoom {
+    /// Checkpoints that failed since a twin was killed.
+    losses: AtomicU32,
+    /// How many are still taken without twins.
+    without: AtomicU32,
+}
+
+impl TwinRoom {
+    /// Whether the next checkpoint is to be taken with twins.
+    pub fn may_be_made(&self) -> bool {
+        self.without.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+
+    /// A twin was killed: the next checkpoints are taken without, twice as many each time.
+    pub fn note_loss(&self) {
+        let losses = self.losses.fetch_add(1, Ordering::Relaxed).min(10);
+        self.without.store(1 << losses, Ordering::Relaxed);
+    }
+}
+
 /// Twins of one checkpoint: when it is over, for whatever reason, none must linger.
 pub struct Twins<'a> {
     anchor: &'a Anchor,
@@ -33,13 +56,13 @@ pub struct Twins<'a> {
     pub are_complete: bool,
 }
 
-/// Has every process make its twin, or, where that fails for lack of memory, hand over as it stands.
+/// Has every process make its twin, or, where that fails for lack of memory or twins are not to be made, hand over as it stands.
 ///
 /// # Errors
 ///
 /// When a process ends, or its agent fails.
-pub fn snapshot<'a>(anchor: &'a Anchor, frozen: &Frozen, plans: &Plans) -> Result<Twins<'a>, CheckpointError> {
-    let with_twins = !KernelFeature::Twin.is_off();
+pub fn snapshot<'a>(anchor: &'a Anchor, frozen: &Frozen, plans: &Plans, may_twin: bool) -> Result<Twins<'a>, CheckpointError> {
+    let with_twins = may_twin && !KernelFeature::Twin.is_off();
     for process in &frozen.processes {
         hand_plan(process, plans)?;
         give_order(process, if with_twins { Order::Twin } else { Order::DumpInPlace })?;

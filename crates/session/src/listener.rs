@@ -10,6 +10,7 @@ use bytemuck::Pod;
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_sys::socket::peer;
 use ckpt_wire::{Hello, PROTOCOL, SOCKET_PREFIX};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
@@ -71,9 +72,14 @@ impl Listener {
     }
 
     /// The next connection that waits, if one does; only those of processes of the same user, or of root, are taken.
-    pub fn accept(&self) -> Option<Connection> {
+    pub fn accept(&self) -> io::Result<Option<Connection>> {
         loop {
-            let socket = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
+            let socket = match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => socket,
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
             let Ok((pid, uid)) = peer(socket.as_raw_fd()) else { continue };
             let own = rustix::process::geteuid();
             // A process whose pid namespace is not below this one has the number 0.
@@ -81,7 +87,7 @@ impl Listener {
                 continue;
             }
             if sockopt::set_socket_passcred(&socket, true).is_ok() {
-                return Some(Connection { socket, peer: HostPid(pid) });
+                return Ok(Some(Connection { socket, peer: HostPid(pid) }));
             }
         }
     }
@@ -91,7 +97,7 @@ impl Listener {
     /// Hears the processes that come unexpectedly: one that tells that it holds a signal back is noted, any other goes on when its connection closes.
     pub fn hear_strangers(&self) {
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        strangers.extend(std::iter::from_fn(|| self.accept()));
+        strangers.extend(std::iter::from_fn(|| self.accept().ok().flatten()));
         strangers.retain(|connection| match connection.receive::<Hello>() {
             Received::Message(hello, _) => {
                 self.note(connection, &hello);

@@ -1,7 +1,7 @@
 //! What the coordinator does about signals: its own, and those that processes of the job hold back.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ckpt_objects::HostPid;
 use ckpt_session::HeldSignal;
@@ -10,15 +10,11 @@ use ckpt_wire::Forward;
 use nix::sys::signal::Signal as NixSignal;
 use rustix::process::{Signal, kill_process};
 
-use super::requests::{CheckpointRequest, stop_by};
+use super::requests::{CheckpointRequest, TERM_GRACE, stop_by};
 use super::{Coordinator, Watch};
 
 use crate::held_signals::{Fate, Verdict};
 use crate::options::{Action, is_given};
-
-/// Longest time between SIGTERM and SIGKILL that schedulers promise unless told otherwise (Slurm's `KillWait`): a checkpoint that took
-/// longer than most of it is not begun.
-const TERM_GRACE: Duration = Duration::from_secs(25);
 
 impl Coordinator {
     /// The coordinator has got a signal.
@@ -29,7 +25,7 @@ impl Coordinator {
             self.checkpointer.heard.fetch_or(SignalSet::of(signal.as_raw()).bits(), Ordering::AcqRel);
         }
         match action {
-            Action::Checkpoint if also => self.waiting.push(CheckpointRequest::Also(signal)),
+            Action::Checkpoint if also => self.waiting.push(CheckpointRequest::Also(signal, Instant::now())),
             Action::Checkpoint | Action::Stop | Action::Requeue => {
                 // The job goes no further than its checkpoint.
                 if also {
@@ -38,9 +34,11 @@ impl Coordinator {
                 self.waiting.push(CheckpointRequest::Signal(signal, stop_by(action)));
             }
             // One that is under way is as good as another.
-            Action::CheckpointThenForward if !self.serving.is_empty() => self.serving.push(CheckpointRequest::Before(signal)),
+            Action::CheckpointThenForward if !self.serving.is_empty() => {
+                self.serving.push(CheckpointRequest::Before(signal, Instant::now()));
+            }
             Action::CheckpointThenForward if self.schedule.fits(TERM_GRACE) => {
-                self.waiting.push(CheckpointRequest::Before(signal))
+                self.waiting.push(CheckpointRequest::Before(signal, Instant::now()))
             }
             Action::CheckpointThenForward => {
                 self.reporter.event(format_args!("no checkpoint on {}: the last took too long", name(signal)));
@@ -49,6 +47,36 @@ impl Coordinator {
             // A terminal sends its signals to the whole foreground group, of which a launched job is part.
             Action::Forward if from_kernel && self.terminal.shared => (),
             Action::Forward => self.forward(signal),
+        }
+    }
+
+    /// When the next signal has waited for a checkpoint for too long.
+    pub fn next_overdue(&self) -> Option<Instant> {
+        self.serving.iter().chain(&self.waiting).filter_map(CheckpointRequest::due).min()
+    }
+
+    /// Passes on the signals that have waited for a checkpoint for too long: the disk may never answer.
+    pub fn pass_overdue(&mut self) {
+        let now = Instant::now();
+        let is_overdue = |request: &mut CheckpointRequest| request.due().is_some_and(|due| due <= now);
+        let mut overdue: Vec<_> = self.serving.extract_if(.., is_overdue).collect();
+        overdue.extend(self.waiting.extract_if(.., is_overdue));
+        if !overdue.is_empty() && self.serving.is_empty() {
+            // A checkpoint is still under way.
+            self.serving.push(CheckpointRequest::Planned);
+        }
+        for request in overdue {
+            let (CheckpointRequest::Before(signal, _) | CheckpointRequest::Also(signal, _)) = request else { continue };
+            self.reporter.error(format_args!(
+                "{} reaches the job without a checkpoint: the one under way has taken {} s since; see whether {} answers",
+                name(signal),
+                TERM_GRACE.as_secs(),
+                self.info.settings.dir
+            ));
+            match request {
+                CheckpointRequest::Also(..) => self.settle(signal, Fate::Given),
+                _ => self.pass_on(signal),
+            }
         }
     }
 

@@ -1,0 +1,125 @@
+//! Waits that no signal ends, in the job and in the file system of its images: nothing else of the job may wait for them.
+
+use std::path::Path;
+
+use ckpt_tests::job::IMAGES;
+use ckpt_tests::sandbox::BOUND;
+use ckpt_tests::{Identity, Job, Running, Sandbox, not_run, tool};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A process that does nothing, and one in `clone` with `CLONE_VFORK`: it is in state D until its child, which has memory of its own, has ended.
+const IN_CLONE: &str = "
+import ctypes, os, signal, time
+idle = os.fork()
+if idle == 0:
+    signal.pause()
+caller = os.fork()
+if caller == 0:
+    if ctypes.CDLL(None).syscall(56, 0x4000 | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+        while not os.path.exists('go'):
+            time.sleep(0.02)
+    time.sleep(0.2)
+    os._exit(0)
+open('pids.new', 'w').write(f'{idle} {caller}')
+os.rename('pids.new', 'pids')
+while not os.path.exists('end'):
+    time.sleep(0.02)
+os.kill(idle, signal.SIGKILL)
+print(os.waitpid(idle, 0)[1], os.waitpid(caller, 0)[1])
+";
+
+fn field(pid: &str, key: &str) -> String {
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid).join("status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+fn checkpoint(sandbox: &Sandbox) -> (i32, String) {
+    let mut command = sandbox.command(tool("ckpt-ctl"));
+    command.arg("-d").arg(sandbox.join(IMAGES)).arg("checkpoint");
+    let (code, out, err) = sandbox.finish(command);
+    (code, out + &err)
+}
+
+#[test]
+fn nobody_is_stopped_for_a_process_that_takes_no_signal() {
+    let job = Job::new(["/usr/bin/python3", "-c", IN_CLONE]).interval("1000");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    let pids = running.until("the pids", BOUND, |_| Some(sandbox.read_text("pids")).filter(|pids| !pids.is_empty()));
+    let (idle, caller) = pids.split_once(' ').expect("two pids");
+    running.until("the uninterruptible wait", BOUND, |_| field(caller, "State").starts_with('D').then_some(()));
+    running.until("the idle process", BOUND, |_| field(idle, "State").starts_with('S').then_some(()));
+    let switches = || (field(idle, "voluntary_ctxt_switches"), field(idle, "nonvoluntary_ctxt_switches"));
+    let before = switches();
+    let (code, said) = checkpoint(&sandbox);
+    assert!(code != 0 && said.contains(&format!("process {caller} (python3")) && said.contains("vfork"), "{code} {said}");
+    assert_eq!(switches(), before, "the idle process was disturbed");
+    // It ends, and then there is a checkpoint.
+    sandbox.write("go", "");
+    running.until("the end of the wait", BOUND, |_| (!field(caller, "State").starts_with('D')).then_some(()));
+    let (code, said) = checkpoint(&sandbox);
+    assert_eq!(code, 0, "{said}");
+    sandbox.write("end", "");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+}
+
+/// Launches a job whose images go to a file system that hangs while its server is stopped. Gives the server's pid.
+fn launch_on_hanging_disk(sandbox: &Sandbox, job: &str) -> (Running, i32) {
+    let server = sandbox.write("server.py", include_str!("../programs/hanging_fs.py"));
+    sandbox.make_dir("backing");
+    sandbox.make_dir("mnt");
+    let script = format!(
+        "/usr/bin/python3 {} backing mnt > server.pid 2> server.err & until [ -s server.pid ]; do sleep 0.02; done
+         exec {} -i 0.3 -d mnt -- bash -c '{job}'",
+        server.display(),
+        tool("ckpt-launch").display()
+    );
+    let mut command = sandbox.command("timeout");
+    command.args(["300", "unshare", "--mount", "--propagation", "private", "bash", "-c", &script]);
+    let mut running = sandbox.start(command, "out", false, "err");
+    running.until_says("checkpoint 1:");
+    let server = sandbox.read_text("server.pid").trim().parse().expect("a pid");
+    (running, server)
+}
+
+fn send(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("it lives");
+}
+
+/// Waits until a thread of the launcher waits for the file system.
+fn await_hang(running: &mut Running, launcher: i32) {
+    running.until("a call that hangs", BOUND, |_| {
+        let tasks = std::fs::read_dir(format!("/proc/{launcher}/task")).ok()?;
+        tasks.flatten().any(|task| {
+            let wait = std::fs::read_to_string(task.path().join("wchan")).unwrap_or_default();
+            wait.contains("fuse") || wait.contains("request_wait_answer")
+        }).then_some(())
+    });
+}
+
+#[test]
+fn signals_and_the_end_of_a_job_do_not_wait_for_its_disk() {
+    if !nix::unistd::geteuid().is_root() || std::fs::File::open("/dev/fuse").is_err() {
+        return not_run("/dev/fuse and root, to mount it");
+    }
+    for signal in [None, Some(Signal::SIGTERM)] {
+        let sandbox = Sandbox::new(Identity::own());
+        // It opens nothing for writing: that would be recorded beside the images.
+        let job = "trap \"echo told; exit 7\" TERM; until [ -e go ]; do sleep 0.1; done; exit 7";
+        let (mut running, server) = launch_on_hanging_disk(&sandbox, job);
+        // timeout(1) has the launcher as its child.
+        let launcher = ckpt_tests::tree::child(running.pid()).expect("the launcher");
+        send(server, Signal::SIGSTOP);
+        await_hang(&mut running, launcher);
+        match signal {
+            Some(signal) => send(launcher, signal),
+            None => drop(sandbox.write("go", "")),
+        }
+        assert_eq!(running.wait(BOUND), 7, "{}", running.stderr());
+        assert_eq!(sandbox.read_text("out"), if signal.is_some() { "told\n" } else { "" });
+        assert!(running.stderr().contains("answer"), "{}", running.stderr());
+        send(server, Signal::SIGKILL);
+    }
+}
