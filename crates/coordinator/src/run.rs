@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -24,7 +24,7 @@ use ckpt_session::{Reporter, Took, report};
 use nix::sys::signal::Signal as NixSignal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open};
 
 use crate::batch::Slurm;
 use crate::checkpoint::{CheckpointSummary, Checkpointer, features};
@@ -615,9 +615,13 @@ impl Coordinator {
         }
         self.wait_for(|own| (!own.checkpointer.hooks.are_running()).then_some(()));
         let status = ExitStatus::from_raw(self.first_status.unwrap_or(0));
-        self.in_use = None;
+        let in_use = self.in_use.take();
         let (info, reporter, checkpointer) = (self.info.clone(), self.reporter, Arc::clone(&self.checkpointer));
         let tidied = within(END_GRACE, move || {
+            // Not closed yet: where the disk does not answer, not even SIGKILL ends the wait of a close.
+            if let Some(image) = &in_use {
+                let _ = image.unlock();
+            }
             if status.success() {
                 tidy(&info, reporter);
             }
@@ -628,6 +632,10 @@ impl Coordinator {
                 "what the ended job no longer needs stays in {}, which does not answer; remove it by hand",
                 self.info.settings.dir
             ));
+            // Nor does this process wait for it.
+            if let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) {
+                let _ = ckpt_sys::child::leave_descriptors(own.into_raw_fd());
+            }
         }
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         u8::try_from(code).unwrap_or(1)

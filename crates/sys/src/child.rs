@@ -1,6 +1,6 @@
 //! Children that do one thing and end, and the end of this process.
 
-use linux_raw_sys::errno::{EBUSY, EEXIST};
+use linux_raw_sys::errno::{EBUSY, EEXIST, EINTR};
 use linux_raw_sys::general as nr;
 
 use crate::fork::{Fork, fork};
@@ -33,6 +33,31 @@ pub fn spawn(flags: u32, pid: Option<i32>, work: impl FnOnce() -> u8) -> Result<
         Fork::Parent(child) => {
             core::mem::forget(work);
             Ok(child)
+        }
+    }
+}
+
+/// Makes a child that shares this process's descriptors until this process is gone. `own` is a pidfd of this process.
+///
+/// Closing a file may wait for its file system (`f_op->flush` of FUSE and NFS). A process that ends closes its files, and is gone only then. With
+/// such a child, that is the child's to do.
+///
+/// # Errors
+///
+/// What clone3(2) gives.
+pub fn leave_descriptors(own: i32) -> Result<i32, Errno> {
+    // SAFETY: other threads may hold any lock; the child takes none, makes system calls only, and ends without returning from here.
+    match unsafe { fork(u64::from(nr::CLONE_FILES), None) }? {
+        Fork::Parent(child) => Ok(child),
+        Fork::Child => {
+            let mut gone = nr::pollfd { fd: own, events: nr::POLLIN as i16, revents: 0 };
+            // SAFETY: `gone` lives over the call, there is no time-out and no mask.
+            while unsafe { syscall!(nr::__NR_ppoll, &raw mut gone, 1, 0, 0, 0) } == Err(Errno(EINTR as i32)) {}
+            for standard in 0..3 {
+                // Whoever reads what the process has written waits for no disk. SAFETY: takes a number only.
+                let _ = unsafe { syscall!(nr::__NR_close, standard) };
+            }
+            exit(0)
         }
     }
 }
