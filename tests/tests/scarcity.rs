@@ -1,8 +1,10 @@
 //! Limits of processes and memory that leave the engine no room: the job goes on, watched, and gets its images all the same.
 
+use std::path::PathBuf;
+
 use ckpt_tests::job::IMAGES;
 use ckpt_tests::sandbox::{BOUND, Running};
-use ckpt_tests::{Identity, Job, Sandbox, tool};
+use ckpt_tests::{Identity, Job, Sandbox, not_run, tool};
 
 /// Runs `ckpt-ctl` about the job of a sandbox.
 fn ctl(sandbox: &Sandbox, what: &str) -> (i32, String) {
@@ -41,4 +43,54 @@ fn a_launcher_that_can_make_no_thread_goes_on() {
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
     assert_eq!(sandbox.read_text("out"), "done\n");
     assert!(sandbox.images(IMAGES).is_empty());
+}
+
+/// A control group that limits memory (cgroups(7), version 1). Its processes leave it as they end.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn new(limit: &str) -> Option<Self> {
+        let group = PathBuf::from(format!("/sys/fs/cgroup/memory/ckpt-test-{}", std::process::id()));
+        std::fs::create_dir(&group).ok()?;
+        let group = Self(group);
+        std::fs::write(group.0.join("memory.limit_in_bytes"), limit).ok()?;
+        Some(group)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_job_gets_its_images_where_there_is_no_memory_for_copies() {
+    const DIRTY: &str = "
+import os
+memory = bytearray(110 << 20)
+while not os.path.exists('go'):
+    for at in range(0, len(memory), 4096):
+        memory[at] = (memory[at] + 1) % 251
+print('done')
+";
+    let Some(group) = Memory::new("150M") else { return not_run("control groups of version 1 for memory, as root") };
+    let sandbox = Sandbox::new(Identity::own());
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; exec {} -i 0.5 --compress none -- /usr/bin/python3 -c \"$0\"",
+        group.0.display(),
+        tool("ckpt-launch").display()
+    );
+    let mut command = sandbox.command("bash");
+    command.args(["-c", &script, DIRTY]);
+    let mut running = sandbox.start(command, "out", false, "err");
+    running.until_says("checkpoint 1:");
+    sandbox.write("go", "");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    assert_eq!(sandbox.read_text("out"), "done\n");
 }

@@ -92,10 +92,13 @@ fn send(pid: i32, signal: Signal) {
 fn await_hang(running: &mut Running, launcher: i32) {
     running.until("a call that hangs", BOUND, |_| {
         let tasks = std::fs::read_dir(format!("/proc/{launcher}/task")).ok()?;
-        tasks.flatten().any(|task| {
-            let wait = std::fs::read_to_string(task.path().join("wchan")).unwrap_or_default();
-            wait.contains("fuse") || wait.contains("request_wait_answer")
-        }).then_some(())
+        tasks
+            .flatten()
+            .any(|task| {
+                let wait = std::fs::read_to_string(task.path().join("wchan")).unwrap_or_default();
+                wait.contains("fuse") || wait.contains("request_wait_answer")
+            })
+            .then_some(())
     });
 }
 

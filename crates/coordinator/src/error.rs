@@ -134,7 +134,9 @@ pub enum FreezeError {
         reason: &'static str,
     },
     /// No connection of an agent could be taken.
-    #[error("failed to accept the connections of the job's processes: {0}; raise the limit on open files (ulimit -n, fs.file-max)")]
+    #[error(
+        "failed to accept the connections of the job's processes: {0}; raise the limit on open files (ulimit -n, fs.file-max)"
+    )]
     Accept(io::Error),
     /// An agent reported a failure.
     #[error("process {pid} ({name}): {what}")]

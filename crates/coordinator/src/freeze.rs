@@ -645,7 +645,7 @@ impl Freezer<'_> {
 
 /// What a process waits for that takes no signal.
 const WAITS_FOR_VFORK: &str = "waits for a child of vfork that has neither called exec nor ended; try again when it has";
-const WAITS_FOR_DEVICE: &str = 
+const WAITS_FOR_DEVICE: &str =
     "is in an uninterruptible wait for a device or a file server (state D); the job goes on, and this is tried again";
 
 /// Whether a process is blocked in a call that makes a child.

@@ -496,7 +496,11 @@ impl Coordinator {
         if outcome.is_err()
             && let Some(wait) = self.schedule.lose(stood, now)
         {
-            self.reporter.event(format_args!("the job stood still for that for {}: the next try is in {} s", Took(stood), wait.as_secs()));
+            self.reporter.event(format_args!(
+                "the job stood still for that for {}: the next try is in {} s",
+                Took(stood),
+                wait.as_secs()
+            ));
         }
         for request in served {
             match request {
@@ -598,7 +602,8 @@ impl Coordinator {
                 Some(Event::End(_)) => (),
                 None => {
                     self.waiting.append(&mut self.serving);
-                    self.reporter.error(format_args!("the checkpoint under way is left: {} does not answer", self.info.settings.dir));
+                    self.reporter
+                        .error(format_args!("the checkpoint under way is left: {} does not answer", self.info.settings.dir));
                 }
             }
         }
