@@ -45,20 +45,20 @@ fn a_launcher_that_can_make_no_thread_goes_on() {
     assert!(sandbox.images(IMAGES).is_empty());
 }
 
-/// A control group that limits memory (cgroups(7), version 1). Its processes leave it as they end.
-struct Memory(PathBuf);
+/// A control group with a limit (cgroups(7), version 1). Its processes leave it as they end.
+struct Group(PathBuf);
 
-impl Memory {
-    fn new(limit: &str) -> Option<Self> {
-        let group = PathBuf::from(format!("/sys/fs/cgroup/memory/ckpt-test-{}", std::process::id()));
+impl Group {
+    fn new(controller: &str, file: &str, limit: &str) -> Option<Self> {
+        let group = PathBuf::from(format!("/sys/fs/cgroup/{controller}/ckpt-test-{}", std::process::id()));
         std::fs::create_dir(&group).ok()?;
         let group = Self(group);
-        std::fs::write(group.0.join("memory.limit_in_bytes"), limit).ok()?;
+        std::fs::write(group.0.join(file), limit).ok()?;
         Some(group)
     }
 }
 
-impl Drop for Memory {
+impl Drop for Group {
     fn drop(&mut self) {
         for _ in 0..200 {
             if std::fs::remove_dir(&self.0).is_ok() {
@@ -79,7 +79,9 @@ while not os.path.exists('go'):
         memory[at] = (memory[at] + 1) % 251
 print('done')
 ";
-    let Some(group) = Memory::new("150M") else { return not_run("control groups of version 1 for memory, as root") };
+    let Some(group) = Group::new("memory", "memory.limit_in_bytes", "150M") else {
+        return not_run("control groups of version 1 for memory, as root");
+    };
     let sandbox = Sandbox::new(Identity::own());
     let script = format!(
         "echo $$ > {}/cgroup.procs; exec {} -i 0.5 --compress none -- /usr/bin/python3 -c \"$0\"",
@@ -93,4 +95,37 @@ print('done')
     sandbox.write("go", "");
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
     assert_eq!(sandbox.read_text("out"), "done\n");
+}
+
+#[test]
+fn the_job_can_fork_where_there_is_no_room_for_copies() {
+    // Thirteen processes, of which one has six more for a moment, time and again.
+    const FORKING: &str = "
+import os, signal, time
+memory = bytearray(os.urandom(8 << 20))
+idle = [os.fork() or signal.pause() for _ in range(12)]
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    for pid in [os.fork() or os._exit(0) for _ in range(6)]:
+        os.waitpid(pid, 0)
+for pid in idle:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+print('done')
+";
+    let Some(group) = Group::new("pids", "pids.max", "34") else {
+        return not_run("control groups of version 1 for pids, as root");
+    };
+    let sandbox = Sandbox::new(Identity::own());
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; exec {} -i 0.1 --compress none -- /usr/bin/python3 -c \"$0\"",
+        group.0.display(),
+        tool("ckpt-launch").display()
+    );
+    let mut command = sandbox.command("bash");
+    command.args(["-c", &script, FORKING]);
+    let mut running = sandbox.start(command, "out", false, "err");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    assert_eq!(sandbox.read_text("out"), "done\n", "{}", running.stderr());
+    assert!(running.stderr().contains("checkpoint 3:"), "{}", running.stderr());
 }

@@ -146,7 +146,7 @@ impl Checkpointer {
         refuse_job_that_ends(&survey, told)?;
         let mut files = self.files();
         let mut capture = files.capture(&survey.state, &survey.used, survey.spaces)?;
-        let may_twin = self.twins.may_be_made();
+        let may_twin = self.twins.may_be_made(frozen.processes.len());
         let twins = snapshot(&self.anchor, &frozen, &survey.plans, may_twin)?;
         let pause = self.go_on_and_hand_over(&mut frozen, &twins, &writer, stop)?;
         survey.add_pending(&frozen, SignalSet::from_bits(self.heard.load(Ordering::Acquire)), &self.anchor)?;

@@ -22,6 +22,7 @@ mod nesting;
 pub mod options;
 mod output;
 pub mod probe;
+mod process_room;
 mod ptrace;
 mod run;
 mod schedule;

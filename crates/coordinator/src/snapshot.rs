@@ -14,6 +14,7 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{CheckpointError, FreezeError};
 use crate::frozen::{Frozen, FrozenProcess};
+use crate::process_room;
 use crate::survey::Plans;
 use crate::tree::Anchor;
 
@@ -35,9 +36,12 @@ pub struct TwinRoom {
 }
 
 impl TwinRoom {
-    /// Whether the next checkpoint is to be taken with twins.
-    pub fn may_be_made(&self) -> bool {
-        self.without.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    /// Whether a checkpoint of so many processes is to be taken with twins.
+    pub fn may_be_made(&self, processes: usize) -> bool {
+        // A twin is forked by a helper, and the job may double meanwhile.
+        let needed = 3 * processes as u64 + SPARE;
+        process_room::left().is_none_or(|left| left >= needed)
+            && self.without.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
     }
 
     /// A twin was killed: the next checkpoints are taken without, twice as many each time.
@@ -46,6 +50,9 @@ impl TwinRoom {
         self.without.store(1 << losses, Ordering::Relaxed);
     }
 }
+
+/// How many processes are left to the job beside its twins, however few it has.
+const SPARE: u64 = 16;
 
 /// Twins of one checkpoint: when it is over, for whatever reason, none must linger.
 pub struct Twins<'a> {
