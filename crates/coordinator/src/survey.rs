@@ -192,13 +192,13 @@ pub fn survey(frozen: &Frozen, context: Context<'_>, machine: Machine) -> Result
     // The launcher's own files are replaced, and with them what they have locked.
     files.locks.all.retain(|lock| open_files.get(lock.file.at()).is_some_and(|file| file.inherited.is_none()));
 
-    let mut contents = files.contents;
+    let mut contents = files.kinds.contents;
     contents.extend(memory.shared.read_files(context.reaper)?);
     contents.extend(memory.shared.read_system_v(&ipc, &mut spaces)?);
     for plan in plans.values_mut() {
         plan.retain(|entry| !contents.iter().any(|(space, _)| space.0 == entry.space));
     }
-    let system_v = ipc.system_v(!files.mqueues.is_empty())?;
+    let system_v = ipc.system_v(!files.kinds.mqueues.is_empty())?;
     add_semaphore_undo(frozen, &ipc, &system_v, &mut processes)?;
     let (mapped, shared_memory) = (memory.mapped, memory.shared.into_states());
     let state = JobState {
@@ -206,13 +206,13 @@ pub fn survey(frozen: &Frozen, context: Context<'_>, machine: Machine) -> Result
         machine,
         processes,
         open_files,
-        pipes: files.pipes.into_states(),
+        pipes: files.kinds.pipes.into_states(),
         locks: files.locks.all,
         signalling,
         terminals: files.terminals.terminals,
         sockets: files.sockets.states,
         shared_memory,
-        mqueues: files.mqueues.into_states(),
+        mqueues: files.kinds.mqueues.into_states(),
         system_v,
         mapped_files: Vec::new(),
         files: JobFiles::default(),

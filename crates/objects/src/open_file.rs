@@ -2,6 +2,7 @@
 //!
 //! | verb | when |
 //! |---|---|
+//! | [`Observer::observe`] | in a checkpoint, while the job is frozen |
 //! | [`needs`] | before anything is made: the files that a restart must find |
 //! | [`rebuild`] | once, in the process that makes all of them, phase by phase |
 //! | [`rebuild_own`] | in each process of the job, when all are there: what can be opened only then |
@@ -12,20 +13,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::FilePath;
 use crate::directory::RemovedDirectory;
-use crate::epoll::EpollState;
+use crate::epoll::{EpollState, Registration};
 use crate::eventfd::EventfdState;
 use crate::file::{DeletedFile, RegularFile};
 use crate::inotify::InotifyState;
 use crate::pidfd::PidfdState;
 use crate::signalfd::SignalfdState;
+use crate::terminal;
 use crate::timerfd::TimerfdState;
 
 mod check;
 mod describe;
+mod observe;
 mod rebuild;
 
 pub use check::{Need, lockable_path, needs};
 pub use describe::describe;
+pub use observe::{Observer, OpenFileError, Surroundings};
 pub use rebuild::{Files, arm, needed_to_arm, rebuild, rebuild_own, standard};
 
 /// An open file description: what `open` makes, and `dup` and `fork` share.
@@ -160,16 +164,64 @@ impl OpenFile {
     /// Whether each process that has it opens it by itself, or is the only one who can say what it waits for.
     #[must_use]
     pub fn is_of_one_process(&self) -> bool {
-        self.inherited.is_none()
-            && match &self.kind {
-                OpenFileKind::Signalfd(_) | OpenFileKind::Proc { .. } => true,
-                OpenFileKind::Pidfd(pidfd) => pidfd.process.is_some(),
-                _ => false,
-            }
+        self.inherited.is_none() && (matches!(self.kind, OpenFileKind::Signalfd(_)) || self.kind.needs_process())
+    }
+
+    /// What an epoll instance of the job's own waits for, if it is one.
+    #[must_use]
+    pub fn epoll(&self) -> Option<&EpollState> {
+        match &self.kind {
+            OpenFileKind::Epoll(epoll) if self.inherited.is_none() => Some(epoll),
+            _ => None,
+        }
+    }
+
+    /// What it is of a terminal, if it is open on one.
+    #[must_use]
+    pub fn terminal(&self) -> Option<terminal::End> {
+        match &self.kind {
+            OpenFileKind::PtyMaster { pty, path } => Some(terminal::End::Master { pty: *pty, path: path.clone() }),
+            &OpenFileKind::PtySlave { pty, hung_up, by_dev_tty } => Some(terminal::End::Slave { pty, hung_up, by_dev_tty }),
+            OpenFileKind::OutsideTerminal { path } => Some(terminal::End::Outside { path: path.clone() }),
+            _ => None,
+        }
+    }
+}
+
+impl From<terminal::End> for OpenFileKind {
+    fn from(end: terminal::End) -> Self {
+        match end {
+            terminal::End::Master { pty, path } => Self::PtyMaster { pty, path },
+            terminal::End::Slave { pty, hung_up, by_dev_tty } => Self::PtySlave { pty, hung_up, by_dev_tty },
+            terminal::End::Outside { path } => Self::OutsideTerminal { path },
+        }
     }
 }
 
 impl OpenFileKind {
+    /// Whether it can be opened only when a process of the job is there.
+    fn needs_process(&self) -> bool {
+        matches!(self, Self::Proc { .. } | Self::Pidfd(PidfdState { process: Some(_) }))
+    }
+
+    /// Whether a restart can bring back what is left to read of it: of a file always, of a pipe when nobody writes to it any more.
+    #[must_use]
+    pub fn is_lasting_input(&self, has_ended: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::Regular(_) | Self::Deleted(_) | Self::SharedMemory { .. } => true,
+            Self::Pipe { .. } => has_ended(),
+            _ => false,
+        }
+    }
+
+    /// The registrations of an epoll instance.
+    pub fn registrations_mut(&mut self) -> &mut [Registration] {
+        match self {
+            Self::Epoll(epoll) => &mut epoll.registrations,
+            _ => &mut [],
+        }
+    }
+
     /// Its path, if a process uses the directory that it is in by having it open.
     #[must_use]
     pub fn used_path(&self) -> Option<&FilePath> {

@@ -9,7 +9,7 @@ use crate::{FilePath, SpaceId, sysv};
 mod observe;
 mod rebuild;
 
-pub use observe::{Observer, SharedMemoryError};
+pub use observe::{MemoryFile, Observer, SharedMemoryError};
 pub use rebuild::{rebuild, seal};
 
 /// A shared memory object whose contents the image holds.

@@ -7,7 +7,7 @@
 
 use crate::FileIndex;
 use crate::descriptor::{SeenDescriptor, is_own};
-use crate::open_file::{OpenFile, OpenFileKind};
+use crate::open_file::OpenFile;
 use crate::process::ProcessState;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -34,10 +34,8 @@ pub fn split(descriptors: &[SeenDescriptor], open_files: &mut Vec<OpenFile>, pro
             }
         }
         for open in open_files.iter_mut() {
-            if let OpenFileKind::Epoll(epoll) = &mut open.kind {
-                for registration in epoll.registrations.iter_mut().filter(|one| one.file == file) {
-                    registration.file = place(registration.fd);
-                }
+            for registration in open.kind.registrations_mut().iter_mut().filter(|one| one.file == file) {
+                registration.file = place(registration.fd);
             }
         }
     }
@@ -47,12 +45,7 @@ pub fn split(descriptors: &[SeenDescriptor], open_files: &mut Vec<OpenFile>, pro
 /// without a name, and of a pipe that nobody writes to any more. A here-document is one of these.
 pub fn keep_input(open_files: &mut [OpenFile]) {
     for open in open_files.iter_mut().filter(|open| open.inherited == Some(0)) {
-        let comes_back = match open.kind {
-            OpenFileKind::Regular(_) | OpenFileKind::Deleted(_) | OpenFileKind::SharedMemory { .. } => true,
-            OpenFileKind::Pipe { .. } => has_ended(),
-            _ => false,
-        };
-        if comes_back {
+        if open.kind.is_lasting_input(has_ended) {
             (open.inherited, open.is_input) = (None, true);
         }
     }

@@ -14,7 +14,7 @@
 use ckpt_sys::terminal::Termios;
 use serde::{Deserialize, Serialize};
 
-use crate::NsPid;
+use crate::{FilePath, NsPid};
 
 mod in_flight;
 mod observe;
@@ -33,6 +33,32 @@ pub struct Terminals {
     pub ptys: Vec<PtyState>,
     /// The launcher's terminal, if the job has anything to do with it.
     pub outside: Option<OutsideTerminal>,
+}
+
+/// What an open file description is of a terminal.
+#[derive(Debug)]
+pub enum End {
+    /// The master of a pseudo-terminal.
+    Master {
+        /// Index into [`Terminals::ptys`].
+        pty: u32,
+        /// The path that it was opened by.
+        path: FilePath,
+    },
+    /// The slave of a pseudo-terminal.
+    Slave {
+        /// Index into [`Terminals::ptys`].
+        pty: u32,
+        /// It was hung up.
+        hung_up: bool,
+        /// It was opened as `/dev/tty`.
+        by_dev_tty: bool,
+    },
+    /// The terminal that the job was launched on.
+    Outside {
+        /// The path that it was opened by.
+        path: FilePath,
+    },
 }
 
 /// A pseudo-terminal.

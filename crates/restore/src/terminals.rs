@@ -12,8 +12,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use ckpt_objects::open_file::Files;
-use ckpt_objects::open_file::{OpenFile, OpenFileKind};
+use ckpt_objects::open_file::{Files, OpenFile};
 use ckpt_objects::process::{LiveProcess, children, group_session_and_terminal};
 use ckpt_objects::terminal::{self, OpenPty, OwnTerminal};
 use ckpt_objects::{HostPid, NsPid};
@@ -93,8 +92,8 @@ pub fn take_outside_foreground(restart: &Restart<'_>) -> Result<(), ProcessError
 
 /// Whether the job has anything to do with the terminal that it was launched on.
 fn uses_outside(job: &JobState) -> bool {
-    let inherited = |file: &OpenFile| matches!(file.kind, OpenFileKind::OutsideTerminal { .. });
-    job.terminals.outside.is_some() || job.open_files.iter().any(inherited)
+    let is_outside = |file: &OpenFile| matches!(file.terminal(), Some(terminal::End::Outside { .. }));
+    job.terminals.outside.is_some() || job.open_files.iter().any(is_outside)
 }
 
 /// Gives the restart's own terminal the modes that the job had set.

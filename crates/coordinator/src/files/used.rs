@@ -9,7 +9,7 @@ use std::path::Path;
 use ckpt_objects::FilePath;
 use ckpt_objects::descriptor::SeenDescriptor;
 use ckpt_objects::job_file::are_watched;
-use ckpt_objects::open_file::{OpenFile, OpenFileKind};
+use ckpt_objects::open_file::OpenFile;
 use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 
 /// Where what is only read belongs to the system, or to no disk.
@@ -78,7 +78,7 @@ pub fn used<'a>(
     let mut index: HashMap<(u64, FilePath), usize> =
         used.iter().enumerate().map(|(at, file)| ((file.inode, file.path.clone()), at)).collect();
     for (seen, file) in seen.iter().zip(files) {
-        let OpenFileKind::Regular(regular) = &file.kind else { continue };
+        let Some(regular) = file.regular() else { continue };
         let use_ = use_of(file.flags);
         let may_change = use_ > Use::Read || ((uid == 0 || seen.uid == uid) && !is_of_the_system(regular.path.as_path()));
         if !may_change || own.contains(&key(seen)) || in_memory.contains(&regular.path) {

@@ -2,23 +2,17 @@
 
 use std::collections::HashSet;
 
-use ckpt_objects::descriptor::{Descriptions, FdEntry, SeenDescriptor, descriptors, is_own};
-use ckpt_objects::file::{DeletedFile, Piece, RegularFile, contents, name_of};
+use ckpt_objects::descriptor::{Descriptions, FdEntry, descriptors};
 use ckpt_objects::file_lock::Locks;
 use ckpt_objects::observe::ObserveError;
-use ckpt_objects::open_file::{OpenFile, OpenFileKind};
-use ckpt_objects::pidfd::PidfdState;
+use ckpt_objects::open_file::{self, OpenFile, OpenFileError};
 use ckpt_objects::process::group_session_and_terminal;
-use ckpt_objects::shared_memory::{self, SharedMemoryError};
 use ckpt_objects::signalling::{self, Signalling};
 use ckpt_objects::socket::observe::Surroundings;
 use ckpt_objects::socket::{self, Sockets};
 use ckpt_objects::subject::Subject;
 use ckpt_objects::terminal::{self, Group};
-use ckpt_objects::{
-    FileId, FileIndex, NsPid, SpaceId, Spaces, device, directory, epoll, event, eventfd, inotify, mqueue, pidfd, pipe, signalfd,
-    sysv, timerfd,
-};
+use ckpt_objects::{NsPid, Spaces, shared_memory, sysv};
 
 use super::job::Job;
 use crate::frozen::FrozenProcess;
@@ -28,12 +22,9 @@ use crate::frozen::FrozenProcess;
 pub struct OpenFiles {
     pub descriptions: Descriptions,
     pub locks: Locks,
-    pub pipes: pipe::Observer,
-    pub mqueues: mqueue::Observer,
+    pub kinds: open_file::Observer,
     pub sockets: Sockets,
     pub terminals: terminal::Observer,
-    /// Contents of files without a name.
-    pub contents: Vec<(SpaceId, Vec<Piece>)>,
 }
 
 /// What else is joined with open files.
@@ -108,116 +99,22 @@ impl OpenFiles {
     }
 
     /// What each description is open on, by its index.
-    pub fn observe(&mut self, job: &Job<'_>, mut others: Others<'_>) -> Result<Vec<OpenFile>, ObserveError> {
-        let seen = self.descriptions.all().to_vec();
-        let mut files = Vec::new();
-        for (at, descriptor) in seen.iter().enumerate() {
-            let at = FileIndex::from(at);
-            let inherited = (0..3u8).find(|fd| is_own(descriptor, i32::from(*fd)));
-            let terminal = self.terminals.kinds.remove(&at);
-            let socket = self.sockets.of_file(at).map(|socket| OpenFileKind::Socket { socket });
-            let kind = match terminal.or(socket).map_or_else(|| self.kind(job, descriptor, &mut others), Ok) {
-                // What is the launcher's own need not be understood: it is replaced.
-                Err(_) if inherited.is_some() => OpenFileKind::Device { path: descriptor.link.clone(), rdev: descriptor.rdev },
-                other => other?,
-            };
-            let SeenDescriptor { flags, position, .. } = *descriptor;
-            files.push(OpenFile { flags, position, inherited, is_input: false, kind });
-        }
-        self.refuse_in_flight(job, &files)?;
-        mark_written(&seen, &mut files);
-        Ok(files)
-    }
-
-    /// Refuses files in flight that only a process of the job can open, when it is there again.
-    fn refuse_in_flight(&self, job: &Job<'_>, files: &[OpenFile]) -> Result<(), ObserveError> {
-        for (socket, file) in self.sockets.in_flight() {
-            let kind = files.get(file.at()).map(|file| &file.kind);
-            if matches!(kind, Some(OpenFileKind::Proc { .. } | OpenFileKind::Pidfd(PidfdState { process: Some(_) }))) {
-                let mut seen = self.descriptions.all().iter().enumerate();
-                let holder = seen.find(|(at, _)| self.sockets.of_file((*at).into()) == Some(socket));
-                let (_, holder) = holder.ok_or(ObserveError::Internal("a socket that is no open file"))?;
-                return Err(job.frozen.refuse_descriptor(holder, "a socket with a pidfd or a file of /proc in flight"));
-            }
-        }
-        Ok(())
-    }
-
-    /// What a description is open on, where that is told by itself. The only place where a kind is chosen.
-    fn kind(
-        &mut self,
-        job: &Job<'_>,
-        descriptor: &SeenDescriptor,
-        others: &mut Others<'_>,
-    ) -> Result<OpenFileKind, ObserveError> {
-        let link = &descriptor.link;
-        let (path, deleted) = name_of(link, descriptor.inode);
-        if let Some(kind) = event::kind(link) {
-            return self.event_descriptor(job, descriptor, kind);
-        }
-        if descriptor.flags & libc::O_PATH as u32 != 0 {
-            return Ok(OpenFileKind::Path { path });
-        }
-        let kind = descriptor.mode & libc::S_IFMT;
-        if path.0.starts_with(b"/proc/") && matches!(kind, libc::S_IFREG | libc::S_IFDIR) {
-            return Ok(OpenFileKind::Proc { path });
-        }
-        let refuse = |what: &dyn std::fmt::Display| job.frozen.refuse_descriptor(descriptor, what);
-        match kind {
-            libc::S_IFREG if descriptor.is_queue() => {
-                let queue = self.mqueues.see(descriptor, |uid| others.ipc.is_user(uid)).map_err(|error| refuse(&error))?;
-                Ok(OpenFileKind::Mqueue { queue })
-            }
-            libc::S_IFREG => match others.shared.see_file(descriptor, &path, deleted, others.spaces) {
-                Ok(Some(kind)) => Ok(kind),
-                Ok(None) if !deleted && descriptor.links > 0 => {
-                    let SeenDescriptor { device, inode, size, .. } = *descriptor;
-                    Ok(OpenFileKind::Regular(RegularFile { path, size, device, inode, written: false }))
-                }
-                Ok(None) => {
-                    let SeenDescriptor { device, inode, size, .. } = *descriptor;
-                    let (space, mode) = (others.spaces.take(), descriptor.mode & 0o7777);
-                    let pieces =
-                        contents(&descriptor.through(), size).map_err(|error| refuse(&unreadable(descriptor, &error)))?;
-                    self.contents.push((space, pieces));
-                    Ok(OpenFileKind::Deleted(DeletedFile { path, size, mode, device, inode, space }))
-                }
-                Err(SharedMemoryError::Internal(error)) => Err(error),
-                Err(error) => Err(refuse(&error)),
-            },
-            libc::S_IFDIR => Ok(match directory::observe_removed(link, &descriptor.through()) {
-                Some(removed) => OpenFileKind::RemovedDirectory(removed),
-                None => OpenFileKind::Directory { path },
-            }),
-            libc::S_IFCHR if !device::is_stateless(descriptor.rdev, descriptor.flags) => {
-                Err(refuse(&format_args!("the device {path}, whose state the kernel does not show")))
-            }
-            libc::S_IFCHR | libc::S_IFBLK => Ok(OpenFileKind::Device { path, rdev: descriptor.rdev }),
-            libc::S_IFIFO => {
-                let seen = self.pipes.see(descriptor, self.descriptions.all());
-                Ok(OpenFileKind::Pipe { pipe: seen.map_err(|error| refuse(&unreadable(descriptor, &error)))? })
-            }
-            libc::S_IFSOCK => Err(refuse(&"a socket")),
-            _ => Err(refuse(link)),
-        }
-    }
-
-    /// A file of the kernel's own, of a kind that its link names.
-    fn event_descriptor(&self, job: &Job<'_>, descriptor: &SeenDescriptor, kind: &str) -> Result<OpenFileKind, ObserveError> {
-        let descriptions = self.descriptions.all();
-        let state = match kind {
-            "eventpoll" => epoll::observe(descriptor, descriptions).map(OpenFileKind::Epoll),
-            "eventfd" => eventfd::observe(descriptor).map(OpenFileKind::Eventfd),
-            "timerfd" => timerfd::observe(descriptor).map(OpenFileKind::Timerfd),
-            "signalfd" => signalfd::observe(descriptor, job.info.signal).map(OpenFileKind::Signalfd),
-            "inotify" => {
-                let processes = job.frozen.processes.iter().map(|process| process.pid).collect();
-                inotify::observe(descriptor, &mut inotify::Search::new(processes, descriptions)).map(OpenFileKind::Inotify)
-            }
-            "pidfd" => pidfd::observe(descriptor, |pid| job.number(pid)).map(OpenFileKind::Pidfd),
-            other => return Err(job.frozen.refuse_descriptor(descriptor, event::describe(other))),
+    pub fn observe(&mut self, job: &Job<'_>, others: Others<'_>) -> Result<Vec<OpenFile>, ObserveError> {
+        let surroundings = open_file::Surroundings {
+            descriptions: self.descriptions.all(),
+            processes: job.frozen.processes.iter().map(|process| process.pid).collect(),
+            number: &|pid| job.number(pid),
+            is_user: &|uid| others.ipc.is_user(uid),
+            signal: job.info.signal,
+            terminals: std::mem::take(&mut self.terminals.ends),
+            sockets: &self.sockets,
+            shared: others.shared,
+            spaces: others.spaces,
         };
-        state.map_err(|error| job.frozen.refuse_descriptor(descriptor, error))
+        self.kinds.observe(surroundings).map_err(|(descriptor, error)| match error {
+            OpenFileError::Internal(error) => error,
+            OpenFileError::Refused(what) => job.frozen.refuse_descriptor(descriptor, what),
+        })
     }
 
     /// Descriptions that send signals. Those of the launcher are replaced.
@@ -230,19 +127,4 @@ impl OpenFiles {
         }
         Ok(all)
     }
-}
-
-/// Marks regular files that any description of the job's has open for writing.
-fn mark_written(seen: &[SeenDescriptor], files: &mut [OpenFile]) {
-    let is_writer = |descriptor: &&SeenDescriptor| descriptor.flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32;
-    let written: HashSet<FileId> = seen.iter().filter(is_writer).map(SeenDescriptor::id).collect();
-    for file in files {
-        if let OpenFileKind::Regular(regular) = &mut file.kind {
-            regular.written = written.contains(&FileId { device: regular.device, inode: regular.inode });
-        }
-    }
-}
-
-fn unreadable(descriptor: &SeenDescriptor, error: &std::io::Error) -> String {
-    format!("{} (which cannot be read: {error})", descriptor.link)
 }

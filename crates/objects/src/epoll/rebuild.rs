@@ -19,7 +19,7 @@ use super::Registration;
 use crate::context::Context;
 use crate::descriptor::FdEntry;
 use crate::event::{self, failed};
-use crate::open_file::{OpenFile, OpenFileKind};
+use crate::open_file::OpenFile;
 use crate::process::LiveProcess;
 use crate::rebuild::RebuildError;
 use crate::{FileIndex, NsPid, Objects};
@@ -60,10 +60,7 @@ fn errno(ckpt_sys::raw::Errno(errno): ckpt_sys::raw::Errno) -> Errno {
 
 /// An epoll instance of the job: its index in [`Objects::open_files`], and what it waits for.
 fn instances(objects: Objects<'_>) -> impl Iterator<Item = (FileIndex, &[Registration])> {
-    (0u32..).map(FileIndex).zip(objects.open_files).filter_map(|(index, file)| match &file.kind {
-        OpenFileKind::Epoll(state) if file.inherited.is_none() => Some((index, &state.registrations[..])),
-        _ => None,
-    })
+    (0u32..).map(FileIndex).zip(objects.open_files).filter_map(|(index, file)| Some((index, &file.epoll()?.registrations[..])))
 }
 
 /// Registers what any process may register. `open` are all files of the job, by index in [`Objects::open_files`].

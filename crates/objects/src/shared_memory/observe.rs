@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::{SharedMemory, SharedMemoryKind};
 use crate::descriptor::SeenDescriptor;
-use crate::file::{self, Piece, RegularFile, name_of};
+use crate::file::{self, Piece, name_of};
 use crate::memory::Mapping;
 use crate::numbered::Numbered;
 use crate::observe::ObserveError;
-use crate::open_file::OpenFileKind;
 use crate::subject::Subject;
 use crate::sysv::{self, Row};
 use crate::{FilePath, HostPid, SpaceId, Spaces};
@@ -33,6 +32,15 @@ pub enum SharedMemoryError {
     /// An error of this program.
     #[error(transparent)]
     Internal(#[from] ObserveError),
+}
+
+/// How a file is in memory.
+#[derive(Debug)]
+pub enum MemoryFile {
+    /// Without a name: the number of its object.
+    Object(u32),
+    /// By its name.
+    Named(FilePath),
 }
 
 /// The shared memory of a job.
@@ -119,8 +127,8 @@ impl Observer {
         path: &FilePath,
         deleted: bool,
         spaces: &mut Spaces,
-    ) -> Result<Option<OpenFileKind>, SharedMemoryError> {
-        let SeenDescriptor { device, inode, size, .. } = *descriptor;
+    ) -> Result<Option<MemoryFile>, SharedMemoryError> {
+        let SeenDescriptor { inode, size, .. } = *descriptor;
         let through = descriptor.through();
         if let Some(name) = path.0.strip_prefix(b"/memfd:") {
             if rustix::fs::statfs(&through).is_ok_and(|stat| stat.f_type == HUGETLBFS_MAGIC) {
@@ -130,7 +138,7 @@ impl Observer {
                 SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: seals(&through), mode: descriptor.mode & 0o7777 };
             let (object, known) = self.object(inode, kind.clone(), spaces)?;
             (known.state.size, known.state.kind, known.file) = (size, kind, Some(through));
-            return Ok(Some(OpenFileKind::SharedMemory { object }));
+            return Ok(Some(MemoryFile::Object(object)));
         }
         let name = if deleted { posix_name(path, inode) } else { Some(path.clone()) };
         if let Some(path) = name.filter(|path| descriptor.links > 0 && path.0.starts_with(POSIX_MEMORY))
@@ -138,7 +146,7 @@ impl Observer {
         {
             let (_, known) = self.object(inode, kind, spaces)?;
             known.state.size = size;
-            return Ok(Some(OpenFileKind::Regular(RegularFile { path, size, device, inode, written: false })));
+            return Ok(Some(MemoryFile::Named(path)));
         }
         let has_name = !deleted && descriptor.links > 0;
         let Some(object) = self.0.known(&Key::Inode(inode)).filter(|_| !has_name) else { return Ok(None) };
@@ -147,7 +155,7 @@ impl Observer {
             *mode = descriptor.mode & 0o7777;
         }
         (known.state.size, known.file) = (size, Some(through));
-        Ok(Some(OpenFileKind::SharedMemory { object }))
+        Ok(Some(MemoryFile::Object(object)))
     }
 
     /// The number of System V shared memory that a mapping shows.

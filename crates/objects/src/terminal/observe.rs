@@ -9,11 +9,10 @@ use ckpt_sys::terminal::{Query, get, settings, window};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::in_flight::{self, Pair, Traffic};
-use super::{OpenPty, PtyState, Settings, Slave, Terminals};
+use super::{End, OpenPty, PtyState, Settings, Slave, Terminals};
 use crate::descriptor::SeenDescriptor;
 use crate::event;
 use crate::observe::proc_path;
-use crate::open_file::OpenFileKind;
 use crate::{FileIndex, HostPid, NsPid};
 
 /// Major numbers of `/dev/tty` and `/dev/ptmx`, and of slaves (Documentation/admin-guide/devices.txt).
@@ -122,7 +121,7 @@ pub struct Observer {
     /// All of them.
     pub terminals: Terminals,
     /// What descriptions are open on, by their index.
-    pub kinds: HashMap<FileIndex, OpenFileKind>,
+    pub ends: HashMap<FileIndex, End>,
     /// Processes that have a controlling terminal.
     pub controlled: HashSet<HostPid>,
 }
@@ -193,7 +192,7 @@ impl Work<'_> {
         for index in std::mem::take(&mut self.nameless) {
             let pty = self.observed.terminals.ptys.len() as u32;
             self.observed.terminals.ptys.push(PtyState::default());
-            self.observed.kinds.insert(index.into(), OpenFileKind::PtySlave { pty, hung_up: true, by_dev_tty: true });
+            self.observed.ends.insert(index.into(), End::Slave { pty, hung_up: true, by_dev_tty: true });
         }
         self.controlled().map_err(|error| (None, error))?;
         if let Some(outside) = &mut self.observed.terminals.outside
@@ -228,7 +227,7 @@ impl Work<'_> {
         let by_dev_tty = is_dev_tty(descriptor.rdev);
         let outside = |this: &mut Self| {
             this.observed.terminals.outside.get_or_insert_default();
-            this.observed.kinds.insert(index.into(), OpenFileKind::OutsideTerminal { path: descriptor.link.clone() });
+            this.observed.ends.insert(index.into(), End::Outside { path: descriptor.link.clone() });
             Ok(())
         };
         if self.launcher.nodes.contains(&(descriptor.device, descriptor.rdev)) {
@@ -269,12 +268,12 @@ impl Work<'_> {
         let index = self.observed.terminals.ptys.len() as u32;
         for &(slave, hung_up) in &pty.slaves {
             let by_dev_tty = is_dev_tty(self.descriptions[slave].rdev);
-            self.observed.kinds.insert(slave.into(), OpenFileKind::PtySlave { pty: index, hung_up, by_dev_tty });
+            self.observed.ends.insert(slave.into(), End::Slave { pty: index, hung_up, by_dev_tty });
         }
         let open = match pty.master {
             Some(at) => {
                 let path = self.descriptions[at].link.clone();
-                self.observed.kinds.insert(at.into(), OpenFileKind::PtyMaster { pty: index, path });
+                self.observed.ends.insert(at.into(), End::Master { pty: index, path });
                 Some(self.open_pty(&self.descriptions[at], pty)?)
             }
             None => None,

@@ -12,11 +12,11 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::stdio::{stdin, stdout};
 
-use super::{OpenPty, PtyState, give_up, hang_up, open_slave, prepare, settle, standard, take};
+use super::{End, OpenPty, PtyState, give_up, hang_up, open_slave, prepare, settle, standard, take};
 use crate::context::Context;
 use crate::file::rebuild_named;
 use crate::objects::Objects;
-use crate::open_file::{OpenFile, OpenFileKind};
+use crate::open_file::OpenFile;
 use crate::rebuild::{self, RebuildError};
 use crate::{FilePath, NsPid};
 
@@ -63,8 +63,8 @@ impl Numbers {
 
 /// Makes the next pseudo-terminal, by the path and with the flags that its master had. The kernel must give it this number.
 fn make_master(master: Option<&OpenFile>, number: u32) -> Result<OwnedFd, RebuildError> {
-    let (master, found) = match master.map(|file| (file.flags, &file.kind)) {
-        Some((flags, OpenFileKind::PtyMaster { path, .. })) => prepare(path.as_path(), flags)?,
+    let (master, found) = match master.and_then(|file| Some((file.flags, file.terminal()?))) {
+        Some((flags, End::Master { path, .. })) => prepare(path.as_path(), flags)?,
         _ => prepare(Path::new(MULTIPLEXER), (libc::O_RDWR).cast_unsigned())?,
     };
     if found == number {
@@ -87,12 +87,12 @@ pub fn rebuild(context: &dyn Context, open: &mut [Option<OwnedFd>]) -> Result<Re
     mount_pts(context)?;
     let Numbers { given, place, last } = Numbers::choose(ptys, own.as_ref().map(|(_, number)| *number));
     let descriptions = |wanted: usize| {
-        objects.open_files.iter().enumerate().filter(move |(_, file)| match &file.kind {
-            OpenFileKind::PtyMaster { pty, .. } | OpenFileKind::PtySlave { pty, .. } => *pty as usize == wanted,
+        objects.open_files.iter().enumerate().filter(move |(_, file)| match file.terminal() {
+            Some(End::Master { pty, .. } | End::Slave { pty, .. }) => pty as usize == wanted,
             _ => false,
         })
     };
-    let master_of = |pty: usize| descriptions(pty).find(|(_, file)| matches!(file.kind, OpenFileKind::PtyMaster { .. }));
+    let master_of = |pty: usize| descriptions(pty).find(|(_, file)| matches!(file.terminal(), Some(End::Master { .. })));
     let mut masters: Vec<Option<OwnedFd>> = ptys.iter().map(|_| None).collect();
     let mut unwanted = Vec::new();
     // The kernel gives the lowest that is free.
@@ -141,7 +141,7 @@ fn build_slaves(
     for hung in [true, false] {
         let mut any = false;
         for (at, file) in descriptions {
-            let OpenFileKind::PtySlave { hung_up, by_dev_tty, .. } = file.kind else { continue };
+            let Some(End::Slave { hung_up, by_dev_tty, .. }) = file.terminal() else { continue };
             if hung_up != hung || file.inherited.is_some() {
                 continue;
             }
