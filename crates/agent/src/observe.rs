@@ -157,7 +157,7 @@ fn record_places(process: &mut ProcessRecord, shared: &Shared, len: usize) {
 fn protection_keys() -> (u32, u32) {
     /// No program has memory here: a call that gets as far as looking for it fails with ENOMEM.
     const NOBODYS: u64 = 1 << 63;
-    const ENOMEM: i32 = 12;
+    const ENOMEM: i32 = linux_raw_sys::errno::ENOMEM as i32;
     let mut usable = 0;
     for key in 1..=PROTECTION_KEYS as u32 {
         // SAFETY: there is no memory of this process whose protection could change.
@@ -187,14 +187,22 @@ fn protection_keys() -> (u32, u32) {
 
 /// Lists the mappings that have a memory policy of their own (mbind(2)) in the place of the plan: see `ckpt_wire::Control::plan`.
 pub fn record_policies(shared: &Shared) {
-    const MPOL_F_ADDR: u32 = 2;
     let control = shared.control();
     let mut count = 0;
     let _ = procfs::for_each_mapping(|start, end| {
         let (mut mode, mut nodes) = (0u32, [0u64; ckpt_wire::POLICY_WORDS]);
         let bits = nodes.len() * 64;
         // SAFETY: mode and nodes are written, with their true sizes.
-        let asked = unsafe { syscall!(nr::__NR_get_mempolicy, &raw mut mode, nodes.as_mut_ptr(), bits, start, MPOL_F_ADDR) };
+        let asked = unsafe {
+            syscall!(
+                nr::__NR_get_mempolicy,
+                &raw mut mode,
+                nodes.as_mut_ptr(),
+                bits,
+                start,
+                linux_raw_sys::mempolicy::MPOL_F_ADDR
+            )
+        };
         if asked.is_ok() && mode != 0 && count < control.layout.room.plan {
             let [low, high, ..] = nodes;
             // SAFETY: the object has room for it; the coordinator looks when this process has reported.

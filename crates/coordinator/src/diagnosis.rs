@@ -11,9 +11,6 @@ use goblin::elf::{Elf, ProgramHeader};
 use crate::ptrace::AgentCode;
 use crate::tree::Member;
 
-/// `AT_SECURE` of the auxiliary vector.
-const AT_SECURE: u64 = 23;
-
 /// What keeps the agent out of a process, and what the user can do.
 pub fn why_no_agent(member: &Member, signal: i32) -> String {
     let head = head_of_program(member);
@@ -101,7 +98,7 @@ fn is_secure(member: &Member) -> bool {
     read_proc(member.pid, "auxv").is_ok_and(|auxv| {
         auxv.chunks_exact(16).any(|entry| {
             let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| entry[at + i]));
-            word(0) == AT_SECURE && word(8) != 0
+            word(0) == libc::AT_SECURE && word(8) != 0
         })
     })
 }

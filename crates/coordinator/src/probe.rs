@@ -29,6 +29,7 @@ use trial::Namespaces;
 
 /// The oldest kernel that is promised to do.
 const OLDEST: (u32, u32) = (5, 14);
+/// include/uapi/linux/capability.h
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// `KCMP_VM` (include/uapi/linux/kcmp.h): needs no descriptor.
 const KCMP_VM: u32 = 1;

@@ -43,8 +43,6 @@ const TURN: Duration = Duration::from_secs(60);
 const LEAVING: Duration = Duration::from_secs(10);
 /// How often tracees are asked whether they have stopped.
 const LOOK: Duration = Duration::from_micros(200);
-/// `PTRACE_EVENT_STOP` (ptrace(2)): a tracee that was seized has been interrupted, or its process is stopped.
-const EVENT_STOP: i32 = 128;
 /// `SIGTRAP` with what `PTRACE_O_TRACESYSGOOD` adds where a tracee stops for a system call.
 const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
 
@@ -582,7 +580,7 @@ fn resume(tid: i32, signal: i32) -> Result<(), PtraceError> {
 fn look(tid: i32) -> Result<Option<TraceeStop>, PtraceError> {
     let Some(status) = ckpt_sys::process::look_at_tracee(tid)? else { return Ok(None) };
     Ok(Some(match (status >> 8, status & 0xff) {
-        (EVENT_STOP, _) => TraceeStop::Event,
+        (libc::PTRACE_EVENT_STOP, _) => TraceeStop::Event,
         (0, SYSCALL_STOP) => TraceeStop::Syscall,
         (_, signal) => TraceeStop::Signal(signal),
     }))

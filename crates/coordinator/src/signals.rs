@@ -14,9 +14,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::error::{LaunchError, system};
 use crate::options::{Action, Reactions};
 
-/// `si_code` of a signal that the kernel sent, such as a terminal's.
-const SI_KERNEL: i32 = 0x80;
-
 extern "C" fn do_nothing(_signal: libc::c_int) {}
 
 /// Makes writing past a file size limit (`ulimit -f`) fail with `EFBIG`, which is reported, instead of ending the coordinator.
@@ -112,7 +109,7 @@ impl Signals {
         while let Ok(Some(info)) = self.descriptor.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or(0);
             if let Some(on) = self.reactions.iter().find(|on| on.signal.as_raw() == number) {
-                return Some((on.signal, on.action, info.ssi_code == SI_KERNEL));
+                return Some((on.signal, on.action, info.ssi_code == libc::SI_KERNEL));
             }
         }
         None

@@ -33,9 +33,6 @@ use job::Job;
 use memory::Memory;
 use open_files::{OpenFiles, Others};
 
-/// `SIG_IGN` (signal(2)).
-const SIG_IGN: u64 = 1;
-
 /// What each living process is to hand over.
 pub type Plans = HashMap<HostPid, Vec<PlanEntry>>;
 
@@ -73,7 +70,7 @@ impl Survey {
             let handler = live.signals.actions.get(index).map_or(0, |action| action.handler);
             let mut code = live.memory.vmas.iter().map(|vma| vma.start..vma.end);
             let is_agents = code.find(|code| code.contains(&live.agent.leave)).is_some_and(|code| code.contains(&handler));
-            handler > SIG_IGN && !is_agents
+            handler > libc::SIG_IGN as u64 && !is_agents
         })
     }
 

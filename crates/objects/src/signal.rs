@@ -28,11 +28,6 @@ pub struct SignalAction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Siginfo(pub Vec<u8>);
 
-/// `si_code` of a timer's signal (`SI_TIMER`).
-const SI_TIMER: i32 = -2;
-/// `si_code` of a signal that kill(2) sent.
-const SI_USER: i32 = 0;
-
 impl Siginfo {
     /// That of a signal of which nothing is known but its number: the kernel gives as much where its queue was full (`SI_USER`, of nobody).
     #[must_use]
@@ -52,13 +47,13 @@ impl Siginfo {
     #[must_use]
     pub fn timer(&self) -> Option<i32> {
         // siginfo_t: si_signo, si_errno, si_code, padding, si_timerid.
-        (self.word(2) == SI_TIMER).then(|| self.word(4))
+        (self.word(2) == libc::SI_TIMER).then(|| self.word(4))
     }
 
     /// Whether kill(2) sent it.
     #[must_use]
     pub fn is_from_kill(&self) -> bool {
-        self.word(2) == SI_USER
+        self.word(2) == libc::SI_USER
     }
 
     /// The process that sent it by kill(2), if that is of the same pid namespace.
@@ -92,7 +87,7 @@ mod tests {
         assert_eq!(info.sender(), Some(4711));
         info.forget_sender();
         assert_eq!(info, Siginfo::of_nobody(34));
-        info.0[8..12].copy_from_slice(&SI_TIMER.to_ne_bytes());
+        info.0[8..12].copy_from_slice(&libc::SI_TIMER.to_ne_bytes());
         info.0[16..20].copy_from_slice(&7i32.to_ne_bytes());
         assert_eq!(info.timer(), Some(7));
     }

@@ -70,15 +70,12 @@ impl Default for ThreadSettings {
         Self {
             no_time_stamp_counter: false,
             no_cpuid: false,
-            machine_check: MCE_KILL_DEFAULT,
+            machine_check: libc::PR_MCE_KILL_DEFAULT as u32,
             io_flusher: false,
             speculation: [0; 2],
         }
     }
 }
-
-/// `PR_MCE_KILL_DEFAULT` (include/uapi/linux/prctl.h).
-pub const MCE_KILL_DEFAULT: u32 = 2;
 
 /// A restartable sequences area (rseq(2)), as it was registered.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

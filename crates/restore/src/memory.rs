@@ -21,6 +21,7 @@ use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
 use ckpt_sys::sysv::{self, SHM_EXEC, SHM_RDONLY};
 use linux_raw_sys::general as nr;
+use linux_raw_sys::prctl::{PR_SET_VMA, PR_SET_VMA_ANON_NAME};
 
 use crate::holes::{PAGE, Ranges, TASK_SIZE};
 
@@ -301,11 +302,6 @@ fn is_restored(vma: &Vma) -> bool {
     !matches!(vma.backing, Backing::Vvar | Backing::Vdso) && vma.end <= TASK_SIZE
 }
 
-/// `PR_SET_VMA`, `PR_SET_VMA_ANON_NAME` (include/uapi/linux/prctl.h).
-pub const PR_SET_VMA: u32 = 0x5356_4d41;
-/// See [`PR_SET_VMA`].
-pub const PR_SET_VMA_ANON_NAME: u32 = 0;
-
 /// What madvise(2) is to be told, and whether it must succeed.
 pub fn advices(flags: VmaFlags) -> impl Iterator<Item = (u32, bool)> {
     // What is only about speed may be missing from a kernel.
@@ -391,9 +387,6 @@ fn call_error(what: &'static str, start: u64) -> impl FnOnce(Errno) -> MemoryErr
     move |Errno(errno)| MemoryError::Call { what, start, source: io::Error::from_raw_os_error(errno) }
 }
 
-/// `MAP_DROPPABLE` (include/uapi/linux/mman.h, Linux 6.11).
-const MAP_DROPPABLE: u32 = 8;
-
 /// Where this kernel has no memory that it may drop, makes it ordinary memory that is wiped in children, as that would be: the
 /// other flags of such a mapping say so already. It begins empty in any case.
 pub fn replace_droppable(vmas: &mut [Vma]) {
@@ -408,7 +401,7 @@ pub fn replace_droppable(vmas: &mut [Vma]) {
 #[must_use]
 pub fn anonymous_flags(vma: &Vma) -> u32 {
     let mut flags = nr::MAP_ANONYMOUS;
-    flags |= if vma.flags.contains(VmaFlags::DROPPABLE) { MAP_DROPPABLE } else { nr::MAP_PRIVATE };
+    flags |= if vma.flags.contains(VmaFlags::DROPPABLE) { nr::MAP_DROPPABLE } else { nr::MAP_PRIVATE };
     for (flag, map) in [
         (VmaFlags::NO_RESERVE, nr::MAP_NORESERVE),
         (VmaFlags::GROWS_DOWN, nr::MAP_GROWSDOWN | nr::MAP_STACK),

@@ -190,6 +190,7 @@ fn give_up_alternate_stack() -> Result<(), ProcessError> {
 fn unregister_rseq() {
     /// `RSEQ_SIG` of x86 (glibc, sysdeps/unix/sysv/linux/x86/bits/rseq.h).
     const SIGNATURE: u32 = 0x5305_3053;
+    /// `RSEQ_FLAG_UNREGISTER` (include/uapi/linux/rseq.h).
     const UNREGISTER: u32 = 1;
     // SAFETY: dlsym looks a name up; glibc documents both symbols (`__rseq_offset` is a ptrdiff_t, `__rseq_size` an unsigned
     // int).
@@ -199,6 +200,7 @@ fn unregister_rseq() {
         if offset.is_null() || size.is_null() { return } else { (*offset, *size) }
     };
     let mut thread_pointer = 0u64;
+    // arch/x86/include/uapi/asm/prctl.h
     const ARCH_GET_FS: u32 = 0x1003;
     // SAFETY: the call writes to `thread_pointer`.
     let _ = unsafe { syscall!(nr::__NR_arch_prctl, ARCH_GET_FS, &raw mut thread_pointer) };

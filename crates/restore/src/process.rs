@@ -20,10 +20,16 @@ use ckpt_objects::older::KernelFeature;
 use ckpt_objects::open_file::{self, Files};
 use ckpt_objects::process::{LiveProcess, ProcessState};
 use ckpt_objects::signal::Siginfo;
-use ckpt_objects::thread::{MCE_KILL_DEFAULT, Scheduling, ThreadState};
+use ckpt_objects::thread::{Scheduling, ThreadState};
 use ckpt_objects::{FilePath, NsPid, epoll, file, sysv};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
+use linux_raw_sys::prctl::{
+    PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP, PR_MCE_KILL, PR_MCE_KILL_DEFAULT, PR_MCE_KILL_SET,
+    PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_IO_FLUSHER, PR_SET_KEEPCAPS, PR_SET_MDWE, PR_SET_MEMORY_MERGE, PR_SET_MM,
+    PR_SET_MM_MAP, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, PR_SET_PTRACER, PR_SET_SECUREBITS,
+    PR_SET_SPECULATION_CTRL, PR_SET_THP_DISABLE, PR_SET_TIMERSLACK, PR_SET_TSC, PR_SET_VMA, PR_SET_VMA_ANON_NAME, PR_TSC_SIGSEGV,
+};
 use rustix::fs::Mode;
 
 use crate::control::{Control, OPEN, Report};
@@ -32,50 +38,26 @@ use crate::environment;
 use crate::error::ProcessError;
 use crate::holes::{PAGE, Ranges, TASK_SIZE};
 use crate::locks;
-use crate::memory::{self, Layout, PR_SET_VMA, PR_SET_VMA_ANON_NAME, Sources};
+use crate::memory::{self, Layout, Sources};
 use crate::restart::Restart;
 use crate::restorer::{Check, Operations, Region, Step};
 use crate::timers;
 use crate::vdso::{self, Vdso};
 
-const PR_SET_PDEATHSIG: u64 = 1;
-const PR_SET_DUMPABLE: u64 = 4;
-const PR_SET_KEEPCAPS: u64 = 8;
-const PR_SET_NAME: u64 = 15;
-const PR_CAPBSET_DROP: u64 = 24;
-const PR_SET_SECUREBITS: u64 = 28;
-const PR_SET_TIMERSLACK: u64 = 29;
-const PR_SET_MM: u64 = 35;
-const PR_SET_MM_MAP: u64 = 14;
-const PR_SET_NO_NEW_PRIVS: u64 = 38;
-const PR_SET_THP_DISABLE: u64 = 41;
-const PR_SET_TSC: u64 = 26;
-const PR_TSC_SIGSEGV: u64 = 2;
-const PR_MCE_KILL: u64 = 33;
-const PR_MCE_KILL_SET: u64 = 1;
-const PR_SET_SPECULATION_CTRL: u64 = 53;
-const PR_SET_IO_FLUSHER: u64 = 57;
-const PR_SET_MDWE: u64 = 65;
-const PR_SET_MEMORY_MERGE: u64 = 67;
-const PR_SET_PTRACER: u64 = 0x5961_6d61;
+/// Operations of arch_prctl(2), which linux-raw-sys lacks (arch/x86/include/uapi/asm/prctl.h).
 const ARCH_SET_CPUID: u64 = 0x1012;
-const PR_CAP_AMBIENT: u64 = 47;
-const PR_CAP_AMBIENT_RAISE: u64 = 2;
 const ARCH_SET_GS: u64 = 0x1001;
-const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
-/// The XSAVE component of AMX tile data, which a process must ask for.
+/// The XSAVE component of AMX tile data, which a process must ask for (`enum xfeature`, arch/x86/include/asm/fpu/types.h).
 const XFEATURE_XTILEDATA: u64 = 18;
-/// `_LINUX_CAPABILITY_VERSION_3` (include/uapi/linux/capability.h).
-const CAPABILITY_VERSION: u64 = 0x2008_0522;
-/// `SECBIT_KEEP_CAPS` (include/uapi/linux/securebits.h).
-const SECBIT_KEEP_CAPS: u32 = 1 << 4;
 
 /// Makes this process adopt orphans below it.
 pub fn set_subreaper(on: bool) -> Result<(), ProcessError> {
     // SAFETY: takes a number only.
-    unsafe { syscall!(nr::__NR_prctl, 36, u32::from(on), 0, 0, 0) }.map(|_| ()).map_err(ProcessError::raw("adopt orphans"))
+    unsafe { syscall!(nr::__NR_prctl, PR_SET_CHILD_SUBREAPER, u32::from(on), 0, 0, 0) }
+        .map(|_| ())
+        .map_err(ProcessError::raw("adopt orphans"))
 }
 
 /// Names this thread. A name is for people: nothing depends on it.
@@ -419,7 +401,7 @@ impl Builder<'_> {
         }
         let no_exec_gain = self.live.settings.no_exec_gain;
         if no_exec_gain != 0 {
-            list.call(Step::Setting, Check::Report, nr::__NR_prctl, &[PR_SET_MDWE, no_exec_gain.into()]);
+            list.call(Step::Setting, Check::Report, nr::__NR_prctl, &[PR_SET_MDWE.into(), no_exec_gain.into()]);
         }
         let barriers = self.live.settings.memory_barriers;
         for command in (0..u32::BITS).map(|bit| 1 << bit).filter(|command| barriers & command != 0) {
@@ -477,7 +459,7 @@ impl Builder<'_> {
             auxv,
             fields.auxv.len() as u64 | u64::from(exe) << 32,
         ])?;
-        list.call(Step::MmFields, Check::Success, nr::__NR_prctl, &[PR_SET_MM, PR_SET_MM_MAP, map, 13 * 8, 0]);
+        list.call(Step::MmFields, Check::Success, nr::__NR_prctl, &[PR_SET_MM.into(), PR_SET_MM_MAP.into(), map, 13 * 8, 0]);
         if let Some(exe) = self.exe {
             list.call(Step::Close, Check::Success, nr::__NR_close, &[u64::from(exe.cast_unsigned())]);
         }
@@ -521,11 +503,11 @@ impl Builder<'_> {
     ) -> Result<Operations, ProcessError> {
         let mut list = Operations::new(thread.tid.0);
         let name = region.put(&[&thread.comm.0[..], &[0]].concat())?;
-        list.call(Step::ThreadName, Check::Success, nr::__NR_prctl, &[PR_SET_NAME, name]);
+        list.call(Step::ThreadName, Check::Success, nr::__NR_prctl, &[PR_SET_NAME.into(), name]);
         if thread.exited {
             return self.exited_thread(region, thread, list, meeting);
         }
-        list.call(Step::FsBase, Check::Success, nr::__NR_arch_prctl, &[ARCH_SET_FS, thread.fs_base]);
+        list.call(Step::FsBase, Check::Success, nr::__NR_arch_prctl, &[nr::ARCH_SET_FS.into(), thread.fs_base]);
         list.call(Step::GsBase, Check::Success, nr::__NR_arch_prctl, &[ARCH_SET_GS, thread.gs_base]);
         let tid = u64::from(thread.tid.0.cast_unsigned());
         list.call_expecting(Step::TidAddress, nr::__NR_set_tid_address, &[thread.clear_child_tid], tid);
@@ -533,17 +515,17 @@ impl Builder<'_> {
         let len = if len == 0 { ROBUST_LIST_LEN } else { len };
         list.call(Step::RobustList, Check::Success, nr::__NR_set_robust_list, &[head, len]);
         if thread.timer_slack_ns != 0 {
-            list.call(Step::TimerSlack, Check::Success, nr::__NR_prctl, &[PR_SET_TIMERSLACK, thread.timer_slack_ns]);
+            list.call(Step::TimerSlack, Check::Success, nr::__NR_prctl, &[PR_SET_TIMERSLACK.into(), thread.timer_slack_ns]);
         }
         set_scheduling(region, &mut list, &thread.scheduling)?;
         if thread.no_new_privs {
-            list.call(Step::NoNewPrivileges, Check::Success, nr::__NR_prctl, &[PR_SET_NO_NEW_PRIVS, 1]);
+            list.call(Step::NoNewPrivileges, Check::Success, nr::__NR_prctl, &[PR_SET_NO_NEW_PRIVS.into(), 1]);
         }
         self.set_thread_settings(region, &mut list, thread)?;
         self.set_credentials(region, &mut list, thread.credentials.as_deref().unwrap_or(&self.live.credentials))?;
         // A change of user or capabilities takes it away.
         let parent_death = u64::from(thread.parent_death_signal.cast_unsigned());
-        list.call(Step::ParentDeathSignal, Check::Success, nr::__NR_prctl, &[PR_SET_PDEATHSIG, parent_death]);
+        list.call(Step::ParentDeathSignal, Check::Success, nr::__NR_prctl, &[PR_SET_PDEATHSIG.into(), parent_death]);
         queue_pending(region, &mut list, self.process.pid.0, Some(thread.tid.0), &thread.pending)?;
         if finishes {
             self.set_limits(region, &mut list)?;
@@ -613,16 +595,16 @@ impl Builder<'_> {
         let settings = &thread.settings;
         let mut set = |call, args: &[u64]| list.call(Step::Setting, Check::Report, call, args);
         for (which, control) in (0u64..).zip(settings.speculation).filter(|(_, control)| *control != 0) {
-            set(nr::__NR_prctl, &[PR_SET_SPECULATION_CTRL, which, control.into()]);
+            set(nr::__NR_prctl, &[PR_SET_SPECULATION_CTRL.into(), which, control.into()]);
         }
-        if settings.machine_check != MCE_KILL_DEFAULT {
-            set(nr::__NR_prctl, &[PR_MCE_KILL, PR_MCE_KILL_SET, settings.machine_check.into()]);
+        if settings.machine_check != PR_MCE_KILL_DEFAULT {
+            set(nr::__NR_prctl, &[PR_MCE_KILL.into(), PR_MCE_KILL_SET.into(), settings.machine_check.into()]);
         }
         if settings.io_flusher {
-            set(nr::__NR_prctl, &[PR_SET_IO_FLUSHER, 1]);
+            set(nr::__NR_prctl, &[PR_SET_IO_FLUSHER.into(), 1]);
         }
         if settings.no_time_stamp_counter {
-            set(nr::__NR_prctl, &[PR_SET_TSC, PR_TSC_SIGSEGV]);
+            set(nr::__NR_prctl, &[PR_SET_TSC.into(), PR_TSC_SIGSEGV.into()]);
         }
         if settings.no_cpuid {
             set(nr::__NR_arch_prctl, &[ARCH_SET_CPUID, 0]);
@@ -631,7 +613,7 @@ impl Builder<'_> {
             // Who may be traced by whom where Yama confines that cannot be seen. Processes of an MPI job read each other's memory: within the job
             // they may.
             let launcher = u64::from(self.restart.job.info.launcher.0.cast_unsigned());
-            list.call(Step::Setting, Check::Any, nr::__NR_prctl, &[PR_SET_PTRACER, launcher]);
+            list.call(Step::Setting, Check::Any, nr::__NR_prctl, &[PR_SET_PTRACER.into(), launcher]);
         }
         Ok(())
     }
@@ -641,7 +623,7 @@ impl Builder<'_> {
         list.call(Step::Close, Check::Success, nr::__NR_close, &[u64::from(self.reports.cast_unsigned())]);
         // Nothing but 0 and 1 can be set; what the kernel itself set for a set-uid program counts as 0.
         let dumpable = u64::from(self.live.settings.dumpable == 1);
-        list.call(Step::Dumpable, Check::Any, nr::__NR_prctl, &[PR_SET_DUMPABLE, dumpable]);
+        list.call(Step::Dumpable, Check::Any, nr::__NR_prctl, &[PR_SET_DUMPABLE.into(), dumpable]);
         for (which, timer) in (0u64..).zip(&self.live.interval_timers).filter(|(_, timer)| timer.is_set()) {
             let parts = |us: u64| [us / 1_000_000, us % 1_000_000];
             let value = region.put_words(&[parts(timer.interval_us), parts(timer.time_left_us())].concat())?;
@@ -656,7 +638,7 @@ impl Builder<'_> {
         let [inheritable, permitted, effective, bounding, ambient] = wanted.capabilities;
         for capability in 0..64u64 {
             if own.bounding & !bounding & 1 << capability != 0 {
-                list.call(Step::BoundingSet, Check::Report, nr::__NR_prctl, &[PR_CAPBSET_DROP, capability]);
+                list.call(Step::BoundingSet, Check::Report, nr::__NR_prctl, &[PR_CAPBSET_DROP.into(), capability]);
             }
         }
         if !self.restart.has_user_namespace() && own.groups != wanted.groups {
@@ -667,7 +649,7 @@ impl Builder<'_> {
         let changes_user = own.uids != wanted.uids || own.gids != wanted.gids;
         if changes_user {
             // Else the capabilities would go with the user, and with them the right to set what follows.
-            list.call(Step::User, Check::Success, nr::__NR_prctl, &[PR_SET_KEEPCAPS, 1]);
+            list.call(Step::User, Check::Success, nr::__NR_prctl, &[PR_SET_KEEPCAPS.into(), 1]);
             let ids = |ids: [u32; 4]| ids.map(u64::from);
             let (uids, gids) = (ids(wanted.uids), ids(wanted.gids));
             list.call(Step::User, Check::Success, nr::__NR_setresgid, &gids[..3]);
@@ -676,7 +658,7 @@ impl Builder<'_> {
         // What this restart does not have it cannot give.
         let permitted = permitted & own.permitted;
         let halves = |set: u64, shift: u32| (set >> shift) as u32;
-        let header = region.put_words(&[CAPABILITY_VERSION])?;
+        let header = region.put_words(&[nr::_LINUX_CAPABILITY_VERSION_3.into()])?;
         let capset = |region: &mut Region, list: &mut Operations, [effective, permitted, inheritable]: [u64; 3]| {
             let words: Vec<u8> = [0, 32]
                 .into_iter()
@@ -692,15 +674,15 @@ impl Builder<'_> {
             // These two tell nothing of failure.
             list.call(Step::User, Check::Any, nr::__NR_setfsgid, &[wanted.gids[3].into()]);
             list.call(Step::User, Check::Any, nr::__NR_setfsuid, &[wanted.uids[3].into()]);
-            let bits = u64::from(wanted.securebits & !SECBIT_KEEP_CAPS);
-            list.call(Step::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_SECUREBITS, bits]);
+            let bits = u64::from(wanted.securebits & !libc::SECBIT_KEEP_CAPS.cast_unsigned());
+            list.call(Step::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_SECUREBITS.into(), bits]);
         }
         capset(region, list, [effective & permitted, permitted, inheritable & (permitted | own.inheritable)])?;
-        if wanted.securebits & SECBIT_KEEP_CAPS != 0 {
-            list.call(Step::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_KEEPCAPS, 1]);
+        if wanted.securebits & libc::SECBIT_KEEP_CAPS.cast_unsigned() != 0 {
+            list.call(Step::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_KEEPCAPS.into(), 1]);
         }
         for capability in (0..64u64).filter(|capability| ambient & permitted & 1 << capability != 0) {
-            let args = [PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability];
+            let args = [PR_CAP_AMBIENT.into(), PR_CAP_AMBIENT_RAISE.into(), capability];
             list.call(Step::Capabilities, Check::Report, nr::__NR_prctl, &args);
         }
         Ok(())
@@ -761,10 +743,9 @@ fn clone_thread(region: &mut Region, list: &mut Operations, tid: i32, operations
 }
 
 fn set_scheduling(region: &mut Region, list: &mut Operations, wanted: &Scheduling) -> Result<(), ProcessError> {
-    const PRIO_PROCESS: u64 = 0;
     // A policy that does not heed it keeps it all the same, and the next call does not take it then.
     let nice = i64::from(wanted.nice).cast_unsigned();
-    list.call(Step::Scheduling, Check::Report, nr::__NR_setpriority, &[PRIO_PROCESS, 0, nice]);
+    list.call(Step::Scheduling, Check::Report, nr::__NR_setpriority, &[nr::PRIO_PROCESS.into(), 0, nice]);
     // struct sched_attr: size, policy, flags (8), nice, priority, runtime (8), deadline (8), period (8).
     let [runtime, deadline, period] = wanted.deadline;
     let attr = region.put_words(&[
@@ -788,6 +769,7 @@ fn set_scheduling(region: &mut Region, list: &mut Operations, wanted: &Schedulin
         }
     }
     if wanted.io_priority != 0 {
+        // include/uapi/linux/ioprio.h
         const IOPRIO_WHO_PROCESS: u64 = 1;
         let args = [IOPRIO_WHO_PROCESS, 0, wanted.io_priority.into()];
         list.call(Step::IoPriority, Check::Report, nr::__NR_ioprio_set, &args);

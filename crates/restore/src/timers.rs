@@ -10,9 +10,6 @@ use linux_raw_sys::prctl;
 use crate::error::ProcessError;
 use crate::restorer::{Check, Operations, Region, Step};
 
-const TIMER_ABSTIME: u64 = 1;
-/// `si_code` of a timer's signal.
-const SI_TIMER: i32 = -2;
 /// How many ids may be used up to get at the ones that are wanted: it takes seconds.
 const MOST_UNUSED: i32 = 1 << 22;
 /// The same of those between timers, where each is two operations.
@@ -76,14 +73,13 @@ struct Event {
 
 impl Event {
     fn of(notify: Notify) -> Self {
-        const SIGEV_SIGNAL: i32 = 0;
-        const SIGEV_NONE: i32 = 1;
-        const SIGEV_THREAD_ID: i32 = 4;
         match notify {
-            Notify::Nobody => Self { value: 0, signal: 0, notify: SIGEV_NONE, thread: 0 },
-            Notify::Process(TimerSignal { number, value }) => Self { value, signal: number, notify: SIGEV_SIGNAL, thread: 0 },
+            Notify::Nobody => Self { value: 0, signal: 0, notify: libc::SIGEV_NONE, thread: 0 },
+            Notify::Process(TimerSignal { number, value }) => {
+                Self { value, signal: number, notify: libc::SIGEV_SIGNAL, thread: 0 }
+            }
             Notify::Thread { tid, signal } => {
-                Self { value: signal.value, signal: signal.number, notify: SIGEV_THREAD_ID, thread: tid }
+                Self { value: signal.value, signal: signal.number, notify: libc::SIGEV_THREAD_ID, thread: tid }
             }
         }
     }
@@ -171,14 +167,14 @@ pub fn start(region: &mut Region, list: &mut Operations, timers: &[PosixTimer], 
             set(list, 0, setting(region, timer.value_ns.max(1))?);
         } else if timer.interval_ns == 0 {
             // Any time that is long past: it sends its signal at once.
-            set(list, TIMER_ABSTIME, setting(region, 1)?);
+            set(list, nr::TIMER_ABSTIME.into(), setting(region, 1)?);
         } else if CpuClock::of(timer.clock).is_none() && clock_reads(timer.clock) > timer.waits_since_ns() {
             // Set back to when it expired first, it sends its signal, and counts what was missed as before.
             let setting = setting(region, 0)?;
             let clock = u64::from(timer.clock.cast_unsigned());
             list.call(Step::Timer, Check::Report, nr::__NR_clock_gettime, &[clock, setting + 16]);
             list.backdate(setting + 16, parts(timer.waits_since_ns()));
-            set(list, TIMER_ABSTIME, setting);
+            set(list, nr::TIMER_ABSTIME.into(), setting);
         } else {
             // The clock began too late for that: the signal is sent by hand.
             set(list, 0, setting(region, timer.value_ns.max(1))?);
@@ -204,7 +200,7 @@ fn send(region: &mut Region, list: &mut Operations, timer: &PosixTimer, pid: i32
     let overrun = u64::from(u32::try_from(timer.pending - 1).unwrap_or(i32::MAX as u32).min(i32::MAX as u32));
     // siginfo_t: si_signo, si_errno; si_code, padding; si_timerid, si_overrun; si_value.
     let mut info = [0u64; 16];
-    info[..4].copy_from_slice(&[low(signal.number), low(SI_TIMER), low(timer.id) | overrun << 32, signal.value]);
+    info[..4].copy_from_slice(&[low(signal.number), low(nr::SI_TIMER), low(timer.id) | overrun << 32, signal.value]);
     let info = region.put_words(&info)?;
     match tid {
         Some(tid) => {

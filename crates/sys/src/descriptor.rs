@@ -6,8 +6,6 @@ use linux_raw_sys::general as nr;
 use crate::raw::Errno;
 use crate::syscall;
 
-/// `TFD_IOC_SET_TICKS` (include/uapi/linux/timerfd.h): `_IOW('T', 0, __u64)`.
-const TFD_IOC_SET_TICKS: u32 = 0x4008_5400;
 /// Bytes of the longest file handle (`MAX_HANDLE_SZ`, include/linux/exportfs.h).
 const MAX_HANDLE_SIZE: usize = 128;
 
@@ -26,7 +24,7 @@ pub fn signalfd_set_mask(fd: i32, mask: u64) -> Result<(), Errno> {
 /// `ENOTTY` on kernels that cannot, `EINVAL` for 0.
 pub fn timerfd_set_ticks(fd: i32, ticks: u64) -> Result<(), Errno> {
     // SAFETY: `ticks` is read, and lives over the call; whatever the descriptor is open on, the request's number says that eight bytes are read.
-    unsafe { syscall!(nr::__NR_ioctl, fd, TFD_IOC_SET_TICKS, &raw const ticks) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_ioctl, fd, linux_raw_sys::ioctl::TFD_IOC_SET_TICKS, &raw const ticks) }.map(|_| ())
 }
 
 /// open_by_handle_at(2) with `O_PATH`: opens the file that `handle`, of this type, means in the file system of the descriptor

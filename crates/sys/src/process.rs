@@ -1,7 +1,7 @@
 //! Calls about other processes that rustix lacks. They take no pointer, so they are safe to call with any argument.
 
 use linux_raw_sys::errno::ECHILD;
-use linux_raw_sys::general as nr;
+use linux_raw_sys::{general as nr, ptrace};
 
 use crate::raw::Errno;
 use crate::signal_set::SignalSet;
@@ -37,6 +37,7 @@ pub struct EpollSlot {
 /// # Errors
 /// As for [`kcmp`]; `ENOENT` where there is no such registration.
 pub fn kcmp_epoll(pid: i32, fd: i32, epoll_pid: i32, slot: EpollSlot) -> Result<u64, Errno> {
+    // include/uapi/linux/kcmp.h
     const KCMP_EPOLL_TFD: u32 = 7;
     // SAFETY: `slot` is read, and lives over the call.
     unsafe { syscall!(nr::__NR_kcmp, pid, epoll_pid, KCMP_EPOLL_TFD, fd, &raw const slot) }
@@ -136,6 +137,7 @@ pub mod shared {
 /// # Errors
 /// `ESRCH` where the thread has ended.
 pub fn ioprio_get(thread: i32) -> Result<u32, Errno> {
+    // include/uapi/linux/ioprio.h
     const IOPRIO_WHO_PROCESS: u32 = 1;
     // SAFETY: takes no pointer.
     unsafe { syscall!(nr::__NR_ioprio_get, IOPRIO_WHO_PROCESS, thread) }.map(|value| value as u32)
@@ -146,10 +148,9 @@ pub fn ioprio_get(thread: i32) -> Result<u32, Errno> {
 /// # Errors
 /// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn blocked_signals(tracee: i32) -> Result<u64, Errno> {
-    const PTRACE_GETSIGMASK: u32 = 0x420a;
     let mut set = 0u64;
     // SAFETY: the third argument is the size of a kernel signal set, the fourth is written with one.
-    unsafe { syscall!(nr::__NR_ptrace, PTRACE_GETSIGMASK, tracee, size_of::<u64>(), &raw mut set) }.map(|_| set)
+    unsafe { syscall!(nr::__NR_ptrace, ptrace::PTRACE_GETSIGMASK, tracee, size_of::<u64>(), &raw mut set) }.map(|_| set)
 }
 
 /// `PTRACE_SETSIGMASK` (ptrace(2), Linux 3.11): sets the signals that a stopped tracee blocks.
@@ -157,9 +158,8 @@ pub fn blocked_signals(tracee: i32) -> Result<u64, Errno> {
 /// # Errors
 /// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn set_blocked_signals(tracee: i32, set: u64) -> Result<(), Errno> {
-    const PTRACE_SETSIGMASK: u32 = 0x420b;
     // SAFETY: the third argument is the size of a kernel signal set, the fourth is read as one.
-    unsafe { syscall!(nr::__NR_ptrace, PTRACE_SETSIGMASK, tracee, size_of::<u64>(), &raw const set) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_ptrace, ptrace::PTRACE_SETSIGMASK, tracee, size_of::<u64>(), &raw const set) }.map(|_| ())
 }
 
 /// `PTRACE_PEEKSIGINFO` (ptrace(2), Linux 3.10): the `siginfo_t`s of the signals that are queued for a stopped tracee's whole process from
@@ -168,13 +168,11 @@ pub fn set_blocked_signals(tracee: i32, set: u64) -> Result<(), Errno> {
 /// # Errors
 /// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn peek_signals_of_process(tracee: i32, from: u64, infos: &mut [[u8; 128]]) -> Result<usize, Errno> {
-    const PTRACE_PEEKSIGINFO: u32 = 0x4209;
-    const PTRACE_PEEKSIGINFO_SHARED: u64 = 1;
     let most = u64::from(u32::try_from(infos.len()).unwrap_or(0));
     // struct ptrace_peeksiginfo_args: off; flags and nr, 32 bits each.
-    let arguments = [from, PTRACE_PEEKSIGINFO_SHARED | most << 32];
+    let arguments = [from, u64::from(ptrace::PTRACE_PEEKSIGINFO_SHARED) | most << 32];
     // SAFETY: the arguments are read; at most `nr` siginfos of 128 bytes are written to `infos`, which has room for as many.
-    unsafe { syscall!(nr::__NR_ptrace, PTRACE_PEEKSIGINFO, tracee, arguments.as_ptr(), infos.as_mut_ptr()) }
+    unsafe { syscall!(nr::__NR_ptrace, ptrace::PTRACE_PEEKSIGINFO, tracee, arguments.as_ptr(), infos.as_mut_ptr()) }
         .map(|count| count as usize)
 }
 
@@ -183,9 +181,8 @@ pub fn peek_signals_of_process(tracee: i32, from: u64, infos: &mut [[u8; 128]]) 
 /// # Errors
 /// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn resume_tracee(tracee: i32, signal: i32) -> Result<(), Errno> {
-    const PTRACE_CONT: u32 = 7;
     // SAFETY: takes no pointer: the third argument is not looked at.
-    unsafe { syscall!(nr::__NR_ptrace, PTRACE_CONT, tracee, 0, signal) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_ptrace, ptrace::PTRACE_CONT, tracee, 0, signal) }.map(|_| ())
 }
 
 /// `PTRACE_SYSCALL` (ptrace(2)): as [`resume_tracee`], up to the begin or end of a system call.
@@ -193,9 +190,8 @@ pub fn resume_tracee(tracee: i32, signal: i32) -> Result<(), Errno> {
 /// # Errors
 /// `ESRCH` where the thread is no stopped tracee of the caller.
 pub fn resume_tracee_to_call(tracee: i32, signal: i32) -> Result<(), Errno> {
-    const PTRACE_SYSCALL: u32 = 24;
     // SAFETY: takes no pointer: the third argument is not looked at.
-    unsafe { syscall!(nr::__NR_ptrace, PTRACE_SYSCALL, tracee, 0, signal) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_ptrace, ptrace::PTRACE_SYSCALL, tracee, 0, signal) }.map(|_| ())
 }
 
 /// The restartable sequences area of a thread (`struct ptrace_rseq_configuration`, include/uapi/linux/ptrace.h).
@@ -232,7 +228,7 @@ pub fn rseq_of_tracee(tracee: i32) -> Result<RseqConfiguration, Errno> {
 /// # Errors
 /// `ECHILD` where it has ended, or is no tracee of the calling thread.
 pub fn look_at_tracee(tracee: i32) -> Result<Option<i32>, Errno> {
-    const CLD_DUMPED: i32 = 3;
+    const CLD_DUMPED: i32 = nr::CLD_DUMPED as i32;
     // A siginfo: signal, error, code, then from the fifth word pid, uid, status. The signal stays 0 when there is nothing to tell.
     let mut info = [0i32; 32];
     let options = nr::WSTOPPED | nr::WNOHANG | nr::__WALL | nr::__WNOTHREAD;

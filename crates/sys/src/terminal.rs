@@ -1,6 +1,6 @@
 //! Requests of ioctl_tty(2) that rustix lacks. They keep their pointers inside, so they are safe to call with any descriptor.
 
-use linux_raw_sys::general as nr;
+use linux_raw_sys::{general as nr, ioctl};
 
 use crate::raw::Errno;
 use crate::syscall;
@@ -10,23 +10,23 @@ use crate::syscall;
 #[repr(u32)]
 pub enum Query {
     /// `TIOCGPTN`: the number of a pseudo-terminal, of its master.
-    Number = 0x8004_5430,
+    Number = ioctl::TIOCGPTN,
     /// `TIOCGDEV`: the device number; of a master, that of its slave. Fails with `EIO` on a descriptor that was hung up.
-    Device = 0x8004_5432,
+    Device = ioctl::TIOCGDEV,
     /// `TIOCGPKT`: packet mode, of a master.
-    Packet = 0x8004_5438,
+    Packet = ioctl::TIOCGPKT,
     /// `TIOCGPTLCK`: whether the slave may not be opened, of a master.
-    Locked = 0x8004_5439,
+    Locked = ioctl::TIOCGPTLCK,
     /// `TIOCGEXCL`: exclusive mode, of either side for itself.
-    Exclusive = 0x8004_5440,
+    Exclusive = ioctl::TIOCGEXCL,
     /// `TIOCGETD`: the line discipline.
-    Discipline = 0x5424,
+    Discipline = ioctl::TIOCGETD,
     /// `TIOCGSID`: the session; of a master, that of its slave.
-    Session = 0x5429,
+    Session = ioctl::TIOCGSID,
     /// `TIOCGPGRP`: the foreground process group; of a master, that of its slave.
-    Foreground = 0x540f,
+    Foreground = ioctl::TIOCGPGRP,
     /// `TIOCINQ`: bytes that can be read; in canonical mode, those of finished lines.
-    Readable = 0x541b,
+    Readable = ioctl::TIOCINQ,
 }
 
 /// Properties of a terminal that can be set to a number.
@@ -34,11 +34,11 @@ pub enum Query {
 #[repr(u32)]
 pub enum Setting {
     /// `TIOCSPTLCK`: the slave may not be opened.
-    Locked = 0x4004_5431,
+    Locked = ioctl::TIOCSPTLCK,
     /// `TIOCPKT`: packet mode.
-    Packet = 0x5420,
+    Packet = ioctl::TIOCPKT,
     /// `TIOCSPGRP`: the foreground process group.
-    Foreground = 0x5410,
+    Foreground = ioctl::TIOCSPGRP,
 }
 
 /// Acts on a terminal, with a number or with 0.
@@ -46,17 +46,17 @@ pub enum Setting {
 #[repr(u32)]
 pub enum Act {
     /// `TIOCEXCL`: exclusive mode on.
-    Exclusive = 0x540c,
+    Exclusive = ioctl::TIOCEXCL,
     /// `TIOCSCTTY`: makes it the controlling terminal of the caller, which leads a session.
-    Control = 0x540e,
+    Control = ioctl::TIOCSCTTY,
     /// `TIOCNOTTY`: gives up the caller's controlling terminal.
-    GiveUp = 0x5422,
+    GiveUp = ioctl::TIOCNOTTY,
     /// `TIOCVHANGUP`: hangs up every open descriptor of a terminal; needs `CAP_SYS_ADMIN`.
-    HangUp = 0x5437,
+    HangUp = ioctl::TIOCVHANGUP,
     /// `TCXONC`: suspends (0) or resumes (1) output.
-    Flow = 0x540a,
+    Flow = ioctl::TCXONC,
     /// `TCFLSH`: discards what was received (0) or written (1).
-    Flush = 0x540b,
+    Flush = ioctl::TCFLSH,
 }
 
 /// `struct termios2` (include/uapi/asm-generic/termbits.h).
@@ -80,11 +80,6 @@ pub struct Termios {
     /// Output speed.
     pub output_speed: u32,
 }
-
-const TCGETS2: u32 = 0x802c_542a;
-const TCSETS2: u32 = 0x402c_542b;
-const TIOCGWINSZ: u32 = 0x5413;
-const TIOCSWINSZ: u32 = 0x5414;
 
 /// Asks for a number.
 ///
@@ -121,7 +116,7 @@ pub fn act(fd: i32, act: Act, number: i32) -> Result<i32, Errno> {
 pub fn settings(fd: i32) -> Result<Termios, Errno> {
     let mut termios = Termios::default();
     // SAFETY: the request writes a struct termios2, and `termios` is one that lives over the call.
-    unsafe { syscall!(nr::__NR_ioctl, fd, TCGETS2, &raw mut termios) }.map(|_| termios)
+    unsafe { syscall!(nr::__NR_ioctl, fd, ioctl::TCGETS2, &raw mut termios) }.map(|_| termios)
 }
 
 /// Sets the settings at once; of a master, those of its slave.
@@ -130,7 +125,7 @@ pub fn settings(fd: i32) -> Result<Termios, Errno> {
 /// As for [`get`]; `EINTR` by a signal.
 pub fn set_settings(fd: i32, termios: &Termios) -> Result<(), Errno> {
     // SAFETY: the request reads a struct termios2, and `termios` is one.
-    unsafe { syscall!(nr::__NR_ioctl, fd, TCSETS2, core::ptr::from_ref(termios)) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_ioctl, fd, ioctl::TCSETS2, core::ptr::from_ref(termios)) }.map(|_| ())
 }
 
 /// The window's size: rows, columns, and in pixels width and height.
@@ -140,7 +135,7 @@ pub fn set_settings(fd: i32, termios: &Termios) -> Result<(), Errno> {
 pub fn window(fd: i32) -> Result<[u16; 4], Errno> {
     let mut size = [0u16; 4];
     // SAFETY: the request writes a struct winsize of eight bytes.
-    unsafe { syscall!(nr::__NR_ioctl, fd, TIOCGWINSZ, size.as_mut_ptr()) }.map(|_| size)
+    unsafe { syscall!(nr::__NR_ioctl, fd, ioctl::TIOCGWINSZ, size.as_mut_ptr()) }.map(|_| size)
 }
 
 /// Sets the window's size.
@@ -149,5 +144,5 @@ pub fn window(fd: i32) -> Result<[u16; 4], Errno> {
 /// As for [`get`].
 pub fn set_window(fd: i32, size: [u16; 4]) -> Result<(), Errno> {
     // SAFETY: the request reads a struct winsize of eight bytes.
-    unsafe { syscall!(nr::__NR_ioctl, fd, TIOCSWINSZ, size.as_ptr()) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_ioctl, fd, ioctl::TIOCSWINSZ, size.as_ptr()) }.map(|_| ())
 }

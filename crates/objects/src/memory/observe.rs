@@ -180,8 +180,8 @@ pub fn protection_keys(usable: u32, taken: u32) -> (u32, u32) {
 /// What mlockall(2) says of mappings to come, as one that was just made shows it: `MCL_FUTURE`, `MCL_ONFAULT`.
 #[must_use]
 pub fn lock_future(fresh: VmaFlags) -> u32 {
-    const MCL_FUTURE: u32 = 2;
-    const MCL_ONFAULT: u32 = 4;
+    const MCL_FUTURE: u32 = libc::MCL_FUTURE as u32;
+    const MCL_ONFAULT: u32 = libc::MCL_ONFAULT as u32;
     match (fresh.contains(VmaFlags::LOCKED), fresh.contains(VmaFlags::LOCKED_ON_FAULT)) {
         (false, _) => 0,
         (true, false) => MCL_FUTURE,

@@ -128,12 +128,16 @@ pub fn complete<S: Subject>(
 
 /// Whether a process has timers, where the kernel does not list them. Their numbers rise: a new timer's is above all others.
 fn has_any<S: Subject>(process: &S) -> io::Result<bool> {
-    const SIGEV_NONE: u64 = 1;
     if !process.makes_calls() {
         return Ok(false);
     }
     // struct sigevent in the window, and behind it the number, and the time that is left.
-    process.put(&[0, SIGEV_NONE << 32, 0, 0, 0, 0, 0, 0].iter().flat_map(|word: &u64| word.to_ne_bytes()).collect::<Vec<_>>());
+    process.put(
+        &[0, (libc::SIGEV_NONE as u64) << 32, 0, 0, 0, 0, 0, 0]
+            .iter()
+            .flat_map(|word: &u64| word.to_ne_bytes())
+            .collect::<Vec<_>>(),
+    );
     process.call(libc::SYS_timer_create, &[libc::CLOCK_MONOTONIC.into(), Arg::Window(0), Arg::Window(64)])?;
     let bytes = process.get(68);
     let new = bytes[64..].iter().rev().fold(0, |value, byte| value << 8 | i32::from(*byte));

@@ -289,8 +289,7 @@ pub fn scheduling(pid: HostPid, tid: HostPid, status: &Status, all: &[u64]) -> R
     })
 }
 
-/// `SCHED_FLAG_RESET_ON_FORK`, `SCHED_FLAG_RECLAIM`, `SCHED_FLAG_DL_OVERRUN` (include/uapi/linux/sched.h).
-const SCHED_FLAGS_KEPT: u64 = 1 | 2 | 4;
+const SCHED_FLAGS_KEPT: u64 = (libc::SCHED_FLAG_RESET_ON_FORK | libc::SCHED_FLAG_RECLAIM | libc::SCHED_FLAG_DL_OVERRUN) as u64;
 
 impl Status {
     /// What is set for this thread that no restart could set again, and what to do, if there is anything. What `other`, a process outside of
@@ -318,16 +317,14 @@ impl Status {
     /// Speculation controls of this thread, as the values that set them (`PR_SET_SPECULATION_CTRL`); 0: as the machine has it.
     #[must_use]
     pub fn speculation(&self) -> [u32; 2] {
-        const PR_SPEC_ENABLE: u32 = 1 << 1;
-        const PR_SPEC_DISABLE: u32 = 1 << 2;
-        const PR_SPEC_FORCE_DISABLE: u32 = 1 << 3;
+        use libc::{PR_SPEC_DISABLE, PR_SPEC_ENABLE, PR_SPEC_FORCE_DISABLE};
         // fs/proc/array.c, task_seccomp.
         ["Speculation_Store_Bypass", "SpeculationIndirectBranch"].map(|key| match self.text(key) {
             "thread vulnerable" | "conditional enabled" => PR_SPEC_ENABLE,
             "thread mitigated" | "conditional disabled" => PR_SPEC_DISABLE,
             "thread force mitigated" | "conditional force disabled" => PR_SPEC_FORCE_DISABLE,
             _ => 0,
-        })
+        } as u32)
     }
 }
 

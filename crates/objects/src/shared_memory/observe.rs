@@ -14,12 +14,8 @@ use crate::subject::Subject;
 use crate::sysv::{self, Row};
 use crate::{FilePath, HostPid, SpaceId, Spaces};
 
-/// Magic number of tmpfs (include/uapi/linux/magic.h).
-const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// The mode of a new memfd.
 const MEMFD_MODE: u32 = 0o777;
-/// Magic number of hugetlbfs (include/uapi/linux/magic.h).
-const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 /// Where POSIX shared memory and named semaphores are (shm_overview(7)).
 const POSIX_MEMORY: &[u8] = b"/dev/shm/";
 
@@ -131,7 +127,7 @@ impl Observer {
         let SeenDescriptor { inode, size, .. } = *descriptor;
         let through = descriptor.through();
         if let Some(name) = path.0.strip_prefix(b"/memfd:") {
-            if rustix::fs::statfs(&through).is_ok_and(|stat| stat.f_type == HUGETLBFS_MAGIC) {
+            if rustix::fs::statfs(&through).is_ok_and(|stat| stat.f_type == libc::HUGETLBFS_MAGIC) {
                 return Err(SharedMemoryError::HugePages);
             }
             let kind =
@@ -282,7 +278,7 @@ fn named_kind(path: FilePath) -> SharedMemoryKind {
     let meta = fs::metadata(path.as_path());
     let mode = meta.as_ref().map_or(0o600, |meta| meta.permissions().mode() & 0o7777);
     let owner = meta.map_or((0, 0), |meta| (meta.uid(), meta.gid()));
-    let in_memory = rustix::fs::statfs(path.as_path()).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
+    let in_memory = rustix::fs::statfs(path.as_path()).is_ok_and(|stat| stat.f_type == libc::TMPFS_MAGIC);
     SharedMemoryKind::Named { path, mode, owner, in_memory }
 }
 

@@ -33,8 +33,6 @@ use crate::rebuild::RebuildError;
 const GOING: Duration = Duration::from_secs(3);
 /// How long a connection stays in `TIME_WAIT` (`TCP_TIMEWAIT_LEN`), and some more.
 const PASSING: Duration = Duration::from_secs(65);
-/// `NETLINK_ADD_MEMBERSHIP`.
-const ADD_MEMBERSHIP: i32 = 1;
 
 fn tcp(socket: &SocketState) -> Option<&TcpState> {
     match &socket.kind {
@@ -288,7 +286,7 @@ impl Rebuilt<'_> {
             bind_netlink(&fd, netlink.port).map_err(self.failed(index, "bind"))?;
         }
         for &group in &netlink.groups {
-            let joined = options::set_number(&fd, libc::SOL_NETLINK, ADD_MEMBERSHIP, group.cast_signed());
+            let joined = options::set_number(&fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group.cast_signed());
             joined.map_err(errno).map_err(self.failed(index, "join a group with"))?;
         }
         self.keep(index, fd)
@@ -520,7 +518,7 @@ impl Rebuilt<'_> {
             for (level, name) in [
                 (libc::SOL_SOCKET, libc::SO_REUSEADDR),
                 (libc::IPPROTO_IP, options::IP_LOCAL_PORT_RANGE),
-                (libc::IPPROTO_IP, options::IP_BIND_ADDRESS_NO_PORT),
+                (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT),
             ] {
                 let wanted = socket.option(level, name).unwrap_or(0);
                 if options::number(fd, level, name).is_some_and(|value| value != wanted) {

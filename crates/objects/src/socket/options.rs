@@ -20,15 +20,12 @@ pub struct SocketOption {
 }
 
 // Options that linux/socket.h, asm-generic/socket.h and their like have and libc may lack.
-const SO_BUF_LOCK: i32 = 72;
 const SO_RCVPRIORITY: i32 = 82;
 pub(crate) const SO_PASSPIDFD: i32 = 76;
 pub(crate) const SO_PASSRIGHTS: i32 = 83;
 pub(crate) const SO_NETNS_COOKIE: i32 = 71;
 /// `IP_LOCAL_PORT_RANGE` (Linux 6.3).
 pub const IP_LOCAL_PORT_RANGE: i32 = 51;
-/// `IP_BIND_ADDRESS_NO_PORT`.
-pub const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
 const SOCK_SNDBUF_LOCK: i32 = 1;
 const SOCK_RCVBUF_LOCK: i32 = 2;
 
@@ -116,7 +113,7 @@ const KEPT: [(i32, &[i32]); 6] = [
             libc::IP_TRANSPARENT,
             libc::IP_ORIGDSTADDR,
             libc::IP_MINTTL,
-            IP_BIND_ADDRESS_NO_PORT,
+            libc::IP_BIND_ADDRESS_NO_PORT,
             libc::IP_MULTICAST_IF,
             libc::IP_MULTICAST_TTL,
             libc::IP_MULTICAST_LOOP,
@@ -214,7 +211,7 @@ pub(crate) fn observe(fd: &OwnedFd, defaults: &Defaults, is_tcp: bool) -> Vec<So
     let mut options = Vec::new();
     // A buffer that the kernel sizes is none of the program's doing. Before Linux 5.15 it does not tell.
     let locked =
-        if is_tcp { number(fd, libc::SOL_SOCKET, SO_BUF_LOCK).unwrap_or(0) } else { SOCK_SNDBUF_LOCK | SOCK_RCVBUF_LOCK };
+        if is_tcp { number(fd, libc::SOL_SOCKET, libc::SO_BUF_LOCK).unwrap_or(0) } else { SOCK_SNDBUF_LOCK | SOCK_RCVBUF_LOCK };
     for SocketOption { level, name, value: default } in &defaults.0 {
         let lock = match (*level, *name) {
             (libc::SOL_SOCKET, libc::SO_SNDBUF) => SOCK_SNDBUF_LOCK,
@@ -230,8 +227,9 @@ pub(crate) fn observe(fd: &OwnedFd, defaults: &Defaults, is_tcp: bool) -> Vec<So
     }
     // To set a size locks it, and a program may have locked or unlocked a size that it has not set.
     let sized = options.iter().any(|one| one.level == libc::SOL_SOCKET && [libc::SO_SNDBUF, libc::SO_RCVBUF].contains(&one.name));
-    if let Some(value) = get(fd, libc::SOL_SOCKET, SO_BUF_LOCK).filter(|value| sized || value.iter().any(|byte| *byte != 0)) {
-        options.push(SocketOption { level: libc::SOL_SOCKET, name: SO_BUF_LOCK, value });
+    if let Some(value) = get(fd, libc::SOL_SOCKET, libc::SO_BUF_LOCK).filter(|value| sized || value.iter().any(|byte| *byte != 0))
+    {
+        options.push(SocketOption { level: libc::SOL_SOCKET, name: libc::SO_BUF_LOCK, value });
     }
     options
 }

@@ -55,6 +55,6 @@ pub(super) fn choose_port(fd: &OwnedFd, local: &Address) -> io::Result<()> {
     let set = |name, value| options::set_number(fd, libc::IPPROTO_IP, name, value).map_err(io_error);
     let port = i32::from(port(local));
     set(options::IP_LOCAL_PORT_RANGE, port << 16 | port)?;
-    set(options::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    set(libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     bind(fd, &with_port(local, 0))
 }
