@@ -1,0 +1,162 @@
+//! The end of the coordinator: the job is over, or stopped by its last checkpoint.
+
+use std::io;
+use std::os::fd::IntoRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use ckpt_image::generations;
+use ckpt_session::Reporter;
+use ckpt_session::files::{aside_of, output_of};
+use ckpt_session::job::JobInfo;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+use super::requests::CheckpointRequest;
+use super::{Coordinator, Event, Terminal, beside};
+use crate::control::Reply;
+use crate::output;
+
+/// How long the file system of the images may take for what is left to do when the job has ended, each time.
+const END_GRACE: Duration = Duration::from_secs(5);
+
+impl Coordinator {
+    pub(super) fn is_over(&self) -> bool {
+        self.all_ended || self.first_status.is_some() && !self.info.settings.wait_all
+    }
+
+    /// Asks the scheduler to queue the job again, which ends this process soon after: the image is durable already.
+    pub(super) fn requeue(&mut self) {
+        let code = self.info.settings.stop_exit_code;
+        let Some(slurm) = self.slurm.clone() else {
+            return self.reporter.error(format_args!(
+                "the job is stopped with exit code {code}, and not requeued: this is no Slurm job; go on with ckpt-restart"
+            ));
+        };
+        if let Some(tasks) = slurm.tasks {
+            return self.reporter.error(format_args!(
+                "the job is stopped with exit code {code}, and not requeued: that would end the other {} tasks of the step, perhaps before they are \
+                 durable; requeue it when srun has returned",
+                tasks - 1
+            ));
+        }
+        let (helpers, asked) = (Arc::clone(&self.helpers), slurm.clone());
+        let (tell, answer) = mpsc::channel();
+        let asked = beside(move || drop(tell.send(asked.requeue(&helpers)))).map_err(|error| error.to_string());
+        match asked.and_then(|()| self.wait_for(|_| answer.try_recv().ok())) {
+            Ok(()) => self.reporter.event(format_args!("the job is stopped and requeued ({slurm})")),
+            Err(error) => self.reporter.error(format_args!(
+                "the job is stopped with exit code {code}, and not requeued ({slurm}): {error}; submit it again, or go on with ckpt-restart"
+            )),
+        }
+    }
+
+    /// The job is over: a checkpoint under way is given up. The exit code.
+    pub(super) fn end(&mut self) -> u8 {
+        self.checkpointer.cancelled.store(true, Ordering::Relaxed);
+        let given_up = Instant::now() + END_GRACE;
+        while !self.serving.is_empty() {
+            let event = self.wait_for(|own| match own.events.1.try_recv() {
+                Ok(event) => Some(Some(event)),
+                Err(_) => (Instant::now() > given_up).then_some(None),
+            });
+            match event {
+                Some(Event::Checkpoint(outcome)) => {
+                    if let Some(code) = self.conclude(outcome) {
+                        // It is over because the checkpoint was to end it.
+                        return code;
+                    }
+                }
+                Some(Event::End(_)) => (),
+                None => {
+                    self.waiting.append(&mut self.serving);
+                    self.reporter
+                        .error(format_args!("the checkpoint under way is left: {} does not answer", self.info.settings.dir));
+                }
+            }
+        }
+        for request in std::mem::take(&mut self.waiting) {
+            if let CheckpointRequest::Client { client, .. } = request {
+                client.answer(&Reply::Error("the job has ended".into()));
+            }
+        }
+        let left = if self.all_ended { 0 } else { self.checkpointer.anchor.scan().len() };
+        if left > 0 {
+            let what = if left == 1 { "process that it left goes" } else { "processes that it left go" };
+            self.reporter
+                .event(format_args!("{} ended; {left} {what} on without checkpoints (--wait-all stays)", self.info.name));
+        }
+        self.wait_for(|own| (!own.checkpointer.hooks.are_running()).then_some(()));
+        let status = ExitStatus::from_raw(self.first_status.unwrap_or(0));
+        let in_use = self.in_use.take();
+        let (info, reporter, checkpointer) = (self.info.clone(), self.reporter, Arc::clone(&self.checkpointer));
+        let tidied = within(END_GRACE, move || {
+            // Not closed yet: where the disk does not answer, not even SIGKILL ends the wait of a close.
+            if let Some(image) = &in_use {
+                let _ = image.unlock();
+            }
+            if status.success() {
+                tidy(&info, reporter);
+            }
+            checkpointer.files().end(&info);
+        });
+        if tidied.is_none() {
+            self.reporter.error(format_args!(
+                "what the ended job no longer needs stays in {}, which does not answer; remove it by hand",
+                self.info.settings.dir
+            ));
+            // Nor does this process wait for it.
+            if let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) {
+                let _ = ckpt_sys::child::leave_descriptors(own.into_raw_fd());
+            }
+        }
+        let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+        u8::try_from(code).unwrap_or(1)
+    }
+
+    /// A program that was ended, or that knows another terminal's settings, leaves some that are not this one's.
+    pub(super) fn give_terminal_back(&self, code: u8) {
+        let Terminal { own: Some(own), is_new, .. } = &self.terminal else { return };
+        own.take_foreground();
+        if (*is_new || code >= 128 || code == self.info.settings.stop_exit_code) && own.is_in_foreground() {
+            own.set(&own.settings);
+        }
+    }
+}
+
+/// Does beside what may never return, since it needs the disk, and waits for that for a while.
+fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, done) = mpsc::channel();
+    let work = Arc::new(Mutex::new(Some(work)));
+    let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let shared = Arc::clone(&work);
+    let started = beside(move || {
+        if let Some(work) = take(&shared) {
+            let _ = sender.send(work());
+        }
+    });
+    match started {
+        Ok(()) => done.recv_timeout(patience).ok(),
+        Err(_) => take(&work).map(|work| work()),
+    }
+}
+
+/// Removes what a job that has ended well needs no more.
+fn tidy(info: &JobInfo, reporter: Reporter) {
+    // What restarts have taken away has been made again.
+    output::tidy(&output_of(info));
+    let aside = aside_of(info);
+    if let Err(error) = std::fs::remove_dir_all(&aside)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        reporter.error(format_args!("failed to remove {}: {error}; remove it by hand", aside.display()));
+    }
+    // It is not to be resumed by mistake.
+    if !info.settings.keep_on_success
+        && let Err(error) = generations::remove_all(info.settings.dir.as_path(), &info.id)
+    {
+        reporter.error(error);
+    }
+}
