@@ -1,4 +1,4 @@
-//! Handing pages over: what the plan names is copied into the ring, page by page, without what is absent or zero.
+//! Hands pages over: copies the plan's ranges into the ring, page by page, without absent and zero pages.
 
 use core::sync::atomic::Ordering::{Acquire, Release};
 

@@ -1,5 +1,5 @@
-//! The batch system that a job runs in, as far as its launcher talks to it: Slurm, by its environment (sbatch(1), "output environment variables") and
-//! `scontrol`. HTCondor is told all by an exit code.
+//! The batch system around a launcher. With Slurm it talks by environment variables (sbatch(1), "output environment variables") and
+//! `scontrol`. HTCondor needs only an exit code.
 
 use std::fmt;
 use std::process::Command;
@@ -7,17 +7,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::helpers::Helpers;
 
-/// How long `scontrol` may take: it waits for a controller that is being restarted.
+/// Time limit of `scontrol`, which waits while the controller restarts.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The Slurm job that this process runs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slurm {
-    /// As `scontrol` takes it: `123`, or `120_3` for a task of an array.
+    /// The job's id for `scontrol`: `123`, or `120_3` for a task of an array.
     pub job: String,
-    /// How often it has been started again.
+    /// How often Slurm has restarted it.
     pub restarts: u32,
-    /// How many tasks the step has that this process is one of, where it is one of several.
+    /// The number of tasks of this process's step, if there are several.
     pub tasks: Option<u32>,
 }
 
@@ -36,8 +36,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// What tells this job from others of the same user and command that share a directory: its name (what the user said, else Slurm's), the task of an array
-/// and, where several tasks of a step were started, the rank.
+/// Distinguishes this job from others of the same user and command in one directory: by its name (the user's, else Slurm's), its task of
+/// an array, and its rank in a step of several tasks.
 #[must_use]
 pub fn key(name: Option<&str>) -> String {
     key_of(name, variable)
@@ -63,7 +63,7 @@ impl Slurm {
 
     fn by(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let own = variable("SLURM_JOB_ID").or_else(|| variable("SLURM_JOBID"))?;
-        // To `scontrol` the task that has the array's own number would be all that are still to come.
+        // `scontrol` takes the array's own number for all pending tasks of the array.
         let task = variable("SLURM_ARRAY_JOB_ID").zip(variable("SLURM_ARRAY_TASK_ID"));
         let job = task.map_or(own, |(array, task)| format!("{array}_{task}"));
         let number = |name| variable(name).and_then(|count| count.parse::<u32>().ok());
@@ -71,13 +71,13 @@ impl Slurm {
         Some(Self { job, restarts, tasks: number("SLURM_STEP_NUM_TASKS").filter(|tasks| *tasks > 1) })
     }
 
-    /// When its time is over, as its environment says: `SLURM_JOB_END_TIME` of newer versions.
+    /// The end of its time from the environment: `SLURM_JOB_END_TIME` of newer versions.
     #[must_use]
     pub fn end_by_environment() -> Option<SystemTime> {
         epoch(&variable("SLURM_JOB_END_TIME")?)
     }
 
-    /// When its time is over, as the controller says.
+    /// The end of its time from the controller.
     pub fn ask_end(&self, helpers: &Helpers) -> Result<SystemTime, String> {
         let mut command = Command::new("scontrol");
         command.args(["--oneliner", "show", "job", &self.job]).env("SLURM_TIME_FORMAT", "%s");
@@ -85,7 +85,7 @@ impl Slurm {
         end_in(&answer).ok_or_else(|| "scontrol show job names no EndTime".to_owned())
     }
 
-    /// Has it queued again. What runs of it is ended soon after.
+    /// Requeues it. Slurm ends its processes soon after.
     pub fn requeue(&self, helpers: &Helpers) -> Result<(), String> {
         let mut command = Command::new("scontrol");
         command.args(["requeue", &self.job]);
@@ -97,7 +97,7 @@ fn epoch(text: &str) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(text.parse().ok()?))
 }
 
-/// The end that `scontrol show job` tells.
+/// The end in the output of `scontrol show job`.
 fn end_in(answer: &str) -> Option<SystemTime> {
     answer.split_whitespace().find_map(|field| epoch(field.strip_prefix("EndTime=")?))
 }

@@ -1,4 +1,4 @@
-//! Taking what processes hand over: workers compress slots of all rings and append them to the image.
+//! Receives the pages that processes hand over: workers compress slots of all rings and append them to the image.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! A frozen job: its processes, what each is asked, and how all go on.
+//! A frozen job: its processes, the requests to each, and the release of all.
 
 use std::fmt;
 use std::io;

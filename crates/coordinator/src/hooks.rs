@@ -1,4 +1,4 @@
-//! The user's commands around checkpoints. One that fails is a line, not a lost job.
+//! The user's commands around checkpoints. A failing command costs a message, not the job.
 
 use std::path::Path;
 use std::sync::Arc;

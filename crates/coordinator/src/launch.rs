@@ -1,5 +1,4 @@
-//! How a job begins to have a coordinator: by `ckpt-launch`, which starts its command, or by `ckpt-restart`, which has brought it
-//! back.
+//! The start of a coordinator: in `ckpt-launch`, which starts the job's command, or in `ckpt-restart`, which has restored the job.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! What an image says of the machine it was taken on.
+//! The description of the machine in an image.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

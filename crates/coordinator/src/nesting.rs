@@ -1,5 +1,5 @@
-//! A process of a job launches none of its own. One that only has the environment of such a process does: batch systems hand that of whoever submits to
-//! what is submitted.
+//! A process of a job cannot launch a job. A process that merely inherited such an environment can: batch systems pass the submitter's
+//! environment to the submitted job.
 #![allow(unsafe_code)]
 
 use std::env;

@@ -1,4 +1,4 @@
-//! What a user can ask of a coordinator, read from the command line.
+//! The settings of a coordinator, parsed from the command line.
 
 use std::fmt;
 use std::path::Path;
@@ -37,7 +37,7 @@ impl FromStr for Time {
     }
 }
 
-/// How often checkpoints are taken, as users write it: a [`Time`], or `auto`.
+/// The time between checkpoints as users write it: a [`Time`], or `auto`.
 pub fn parse_interval(text: &str) -> Result<Interval, String> {
     if text == "auto" {
         return Ok(Interval::Auto);
@@ -45,7 +45,7 @@ pub fn parse_interval(text: &str) -> Result<Interval, String> {
     text.parse().map(|Time(time)| Interval::Every(time.as_secs_f64())).map_err(|error| format!("{error}, or auto"))
 }
 
-/// When the last checkpoint of a run is taken, and what it is for: `TIME` or `TIME=ACTION`.
+/// The time of a run's last checkpoint, and the action that follows it: `TIME` or `TIME=ACTION`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BeforeEnd {
     /// How long before the end.
@@ -69,7 +69,7 @@ impl FromStr for BeforeEnd {
     }
 }
 
-/// What a signal sent to the coordinator does.
+/// The effect of a signal sent to the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Take a checkpoint.
@@ -111,7 +111,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// Signals that the coordinator listens to, by name, and what they do unless told otherwise.
+/// The signals that the coordinator listens to, by name, with their default actions.
 const DEFAULTS: &[(&str, Signal, Action)] = &[
     ("USR1", Signal::USR1, Action::Checkpoint),
     ("USR2", Signal::USR2, Action::Stop),
@@ -129,7 +129,7 @@ const DEFAULTS: &[(&str, Signal, Action)] = &[
 pub struct On {
     /// The signal.
     pub signal: Signal,
-    /// What it does.
+    /// Its action.
     pub action: Action,
 }
 
@@ -142,7 +142,7 @@ impl FromStr for On {
     }
 }
 
-/// A signal that is given to the job's first process too, or `all` that are acted on.
+/// A signal that the job's first process receives too, or `all` signals with an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Given(pub Option<Signal>);
 
@@ -162,7 +162,7 @@ impl Given {
     }
 }
 
-/// Whether a signal that is acted on is given to the first process too, by what an image keeps.
+/// Whether the first process receives this signal too, according to the settings in an image.
 #[must_use]
 pub fn is_given(signal: Signal, kept: &[i32]) -> bool {
     kept.iter().any(|&number| number == 0 || number == signal.as_raw())
@@ -178,12 +178,12 @@ fn parse_signal(name: &str) -> Result<Signal, String> {
     })
 }
 
-/// What each signal does.
+/// The action of each signal.
 #[derive(Clone, Debug)]
 pub struct Reactions(Vec<On>);
 
 impl Reactions {
-    /// The defaults, changed by what the user said.
+    /// The defaults, overridden by the user's settings.
     #[must_use]
     pub fn new(said: &[On]) -> Self {
         let mut all: Vec<On> = DEFAULTS.iter().map(|&(_, signal, action)| On { signal, action }).collect();
@@ -201,7 +201,7 @@ impl Reactions {
         self.0.iter().map(|on| (on.signal.as_raw(), on.action.to_string())).collect()
     }
 
-    /// As an image kept them, changed by what the user says now.
+    /// Those of an image, overridden by the user's settings of now.
     #[must_use]
     pub fn from_settings(kept: &[(i32, String)], said: &[On]) -> Self {
         let mut all: Vec<On> = kept
@@ -214,7 +214,7 @@ impl Reactions {
         Self::new(&all)
     }
 
-    /// The signals that processes of the job are shielded from: what is acted on here, if it would end a process that does not catch it.
+    /// The signals that the agents shield processes from: those with an action that end a process by default.
     pub fn shielded(&self) -> impl Iterator<Item = Signal> + '_ {
         let harmless = [Signal::CONT, Signal::WINCH];
         self.iter().filter(move |on| on.action != Action::Forward && !harmless.contains(&on.signal)).map(|on| on.signal)
@@ -226,7 +226,7 @@ impl Reactions {
     }
 }
 
-/// A pattern of files that images are to hold, as for a shell.
+/// A shell pattern of files that go into images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavePattern(pub String);
 
@@ -237,7 +237,7 @@ impl FromStr for SavePattern {
         if text.is_empty() {
             return Err("name a file or directory, or write a pattern as for a shell".into());
         }
-        // Where it is relative to does not matter to whether it is one.
+        // Its validity does not depend on the directory that it is relative to.
         job_file::full_pattern(text, Path::new("/")).map_err(|error| error.to_string())?;
         Ok(Self(text.to_owned()))
     }

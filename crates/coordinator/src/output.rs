@@ -1,5 +1,5 @@
-//! What restarts have cut off from the job's output, when the job has ended well: its own lines are there again, and only what others wrote
-//! is missing.
+//! The parts of the job's output that restarts cut off. When the job has ended well it has written its own lines again, so only lines of
+//! other writers are missing.
 
 use std::collections::HashSet;
 use std::fs::{self, File};

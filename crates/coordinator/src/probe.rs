@@ -1,7 +1,8 @@
-//! What this machine allows: one table of the facilities that a checkpoint or a restart stands on, each with what comes of its absence.
+//! The table of the facilities that checkpoints and restarts need, with the consequence if a machine lacks one.
 //!
-//! Everything is tried for real, and as the user who asks: a sysctl or a container may forbid what the kernel has. Nothing is
-//! decided here for a job: whoever uses a facility goes by the call's own answer, or by [`checkpoint::features`](crate::checkpoint::features).
+//! Each probe tries its facility as the user who asks: a sysctl or a container may forbid a facility of the kernel. No probe decides
+//! anything for a job. The code that uses a facility relies on the call's own result, or on
+//! [`checkpoint::features`](crate::checkpoint::features).
 
 use std::fmt;
 use std::fs::{self, File};
@@ -27,14 +28,14 @@ mod trial;
 
 use trial::Namespaces;
 
-/// The oldest kernel that is promised to do.
+/// The oldest supported kernel.
 const OLDEST: (u32, u32) = (5, 14);
 /// include/uapi/linux/capability.h
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// `KCMP_VM` (include/uapi/linux/kcmp.h): needs no descriptor.
 const KCMP_VM: u32 = 1;
 
-/// What a facility is needed for.
+/// The use of a facility.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     /// Nothing works without it.

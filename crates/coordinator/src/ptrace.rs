@@ -6,8 +6,8 @@
 //!   install the agent's again ([`TracerThread::install`]).
 //! - A stopped process (`SIGSTOP`): its threads run while there is a tracer, though the process as a whole stays stopped
 //!   ([`TracerThread::let_run`]), so that they can park and make their twin. When the tracer ends they stop where they are.
-//! - A process whose first thread has ended: no other may queue again what is pending for the process as a whole, so the agent cannot take it
-//!   out to look at it. It is looked at from here ([`TracerThread::pending_for_process`]).
+//! - A process whose first thread has ended: no other thread may requeue signals that are pending for the whole process, so the agent
+//!   cannot take them out. They are read from here ([`TracerThread::pending_for_process`]).
 //!
 //! The kernel knows one *thread* as a tracer, and lets all its tracees go when it ends, however it ends: so the tracer is a thread of its
 //! own, and a coordinator that is killed leaves no tracee stopped. All is done through the few calls that work on a tracee that

@@ -1,4 +1,5 @@
-//! When checkpoints are taken: at an interval, or as often as loses the least time; the last of a run before its time is over.
+//! The times of checkpoints. They follow each other at a given interval, or at the one that loses the least time. A run's last checkpoint
+//! comes before its time limit.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +7,11 @@ use ckpt_session::job::{Interval, Settings};
 
 use crate::options::Action;
 
-/// When the first checkpoint is taken where the interval depends on what one costs.
+/// The time of the first checkpoint if the interval depends on the cost of one.
 const FIRST: Duration = Duration::from_secs(30);
-/// An interval is at least so many times what a checkpoint costs, when it is ours to choose.
+/// A chosen interval is at least this many times the cost of a checkpoint.
 const LEAST: u32 = 20;
-/// How often a checkpoint that was to be a run's last is tried again when it fails, and after how long.
+/// How often a run's last checkpoint is tried again if it fails, and the pause before each try.
 const TRIES: u32 = 5;
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -18,14 +19,14 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 const LOST_PART: u32 = 100;
 const LOST_FREELY: Duration = Duration::from_millis(250);
 
-/// What it is time for.
+/// The action that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// A checkpoint as planned.
     Planned,
-    /// The last of this run, and what it is for.
+    /// The last of this run, and the action that follows it.
     Last(Action),
-    /// The last of this run, but there is not time enough left: how much there is, and what the one before took.
+    /// There is too little time for the last of this run: the time left, and the cost of the one before.
     TooLate(Duration, Duration),
 }
 
@@ -42,20 +43,20 @@ pub struct Schedule {
     /// When the last one began, and the earliest instant for the next.
     last: Instant,
     earliest: Instant,
-    /// When the run is to stop of itself.
+    /// When the run stops by its own settings.
     stop: Option<Instant>,
     /// When the machine is taken away.
     end: Option<Instant>,
-    /// How long before that the last checkpoint is to be durable, and what comes then.
+    /// How long before that the last checkpoint must be durable, and the action that follows it.
     before_end: Option<(Duration, Action)>,
-    /// Tries of the last checkpoint that have failed, and when the next may be.
+    /// Failed tries of the last checkpoint, and the earliest instant of the next.
     failed: (u32, Instant),
     /// The last one is taken, or under way.
     is_done: bool,
 }
 
 impl Schedule {
-    /// The plan of a run that begins now. `cost` is what the last checkpoint of an earlier run took.
+    /// The plan of a run that begins now. `cost` is the duration of an earlier run's last checkpoint.
     #[must_use]
     pub fn new(settings: &Settings, cost: Option<Duration>, now: Instant) -> Self {
         let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
@@ -84,14 +85,14 @@ impl Schedule {
         plan
     }
 
-    /// Whether it matters when the machine is taken away, and nobody has said.
+    /// Whether the plan depends on the end of the allocation, which is not known yet.
     #[must_use]
     pub fn wants_end(&self) -> bool {
         self.before_end.is_some() && self.end.is_none()
     }
 
-    /// The machine is taken away at this instant. Where half of the time until then is less than what the user wants left after the last checkpoint,
-    /// that is what will be: a run that stops as soon as it begins gets nowhere.
+    /// The machine is taken away at this instant. The user's time after the last checkpoint is cut to half of the time left: a run that
+    /// stops as soon as it begins makes no progress.
     pub fn set_end(&mut self, end: Instant, now: Instant) -> Option<Duration> {
         self.end = Some(end);
         let half = end.saturating_duration_since(now) / 2;
@@ -100,7 +101,7 @@ impl Schedule {
         Some(half)
     }
 
-    /// How long the next checkpoint may well take.
+    /// A cautious estimate of the next checkpoint's duration.
     fn likely(&self) -> Duration {
         self.cost.map_or(Duration::ZERO, |cost| cost + cost / 2 + Duration::from_secs(1))
     }
@@ -111,7 +112,7 @@ impl Schedule {
         self.likely() <= time
     }
 
-    /// The time between the begins of checkpoints.
+    /// The time from the start of one checkpoint to the start of the next.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         Some(match (self.interval?, self.cost) {
@@ -121,10 +122,10 @@ impl Schedule {
         })
     }
 
-    /// When the last checkpoint of the run begins, and what it is for.
+    /// When the last checkpoint of the run begins, and the action that follows it.
     fn final_begin(&self) -> Option<(Instant, Action)> {
         let before_end = self.end.zip(self.before_end).map(|(end, (margin, action))| {
-            // Where there is less time than that, at once.
+            // At once if less time than that is left.
             (end.checked_sub(margin.max(self.likely())).unwrap_or(self.last), action)
         });
         let stop = self.stop.map(|stop| (stop, Action::Stop));
@@ -132,7 +133,7 @@ impl Schedule {
         first.map(|(at, action)| (if self.failed.0 > 0 { at.max(self.failed.1) } else { at }, action))
     }
 
-    /// When the next planned one begins: one that would not be durable before the end, or stand in the last one's way, does not.
+    /// When the next planned one begins, if it would be durable before the end and would not delay the last one.
     fn planned_begin(&self) -> Option<Instant> {
         let begin = self.last.checked_add(self.interval()?)?.max(self.earliest);
         let durable = begin + self.likely();
@@ -140,7 +141,7 @@ impl Schedule {
         (!in_the_way && self.end.is_none_or(|end| durable <= end)).then_some(begin)
     }
 
-    /// When there is something to do next.
+    /// The next instant at which something is due.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         if self.is_done {
@@ -149,7 +150,7 @@ impl Schedule {
         self.planned_begin().into_iter().chain(self.final_begin().map(|(at, _)| at)).min()
     }
 
-    /// What it is time for. Whatever it is counts as begun.
+    /// The action that is due. It counts as begun.
     pub fn due(&mut self, now: Instant) -> Option<Due> {
         if self.is_done {
             return None;
@@ -179,10 +180,10 @@ impl Schedule {
         self.earliest = self.earliest.max(until);
     }
 
-    /// A checkpoint is over. `cost` is what it took, unless it failed.
+    /// A checkpoint is over. `cost` is its duration, unless it failed.
     pub fn conclude(&mut self, cost: Option<Duration>, now: Instant) {
         self.cost = cost.or(self.cost);
-        // Never without a pause in between.
+        // A pause always follows.
         self.earliest = self.interval().map_or(now, |interval| now + interval / 10);
     }
 
@@ -195,7 +196,8 @@ impl Schedule {
         self.interval().filter(|interval| wait > *interval).map(|_| wait)
     }
 
-    /// The run's last checkpoint has failed. Whether it is tried again, and after how long; where not, the run goes on as if none had been wanted.
+    /// The run's last checkpoint has failed. Gives the pause before the next try, or nothing after the last try: the run then goes on
+    /// without a last checkpoint.
     pub fn last_failed(&mut self, now: Instant) -> Option<Duration> {
         let again = now + AGAIN_AFTER;
         if self.failed.0 == TRIES || self.end.is_some_and(|end| again + self.likely() > end) {
@@ -271,7 +273,7 @@ mod tests {
         assert_eq!(plan.set_end(now + 100 * SECOND, now), None);
         assert!(!plan.wants_end());
         assert_eq!(plan.final_begin(), Some((now + 80 * SECOND, Action::Requeue)));
-        // One that takes 30 s is likely to take 46.
+        // The estimate for a checkpoint of 30 s is 46 s.
         plan.begin(now + 10 * SECOND);
         plan.conclude(Some(30 * SECOND), now + 40 * SECOND);
         assert_eq!(plan.final_begin(), Some((now + 54 * SECOND, Action::Requeue)));

@@ -1,8 +1,7 @@
-//! The survey of a frozen job: everything about it but the contents of its pages, and the plan by which each process hands those
-//! over.
+//! The survey of a frozen job: its state without the contents of pages, and the plan by which each process hands those over.
 //!
-//! Every kind of object is observed by its module in `ckpt-objects`. Here is the order, and what spans processes is joined: which
-//! descriptors are one open file description, which mappings show one object, who is whose parent.
+//! Each module of `ckpt-objects` observes its kind of object. The survey gives the order, and joins what spans processes: descriptors of one
+//! open file description, mappings of one object, parents and children.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! A file that is not what was written is always refused, by a name for what is wrong with it, and never by a panic.
+//! A damaged file is always refused, with an error that names the damage, and never with a panic.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! What is written is what is read: pages, metadata, places, whatever the codec and the number of threads.
+//! A reader gets what the writer wrote: pages, metadata and places, with every codec and number of threads.
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Inotify instances: files and directories that are watched (inotify(7)).
 //!
-//! The kernel keeps inodes, not paths: a file that is watched is searched for, and one that cannot be found is refused.
+//! The kernel keeps inodes, not paths: a watched file is searched for, and refused if it cannot be found.
 //!
 //! Events that were not yet read cannot be put into a new instance. In their place it has one `IN_Q_OVERFLOW`, by which the kernel
 //! itself says that events were lost: a program then looks for itself. What others do to the files while the job is down is not

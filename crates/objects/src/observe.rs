@@ -1,4 +1,4 @@
-//! What all observing shares: the error, and reading `/proc` of a frozen process.
+//! Shared parts of observing: the error, and reading `/proc` of a frozen process.
 
 use std::fs;
 use std::io;

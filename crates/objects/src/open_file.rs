@@ -1,12 +1,12 @@
-//! Open file descriptions, of whatever kind: the one place where the kind decides what is done.
+//! Open file descriptions. Only this module distinguishes their kinds.
 //!
 //! | verb | when |
 //! |---|---|
 //! | [`Observer::observe`] | in a checkpoint, while the job is frozen |
-//! | [`needs`] | before anything is made: the files that a restart must find |
-//! | [`rebuild`] | once, in the process that makes all of them, phase by phase |
-//! | [`rebuild_own`] | in each process of the job, when all are there: what can be opened only then |
-//! | [`arm`] | last of all: what acts by itself once it is set |
+//! | [`needs`] | before a restart changes anything: the files that it must find |
+//! | [`rebuild`] | once, in the process that opens all of them, phase by phase |
+//! | [`rebuild_own`] | in each process of the job: files that need the job's processes |
+//! | [`arm`] | last: timers, watches, seals and leases |
 //! | [`describe`] | for people |
 
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What all rebuilding shares: the error, and opening a file description once more.
+//! Shared parts of rebuilding: the error, and opening a file description once more.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

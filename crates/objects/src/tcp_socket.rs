@@ -1,7 +1,7 @@
 //! TCP sockets over IPv4 and IPv6 (tcp(7)).
 //!
-//! What is in flight is read where it waits to be read. What the sender holds back is made to flow there first: the receiver's window is
-//! opened for it (`SO_RCVLOWAT`, `SO_RCVBUF`) while the job stands still.
+//! Bytes in flight are read from the receiver's queue. Bytes that the sender holds back must reach it first, so the receiver's window is
+//! opened (`SO_RCVLOWAT`, `SO_RCVBUF`) while the job stands still.
 
 use serde::{Deserialize, Serialize};
 

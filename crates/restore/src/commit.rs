@@ -1,5 +1,5 @@
-//! The last step, when every process of the job is complete and waits: what it has mapped shared gets its contents, and this restart's
-//! own output goes on where the job's did.
+//! The last step, when every process of the job is complete and waits. Shared file mappings get their contents, and this restart's own
+//! output continues the job's.
 
 use std::fs::File;
 use std::path::Path;

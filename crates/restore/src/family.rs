@@ -1,4 +1,4 @@
-//! The process tree made: every process forks its children, takes its place, and waits for all others.
+//! Rebuilds the process tree: each process forks its children, takes its place, and waits for all others.
 #![allow(unsafe_code, reason = "processes are forked, and end without what the restart registered")]
 
 use std::convert::Infallible;

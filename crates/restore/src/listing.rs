@@ -1,4 +1,4 @@
-//! What a restart misses, in words.
+//! The objects that a restart misses, as text.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Operations of the restorer by which each process takes its POSIX locks, and sets whom its descriptions send signals: these must be there.
+//! Operations of the restorer that take each process's POSIX locks, and set the receivers of its descriptions' signals. The receivers must
+//! exist by then.
 
 use ckpt_objects::NsPid;
 use ckpt_objects::file_lock::{self, Holder};

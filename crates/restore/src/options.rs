@@ -1,4 +1,4 @@
-//! What the user says about a restart, and who they are.
+//! The options of a restart, and its user.
 
 use std::path::PathBuf;
 

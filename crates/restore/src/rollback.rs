@@ -12,7 +12,7 @@
 //! nothing           anything                        set aside, a directory with all that is in it
 //! a file            that file                       contents, permissions and time as they were
 //! a file            nothing, but it is elsewhere    renamed back
-//! a file            nothing                         made again
+//! a file            nothing                         recreated
 //! a file            a copy with the same contents    as if it were that file
 //! a file            another one                     that is set aside, then as if nothing were there
 //! ```

@@ -2,7 +2,7 @@
 //! variables of the environment, and the list of the paths that the job touches.
 //!
 //! - [`environment`]: the names of the variables, the checkpoint signal, the name of the socket.
-//! - [`messages`]: what is said on the socket, and by the value of a signal.
+//! - [`messages`]: the messages on the socket, and in the value of a signal.
 //! - [`memory`]: the shared memory object, drawn there.
 //! - [`records`]: what the agent observes and the coordinator plans, in that memory.
 //! - [`touched`]: the files of the list of touched paths.

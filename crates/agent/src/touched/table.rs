@@ -1,4 +1,4 @@
-//! What is known already: this process's cache, and the job's hash table. And the log.
+//! The paths noted already, in this process's cache and the job's hash table; and the log.
 
 use core::ffi::{c_char, c_int};
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};

@@ -1,5 +1,5 @@
-//! The regular files that a frozen job has open or mapped, and how it uses each: whether it may change while the job runs on, and
-//! whether somebody would notice that it is read.
+//! The regular files that a frozen job has open or mapped, and the use of each: whether it may change while the job runs on, and whether
+//! anybody would notice a read.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

@@ -1,6 +1,6 @@
-//! Trials that need a child process: what is only known by doing it is done there, and gone with it.
+//! Trials in a child process. Their effects end with the child.
 //!
-//! The caller must have one thread: that is why probes are a program run of their own.
+//! The caller must have one thread, so the probes run in a program run of their own.
 #![allow(unsafe_code)]
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Begins checkpoints in a thread beside, one at a time, and answers those who wanted them.
+//! Takes checkpoints in a thread beside, one at a time, and answers the requests for them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

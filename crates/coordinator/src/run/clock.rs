@@ -1,4 +1,4 @@
-//! Wants checkpoints at their times, and one before the machine is taken away.
+//! Requests checkpoints at their times, and one before the machine is taken away.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};

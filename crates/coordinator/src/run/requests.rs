@@ -1,4 +1,4 @@
-//! Who wants a checkpoint, and what for.
+//! Requests for checkpoints: their origin and purpose.
 
 use std::time::{Duration, Instant};
 

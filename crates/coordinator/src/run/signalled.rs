@@ -1,4 +1,4 @@
-//! What the coordinator does about signals: its own, and those that processes of the job hold back.
+//! The coordinator's reactions to signals: its own, and those that processes of the job hold back.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! What the survey of every process and file needs to know of the job as a whole: above all, which numbers its processes have.
+//! The job as a whole, for the survey of each process and file: above all, the numbers of its processes.
 
 use std::collections::HashMap;
 

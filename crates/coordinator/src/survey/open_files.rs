@@ -1,4 +1,4 @@
-//! The open file descriptions of all processes, each once: what each is open on, and the locks that were set through it.
+//! The open file descriptions of all processes, each once, with the locks that were set through them.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! One living process: what it is beside its memory and descriptors, and its threads.
+//! One living process: its threads, and its properties beside memory and descriptors.
 
 use ckpt_objects::credentials::Credentials;
 use ckpt_objects::descriptor::FdEntry;

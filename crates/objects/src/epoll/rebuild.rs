@@ -1,4 +1,4 @@
-//! Epoll instances made anew, and what they wait for registered.
+//! Rebuilds epoll instances, and registers the files that they wait for.
 //!
 //! The kernel knows a registration by an open file description and the number that its descriptor had. So each description is given
 //! that number for a moment; it is registered, and stays so when the number is another's again.

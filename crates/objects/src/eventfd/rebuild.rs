@@ -1,4 +1,4 @@
-//! Eventfds made anew.
+//! Rebuilds eventfds.
 
 use std::os::fd::OwnedFd;
 

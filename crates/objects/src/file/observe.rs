@@ -1,4 +1,4 @@
-//! Observing files: who a mapped file is, and the contents of files that nobody else will be able to find again.
+//! Observing files: the identity of a mapped file, and the contents of files without a name.
 
 use std::convert::Infallible;
 use std::fs::{self, File};

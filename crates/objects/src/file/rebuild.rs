@@ -1,4 +1,4 @@
-//! Files opened again where they were left.
+//! Opens files again, at their former offsets.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Inotify instances made anew.
+//! Rebuilds inotify instances.
 
 use std::cmp::Ordering;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! A message queue made anew, in an IPC namespace of the job's own.
+//! Rebuilds message queues, in an IPC namespace of the job's own.
 
 use std::ffi::CString;
 use std::io;

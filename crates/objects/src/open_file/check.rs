@@ -1,4 +1,4 @@
-//! What a restart must find for a description to be rebuilt.
+//! The files that a restart must find to rebuild a description.
 
 use super::{OpenFile, OpenFileKind};
 use crate::inotify::Watched;

@@ -1,4 +1,4 @@
-//! All open file descriptions of a job made, once, in one process, before the tree grows: the others inherit them. No descriptor is passed.
+//! Rebuilds all open file descriptions of a job in one process, before the tree grows. Other processes inherit them; no descriptor is passed.
 
 use std::collections::HashMap;
 use std::fs::File;

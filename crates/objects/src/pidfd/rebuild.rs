@@ -1,4 +1,4 @@
-//! Pidfds made anew.
+//! Rebuilds pidfds.
 
 use std::os::fd::OwnedFd;
 

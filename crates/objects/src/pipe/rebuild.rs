@@ -1,4 +1,4 @@
-//! Pipes made anew, with the bytes that were in them.
+//! Rebuilds pipes, with the bytes that were in them.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;

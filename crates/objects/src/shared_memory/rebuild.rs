@@ -1,4 +1,4 @@
-//! Shared memory made anew, still empty: its pages are filled in by the restart.
+//! Rebuilds shared memory, still empty: its pages are filled in by the restart.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! Signalfds made anew.
+//! Rebuilds signalfds.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

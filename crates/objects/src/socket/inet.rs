@@ -1,4 +1,4 @@
-//! TCP, UDP and netlink sockets made anew.
+//! Rebuilds TCP, UDP and netlink sockets.
 //!
 //! A TCP connection within the job is made by connecting, on the addresses that both ends had. What a killed run has left there, a
 //! connection in `TIME_WAIT`, must not be in the way. It is ended ([`past`]); where that cannot be:

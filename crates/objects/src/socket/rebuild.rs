@@ -1,4 +1,4 @@
-//! Sockets made anew: the steps that all kinds share.
+//! Rebuilds sockets: the steps that all kinds share.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

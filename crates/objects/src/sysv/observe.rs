@@ -5,7 +5,7 @@
 //!
 //! - in an IPC namespace of the job's own, which a restart makes: all of them;
 //! - in the machine's: those that were made since the coordinator began, by one of the job's users, and not by a process outside of the
-//!   job that still lives. One too many does no harm: it is there after a restart, and nobody uses it.
+//!   job that still lives. An extra object does no harm: it exists after a restart, unused.
 //!
 //! An object that others made, and that the job uses as far as can be seen, is refused by name.
 //!

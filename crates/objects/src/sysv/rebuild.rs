@@ -1,4 +1,4 @@
-//! System V IPC made anew, in a namespace of the job's own.
+//! Rebuilds System V IPC, in a namespace of the job's own.
 
 use std::io;
 

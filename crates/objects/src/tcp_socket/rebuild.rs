@@ -1,4 +1,4 @@
-//! TCP sockets made anew: what waited to be read is sent again.
+//! Rebuilds TCP sockets: sends unread bytes again.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! The pseudo-terminals of a job made anew, in a `/dev/pts` of its own, and the restart's terminal in the place of the launcher's.
+//! Rebuilds the pseudo-terminals of a job in a `/dev/pts` of its own. The restart's terminal replaces the launcher's.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;

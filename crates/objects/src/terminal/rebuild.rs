@@ -1,4 +1,4 @@
-//! Terminals made anew, in the order of these functions.
+//! Rebuilds terminals, in the order of these functions.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

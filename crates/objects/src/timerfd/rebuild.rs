@@ -1,4 +1,4 @@
-//! Timerfds made anew.
+//! Rebuilds timerfds.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 

@@ -1,4 +1,4 @@
-//! UNIX sockets made anew.
+//! Rebuilds UNIX sockets.
 
 use std::collections::HashSet;
 use std::io;
