@@ -18,7 +18,7 @@ use crate::restorer::{Failure, OPERATION_SIZE};
 /// The shared page. The restorer counts in it too: see [`crate::restorer::Region::gate`].
 #[derive(Debug, Default)]
 #[repr(C)]
-pub struct Control {
+pub struct SharedPage {
     /// How many threads of the job have reached the gate.
     pub arrived: AtomicU32,
     /// 0 while nothing of the job runs yet; then [`COMMITTED`], then [`OPEN`].
@@ -55,10 +55,10 @@ impl Phase {
     const COUNT: usize = 5;
 }
 
-impl Control {
+impl SharedPage {
     /// Maps the page. It is never unmapped: every process of the restart has it.
     pub fn map() -> Result<&'static Self, Errno> {
-        // SAFETY: the kernel chooses where; the fresh page is zero, which is a valid Control, and is never unmapped by Rust code.
+        // SAFETY: the kernel chooses where; the fresh page is zero, which is a valid SharedPage, and is never unmapped by Rust code.
         unsafe {
             let protection = nr::PROT_READ | nr::PROT_WRITE;
             let at = syscall!(nr::__NR_mmap, 0, PAGE, protection, nr::MAP_SHARED | nr::MAP_ANONYMOUS, u64::MAX, 0)?;
@@ -107,7 +107,7 @@ pub fn wake(word: &AtomicU32) {
 
 /// A message to the restart from one of the processes that it made.
 #[derive(Clone, Debug)]
-pub enum Report {
+pub enum Message {
     /// An operation of the restorer failed.
     Operation(Failure),
     /// The restart has failed, in words.
@@ -141,7 +141,7 @@ fn report_pipe() -> Result<(OwnedFd, OwnedFd), rustix::io::Errno> {
 #[derive(Debug)]
 pub struct Channels {
     /// The shared page.
-    pub control: &'static Control,
+    pub control: &'static SharedPage,
     /// See [`report_pipe`].
     pub reports: OwnedFd,
     /// Where the stand-in tells how the job's first process ended, and what signals came from the job.
@@ -167,7 +167,7 @@ impl Channels {
     /// When descriptors or memory are short.
     pub fn make() -> Result<(Self, Readers), RestoreError> {
         let failed = |what| move |source: io::Error| RestoreError::Channels { what, source };
-        let control = Control::map().map_err(|Errno(errno)| failed("map a page")(io::Error::from_raw_os_error(errno)))?;
+        let control = SharedPage::map().map_err(|Errno(errno)| failed("map a page")(io::Error::from_raw_os_error(errno)))?;
         let (reports_out, reports) = report_pipe().map_err(|errno| failed("make a pipe")(errno.into()))?;
         let ends = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
         let (ends_out, ends) = ends.map_err(|errno| failed("make a pipe")(errno.into()))?;
@@ -178,13 +178,13 @@ impl Channels {
 }
 
 /// Sends a report. There is nobody to tell when that fails.
-pub fn send(writer: impl AsFd, report: &Report) {
+pub fn send(writer: impl AsFd, report: &Message) {
     let mut message = Vec::new();
     match report {
-        Report::Failed(text) | Report::Note(text) | Report::Waiting(text) => {
+        Message::Failed(text) | Message::Note(text) | Message::Waiting(text) => {
             let kind = match report {
-                Report::Note(_) => NOTE,
-                Report::Waiting(_) => WAITING,
+                Message::Note(_) => NOTE,
+                Message::Waiting(_) => WAITING,
                 _ => FAILED,
             };
             message.extend(kind.to_ne_bytes());
@@ -194,42 +194,42 @@ pub fn send(writer: impl AsFd, report: &Report) {
                 message.push(b' ');
             }
         }
-        Report::Maker(outside, inside) => {
+        Message::Maker(outside, inside) => {
             message.extend(MAKER.to_ne_bytes());
             message.extend(format!("{outside} {inside}").as_bytes());
         }
-        Report::Operation(_) | Report::End => return,
+        Message::Operation(_) | Message::End => return,
     }
     let _ = rustix::io::write(writer, &message);
 }
 
 /// Reads one report; nothing when there is none now.
-pub fn receive(reader: impl AsFd) -> Option<Report> {
+pub fn receive(reader: impl AsFd) -> Option<Message> {
     let mut buffer = [0; MAX_MESSAGE];
     let n = loop {
         match rustix::io::read(reader.as_fd(), &mut buffer) {
-            Ok(0) => return Some(Report::End),
+            Ok(0) => return Some(Message::End),
             Ok(n) => break n,
             Err(rustix::io::Errno::INTR) => (),
             Err(rustix::io::Errno::AGAIN) => return None,
-            Err(_) => return Some(Report::End),
+            Err(_) => return Some(Message::End),
         }
     };
     let message = &buffer[..n];
     if let Some(failure) = Failure::parse(message) {
-        return Some(Report::Operation(failure));
+        return Some(Message::Operation(failure));
     }
     let kind = message.get(..4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
     let text = || String::from_utf8_lossy(message.get(4..).unwrap_or_default()).trim_end().to_owned();
     Some(match kind {
-        Some(NOTE) => Report::Note(text()),
-        Some(WAITING) => Report::Waiting(text()),
+        Some(NOTE) => Message::Note(text()),
+        Some(WAITING) => Message::Waiting(text()),
         Some(MAKER) => {
             let numbers: Vec<i32> = text().split(' ').filter_map(|word| word.parse().ok()).collect();
-            Report::Maker(numbers.first().copied().unwrap_or(0), numbers.get(1).copied().unwrap_or(0))
+            Message::Maker(numbers.first().copied().unwrap_or(0), numbers.get(1).copied().unwrap_or(0))
         }
-        Some(FAILED) => Report::Failed(text()),
-        _ => Report::Failed("a process of the restart sent a report that makes no sense; please report this".to_owned()),
+        Some(FAILED) => Message::Failed(text()),
+        _ => Message::Failed("a process of the restart sent a report that makes no sense; please report this".to_owned()),
     })
 }
 
@@ -242,17 +242,17 @@ mod tests {
         let (reader, writer) = report_pipe().unwrap();
         assert!(receive(&reader).is_none());
         for text in ["short".to_owned(), "x".repeat(OPERATION_SIZE - 4), "y".repeat(9000)] {
-            send(&writer, &Report::Failed(text.clone()));
-            send(&writer, &Report::Note("aside".to_owned()));
+            send(&writer, &Message::Failed(text.clone()));
+            send(&writer, &Message::Note("aside".to_owned()));
             match receive(&reader) {
-                Some(Report::Failed(got)) => assert_eq!(got, text[..text.len().min(MAX_MESSAGE - 4)]),
+                Some(Message::Failed(got)) => assert_eq!(got, text[..text.len().min(MAX_MESSAGE - 4)]),
                 other => panic!("{other:?}"),
             }
-            assert!(matches!(receive(&reader), Some(Report::Note(note)) if note == "aside"));
-            send(&writer, &Report::Maker(54321, 7));
-            assert!(matches!(receive(&reader), Some(Report::Maker(54321, 7))));
+            assert!(matches!(receive(&reader), Some(Message::Note(note)) if note == "aside"));
+            send(&writer, &Message::Maker(54321, 7));
+            assert!(matches!(receive(&reader), Some(Message::Maker(54321, 7))));
         }
         drop(writer);
-        assert!(matches!(receive(&reader), Some(Report::End)));
+        assert!(matches!(receive(&reader), Some(Message::End)));
     }
 }

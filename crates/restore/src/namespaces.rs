@@ -19,7 +19,7 @@ use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 use rustix::process::Resource;
 
-use crate::control::Report;
+use crate::control::Message;
 use crate::error::{ProcessError, RestoreError};
 use crate::family;
 use crate::restart::Restart;
@@ -88,7 +88,7 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     let forbidden = if KernelFeature::MountProc.is_off() { Err(Errno(libc::EPERM)) } else { Ok(()) };
     if let Err(error) = forbidden.and_then(|()| mount(Some(c"proc"), c"/proc", Some(c"proc"), flags, None)) {
         // In a container where parts of /proc are covered, the kernel does not give an ordinary user a whole one.
-        restart.report(&Report::Note(format!(
+        restart.report(&Message::Note(format!(
             "cannot mount /proc ({}): the job sees the processes of the machine there, with other numbers than its own",
             io::Error::from_raw_os_error(error.0)
         )));
@@ -100,7 +100,7 @@ fn furnish(restart: &Restart<'_>) -> Result<(), ProcessError> {
     if let Err(error) = clocks::rebuild(restart.job.machine.clocks)
         && clocks::behind(restart.job.machine.clocks)
     {
-        restart.report(&Report::Note(format!(
+        restart.report(&Message::Note(format!(
             "the job's clocks go back to those of this machine, which was started later ({error}): a program that measures time may wait too long"
         )));
     }

@@ -32,7 +32,7 @@ use linux_raw_sys::prctl::{
 };
 use rustix::fs::Mode;
 
-use crate::control::{Control, OPEN, Report};
+use crate::control::{Message, OPEN, SharedPage};
 use crate::descriptors::{self, Move};
 use crate::environment;
 use crate::error::ProcessError;
@@ -283,7 +283,7 @@ fn set_place(restart: &Restart<'_>, live: &LiveProcess, files: &Files, pid: NsPi
     if std::fs::read_to_string(path).is_ok_and(|own| own.trim_end() != wanted)
         && let Err(error) = std::fs::write(path, &wanted)
     {
-        restart.report(&Report::Note(format!("process {pid}: cannot set oom_score_adj to {wanted}: {error}")));
+        restart.report(&Message::Note(format!("process {pid}: cannot set oom_score_adj to {wanted}: {error}")));
     }
     Ok(())
 }
@@ -395,6 +395,12 @@ impl Builder<'_> {
                 list.call(Step::Seal, Check::Report, nr::__NR_mseal, &[vma.start, vma.len(), 0]);
             }
         }
+        self.set_memory_settings(list);
+        Ok(())
+    }
+
+    /// Settings of the address space as a whole.
+    fn set_memory_settings(&self, list: &mut Operations) {
         let memory = &self.live.memory;
         if memory.lock_future != 0 {
             list.call(Step::Lock, Check::Report, nr::__NR_mlockall, &[memory.lock_future.into()]);
@@ -410,7 +416,6 @@ impl Builder<'_> {
         if self.live.settings.tile_registers {
             list.call(Step::TileRegisters, Check::Success, nr::__NR_arch_prctl, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA]);
         }
-        Ok(())
     }
 
     /// Guards what was guarded. A kernel that cannot do so within a mapping gives no access to it instead.
@@ -552,9 +557,9 @@ impl Builder<'_> {
             self.let_ignored_in(region, &mut list, thread)?;
         }
         let gate = region.gate();
-        list.arrive(gate + std::mem::offset_of!(Control, arrived) as u64);
+        list.arrive(gate + std::mem::offset_of!(SharedPage, arrived) as u64);
         if finishes {
-            list.wait(gate + std::mem::offset_of!(Control, gate) as u64, OPEN);
+            list.wait(gate + std::mem::offset_of!(SharedPage, gate) as u64, OPEN);
             if !self.live.stopped {
                 self.finish(region, &mut list)?;
             }

@@ -17,7 +17,7 @@ use ckpt_session::job::Variable;
 
 use crate::checks::Checked;
 use crate::contents::Stored;
-use crate::control::{self, Channels, Control, Report};
+use crate::control::{self, Channels, Message, SharedPage};
 use crate::error::ProcessError;
 use crate::memory::{self, MemoryError};
 use crate::options::User;
@@ -45,7 +45,7 @@ pub struct Restart<'a> {
     /// Its processes.
     pub tree: &'a Tree,
     /// What all share.
-    pub control: &'static Control,
+    pub control: &'static SharedPage,
     /// Where reports go.
     pub reports: BorrowedFd<'a>,
     /// Where the stand-in tells how the job's first process ended, and what signals came from the job.
@@ -102,13 +102,13 @@ impl<'a> Restart<'a> {
     }
 
     /// Sends a report.
-    pub fn report(&self, report: &Report) {
+    pub fn report(&self, report: &Message) {
         control::send(self.reports, report);
     }
 
     /// Ends this process, having reported why.
     pub fn fail(&self, who: &str, error: &ProcessError) -> ! {
-        self.report(&Report::Failed(format!("{who}: {error}")));
+        self.report(&Message::Failed(format!("{who}: {error}")));
         exit(FAILED_EXIT_CODE)
     }
 
@@ -149,17 +149,17 @@ impl Context for Restart<'_> {
     }
 
     fn note(&self, text: String) {
-        self.report(&Report::Note(text));
+        self.report(&Message::Note(text));
     }
 
     fn waiting(&self, text: String) {
-        self.report(&Report::Waiting(text));
+        self.report(&Message::Waiting(text));
     }
 
     fn note_maker(&self) {
         let outside = rustix::fs::readlinkat(self.processes, "self", Vec::new());
         if let Some(outside) = outside.ok().and_then(|text| text.to_str().ok()?.parse().ok()) {
-            self.report(&Report::Maker(outside, rustix::process::getpid().as_raw_nonzero().get()));
+            self.report(&Message::Maker(outside, rustix::process::getpid().as_raw_nonzero().get()));
         }
     }
 

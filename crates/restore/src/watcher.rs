@@ -11,7 +11,7 @@ use ckpt_session::JobState;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::futex;
 
-use crate::control::{self, COMMITTED, Control, OPEN, Report, wake};
+use crate::control::{self, COMMITTED, Message, OPEN, SharedPage, wake};
 use crate::error::RestoreError;
 use crate::tree::{Role, Tree};
 
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Watcher<'a> {
     job: &'a JobState,
     tree: &'a Tree,
-    control: &'static Control,
+    control: &'static SharedPage,
     init: HostPid,
     reports: OwnedFd,
     /// Lines for the user.
@@ -42,7 +42,7 @@ impl<'a> Watcher<'a> {
     pub fn new(
         job: &'a JobState,
         tree: &'a Tree,
-        control: &'static Control,
+        control: &'static SharedPage,
         init: HostPid,
         reports: OwnedFd,
         tell: &'a dyn Fn(&str),
@@ -117,13 +117,13 @@ impl<'a> Watcher<'a> {
         loop {
             match control::receive(&self.reports) {
                 None => return Ok(()),
-                Some(Report::Note(note)) => self.notes.push(note),
-                Some(Report::Waiting(what)) => (self.tell)(&what),
-                Some(Report::Maker(outside, inside)) => self.makers.push((HostPid(outside), NsPid(inside))),
-                Some(Report::Operation(failure)) if failure.tolerated => self.notes.push(failure.to_string()),
-                Some(Report::Operation(failure)) => return Err(RestoreError::Operation(Box::new(failure))),
-                Some(Report::Failed(why)) => return Err(RestoreError::Process(why)),
-                Some(Report::End) => return Err(RestoreError::Died(String::new())),
+                Some(Message::Note(note)) => self.notes.push(note),
+                Some(Message::Waiting(what)) => (self.tell)(&what),
+                Some(Message::Maker(outside, inside)) => self.makers.push((HostPid(outside), NsPid(inside))),
+                Some(Message::Operation(failure)) if failure.tolerated => self.notes.push(failure.to_string()),
+                Some(Message::Operation(failure)) => return Err(RestoreError::Operation(Box::new(failure))),
+                Some(Message::Failed(why)) => return Err(RestoreError::Process(why)),
+                Some(Message::End) => return Err(RestoreError::Died(String::new())),
             }
         }
     }

@@ -324,7 +324,7 @@ impl Status {
             "thread mitigated" | "conditional disabled" => PR_SPEC_DISABLE,
             "thread force mitigated" | "conditional force disabled" => PR_SPEC_FORCE_DISABLE,
             _ => 0,
-        } as u32)
+        })
     }
 }
 
