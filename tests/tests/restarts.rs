@@ -47,7 +47,8 @@ survives!(images_with_lz4, counting().option("--compress").option("lz4"));
 survives!(images_with_zstd_3, counting().option("--compress").option("zstd:3"));
 
 as_either! {
-    image_copied_elsewhere two_restarts_of_one_image_at_once a_job_that_lives_is_not_brought_back restart_from_another_directory directory_that_moved
+    image_copied_elsewhere two_restarts_of_one_image_at_once a_job_that_lives_is_not_brought_back
+    a_job_without_launcher_or_environment_is_not_brought_back restart_from_another_directory directory_that_moved
     directory_that_moved_with_map self_contained_image_needs_no_files the_generation_before_serves
     a_restart_names_what_it_restarts every_address_taken_by_the_restart_itself a_job_outlives_its_restart
     a_signal_to_the_launcher group_and_session_from_outside_the_pid_namespace
@@ -166,6 +167,33 @@ fn a_job_that_lives_is_not_brought_back(identity: Identity) {
     assert!(code == 122 && err.contains(" lives: process ") && err.contains("--again"), "{code}: {err}");
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
     assert!(before > 0 && sandbox.read_text("out") == "60\n", "its files were touched: {}", sandbox.read_text("out"));
+}
+
+/// Nor if its launcher was killed, and its environment is overwritten, as programs do that set a title.
+fn a_job_without_launcher_or_environment_is_not_brought_back(identity: Identity) {
+    const TITLE: &str = "
+import ctypes, os, time
+stat = open('/proc/self/stat').read().rsplit(')', 1)[1].split()
+start, end = int(stat[47]), int(stat[48])
+ctypes.memset(start, 0, end - start)
+open('pid', 'w').write(str(os.getpid()))
+for _ in range(1200):
+    if os.path.exists('go'): break
+    time.sleep(0.05)
+";
+    let job = Job::new(["/usr/bin/python3", "-c", TITLE]);
+    let sandbox = job.sandbox(identity);
+    let mut running = job.launch(&sandbox);
+    let image = await_image(&sandbox, &mut running, None);
+    running.until("its pid", BOUND, |_| sandbox.join("pid").exists().then_some(()));
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    running.wait(BOUND);
+    let mut command = sandbox.command(tool("ckpt-restart"));
+    command.arg(&image);
+    let (code, _, err) = sandbox.finish(command);
+    sandbox.write("go", "");
+    let pid = sandbox.read_text("pid");
+    assert!(code == 122 && err.contains(&format!(" lives: process {pid} ")), "{code}: {err}");
 }
 
 fn restart_from_another_directory(identity: Identity) {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use ckpt_coordinator::files::Files;
 use ckpt_coordinator::{Restarted, coordinate_restarted};
 use ckpt_image::generations::{Selected, mark_in_use};
+use ckpt_objects::HostPid;
 use ckpt_objects::sysv::EarlierIds;
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_restore::{Options, RestoreError, RestoredJob, read_job, restore};
@@ -32,7 +33,7 @@ pub fn restart(
     let path = selected.image.path();
     if !options.again
         && let Ok(job) = read_job(&selected.image)
-        && let Some(pid) = living::process_of(&job.info.id)
+        && let Some(pid) = living_process(&job)
     {
         reporter.error(format_args!(
             "the job of {} lives: process {pid} belongs to it; end that first, or give --again for a second copy beside it",
@@ -109,6 +110,12 @@ fn find_directory(settings: &mut Settings, image: &Path, reporter: Reporter) {
         reporter.event(format_args!("{} is gone; images go to {}", dir.display(), home.display()));
         settings.dir = home.into();
     }
+}
+
+/// A process of this job that lives.
+fn living_process(job: &JobState) -> Option<HostPid> {
+    let pids: Vec<_> = job.processes.iter().map(|process| process.pid).collect();
+    living::process_of(&job.info.id, &pids)
 }
 
 fn announce(job: &JobState, restored: &RestoredJob, reporter: Reporter) {

@@ -3,20 +3,24 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use ckpt_objects::HostPid;
+use ckpt_objects::process::status_if_there;
+use ckpt_objects::{HostPid, NsPid};
 use ckpt_wire::ENV_JOB;
+
+use crate::library::{AGENT_FILE, copy_of};
 
 /// How long processes that have been killed may take to end.
 const ENDING: Duration = Duration::from_secs(3);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A process of the job with this id that goes on living; nothing where there is none, or none that this user may look at.
+/// A process of the job with this id that goes on living; nothing where there is none, or none that this user may look at. `pids` are those that the
+/// job's processes had in an image.
 #[must_use]
-pub fn process_of(id: &str) -> Option<HostPid> {
+pub fn process_of(id: &str, pids: &[NsPid]) -> Option<HostPid> {
     let begun = Instant::now();
     loop {
-        let found = find(id)?;
+        let found = find(id, pids)?;
         if begun.elapsed() > ENDING {
             return Some(found);
         }
@@ -24,17 +28,33 @@ pub fn process_of(id: &str) -> Option<HostPid> {
     }
 }
 
-/// Every process of a job has its id in its environment, whatever else that was made of. Those that have ended have none any more.
-fn find(id: &str) -> Option<HostPid> {
-    let variable = format!("{ENV_JOB}={id}");
+/// A process that belongs to the job. Those that have ended have neither environment nor mappings any more.
+fn find(id: &str, pids: &[NsPid]) -> Option<HostPid> {
     let own = std::process::id();
     let numbers = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let mut numbers = numbers.filter(|pid| u32::try_from(*pid) != Ok(own));
-    let is_jobs = |pid: &i32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|&byte| byte == 0).any(|entry| entry == variable.as_bytes())
-    };
-    numbers.find(is_jobs).map(HostPid)
+    let mut numbers = numbers.filter(|pid| u32::try_from(*pid) != Ok(own)).map(HostPid);
+    numbers.find(|pid| match job_of(*pid) {
+        Some(job) => job == id.as_bytes(),
+        None => has_agent(*pid, id, pids),
+    })
+}
+
+/// The id in a process's environment, which every process of a job was started with.
+fn job_of(pid: HostPid) -> Option<Vec<u8>> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|&byte| byte == 0);
+    entries.find_map(|entry| entry.strip_prefix(ENV_JOB.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec))
+}
+
+/// Whether a process has an agent that is this job's: the job's own copy, or any if it also has a pid of the job's. A program that sets its title
+/// (setproctitle(3)) writes over its environment, so that only this tells.
+fn has_agent(pid: HostPid, id: &str, pids: &[NsPid]) -> bool {
+    let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else { return false };
+    let maps = String::from_utf8_lossy(&maps);
+    // The path ends the line, but for the note that the file is gone.
+    let maps = |name: &str| maps.lines().any(|line| line.trim_end_matches(" (deleted)").ends_with(name));
+    maps(&copy_of(id).display().to_string())
+        || (maps(&format!("/{AGENT_FILE}")) && status_if_there(pid).is_some_and(|status| pids.contains(&status.ns_pid())))
 }
 
 #[cfg(test)]
@@ -46,12 +66,12 @@ mod tests {
     #[test]
     fn a_process_tells_by_its_environment_whose_it_is() {
         let id = format!("{:016x}", std::process::id());
-        assert_eq!(process_of(&id), None);
+        assert_eq!(process_of(&id, &[]), None);
         let mut child = Command::new("sleep").arg("60").env(ENV_JOB, &id).spawn().unwrap();
-        assert_eq!(process_of(&id), Some(HostPid(child.id().cast_signed())));
+        assert_eq!(process_of(&id, &[]), Some(HostPid(child.id().cast_signed())));
         child.kill().unwrap();
         // One that has ended, and is not waited for yet.
-        assert_eq!(process_of(&id), None);
+        assert_eq!(process_of(&id, &[]), None);
         child.wait().unwrap();
     }
 }
