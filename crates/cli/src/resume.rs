@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ckpt_coordinator::control::running;
+use ckpt_coordinator::control::own_running;
 use ckpt_coordinator::job_name;
 use ckpt_image::generations::{Check, SelectError, Selected, Skipped, Trust, claim, is_in_use, open_newest};
 use ckpt_image::{ImageName, ImageReader, ReadError};
@@ -76,7 +76,7 @@ pub fn find(dir: &Path, command: &[OsString], key: &str, trust: Trust) -> io::Re
     let mut passed = Vec::new();
     let mut candidates: Vec<(u64, Selected)> = Vec::new();
     // If the file system has no locks, at least the jobs on this machine are known.
-    let running = running().unwrap_or_default();
+    let running = own_running().unwrap_or_default();
     for (job, (name, images)) in jobs {
         match images.iter().find_map(|path| info(path, trust)) {
             Some(info) if !is_meant(&info, command, key) => continue,

@@ -1,6 +1,7 @@
 //! `ckpt-ctl`: controls a running job through its `ckpt-launch` or `ckpt-restart`.
 #![forbid(unsafe_code)]
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
 
 /// Does what is asked. The error is the exit code and the message.
 fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
-    let found = find(&arguments.which).map_err(|message| (exit::USAGE, message))?;
+    let found = find(&arguments.which)?;
     let request = match arguments.command {
         Command::Status if found.is_empty() => return Err((exit::USAGE, "no job of yours is running here".to_owned())),
         Command::Status => {
@@ -92,7 +93,9 @@ fn only(found: &[(Running, Status)]) -> Result<&Running, (u8, String)> {
         [(target, _)] => return Ok(target),
         [] => "no such job of yours is running here".to_owned(),
         several => {
-            let list = several.iter().map(|(running, status)| format!("{} (pid {}, {})", running.job, running.pid, status.name));
+            let list = several
+                .iter()
+                .map(|(running, status)| format!("{} (pid {}, {})", running.job, running.pid, harmless(&status.name)));
             let list = list.collect::<Vec<_>>().join(", ");
             format!("several jobs are running here: {list}; name one with --job, --pid or --dir")
         }
@@ -101,21 +104,28 @@ fn only(found: &[(Running, Status)]) -> Result<&Running, (u8, String)> {
 }
 
 /// The selected jobs, each with its status. Jobs of other users do not answer.
-fn find(which: &Which) -> Result<Vec<(Running, Status)>, String> {
-    let all = running().map_err(|error| format!("failed to read /proc/net/unix: {error}"))?;
+fn find(which: &Which) -> Result<Vec<(Running, Status)>, (u8, String)> {
+    let all = running().map_err(|error| (exit::USAGE, format!("failed to read /proc/net/unix: {error}")))?;
     let mut found = Vec::new();
+    let mut late = Vec::new();
     for candidate in all {
         let named =
             which.pid.is_none_or(|pid| pid == candidate.pid) && which.job.as_ref().is_none_or(|job| *job == candidate.job);
         if !named {
             continue;
         }
-        if let Ok(Reply::Status(status)) = candidate.ask(Request::Status)
-            && which.dir.as_ref().is_none_or(|dir| same_place(dir, Path::new(&status.dir)))
-        {
-            found.push((candidate, status));
+        match candidate.ask(Request::Status) {
+            Ok(Reply::Status(status)) if which.dir.as_ref().is_none_or(|dir| same_place(dir, Path::new(&status.dir))) => {
+                found.push((candidate, status));
+            }
+            Err(error) if error.kind() == ErrorKind::TimedOut => late.push(error.to_string()),
+            _ => (),
         }
     }
+    if found.is_empty() && !late.is_empty() {
+        return Err((exit::FAILED, late.join("\nckpt: ")));
+    }
+    late.iter().for_each(|message| eprintln!("ckpt: {message}"));
     Ok(found)
 }
 
@@ -126,15 +136,20 @@ fn same_place(a: &Path, b: &Path) -> bool {
     }
 }
 
+/// A text that root may see from another user, without its control characters.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
 fn print_status(status: &Status) {
-    println!("job {} ({})", status.job, status.name);
+    println!("job {} ({})", harmless(&status.job), harmless(&status.name));
     println!("  coordinator  pid {}", status.pid);
     println!("  processes    {}", status.processes);
-    println!("  images       {}", status.dir);
+    println!("  images       {}", harmless(&status.dir));
     match status.interval {
         Some(seconds) => println!("  interval     {seconds} s"),
         None => println!("  interval     none"),
     }
-    println!("  newest       {}", status.newest.as_deref().unwrap_or("none yet"));
+    println!("  newest       {}", harmless(status.newest.as_deref().unwrap_or("none yet")));
     println!("  now          {}", if status.busy { "taking a checkpoint" } else { "idle" });
 }
