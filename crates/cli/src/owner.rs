@@ -1,13 +1,19 @@
 //! The owner of an image and the user of its restart. The contents of an image run as the user who restarts it, so the owner of the file
 //! must be trusted.
 
+use std::ops::Not;
+
 use ckpt_image::ImageReader;
 use ckpt_image::generations::Trust;
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, User, initgroups, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, User, getgid, getuid, initgroups, setgroups, setresgid, setresuid};
 use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
+use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities};
 
 use crate::RunOptions;
+
+/// Of the auxiliary vector (include/uapi/linux/auxvec.h).
+const AT_SECURE: u64 = 23;
 
 /// Why root could not become the owner of an image.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,39 @@ pub fn become_owner(image: &ImageReader, options: &RunOptions) -> Result<(), Own
     })
 }
 
+/// Gives up the user ids and capabilities that the tool's file gave to whoever runs it: what an image says must not act with them. The rest
+/// goes the way of a user without capabilities.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn drop_file_privileges() -> std::io::Result<()> {
+    if !is_secure() {
+        return Ok(());
+    }
+    let (uid, gid) = (getuid(), getgid());
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    // Such a file closes the process to its own user, /proc included (proc(5)).
+    set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+    Ok(())
+}
+
+/// Whether the kernel gave this process more than its caller had, for its file's mode or capabilities (`AT_SECURE`). The vector cannot be read
+/// then as a rule, so one that cannot be read counts as that.
+fn is_secure() -> bool {
+    std::fs::read("/proc/self/auxv").is_ok_and(|vector| says_secure(&vector).is_some_and(|secure| !secure)).not()
+}
+
+/// The value of `AT_SECURE` in an auxiliary vector, which has pairs of words.
+fn says_secure(vector: &[u8]) -> Option<bool> {
+    let words = vector.chunks_exact(8).filter_map(|word| word.try_into().ok().map(u64::from_ne_bytes)).collect::<Vec<_>>();
+    words.chunks_exact(2).find(|pair| pair[0] == AT_SECURE).map(|pair| pair[1] != 0)
+}
+
 /// Takes a user's id and groups permanently. A user without a name gets the group of the file only.
 fn become_user(uid: Uid, gid: Gid) -> nix::Result<()> {
     let group = match User::from_uid(uid) {
@@ -66,4 +105,18 @@ fn become_user(uid: Uid, gid: Gid) -> nix::Result<()> {
     setresuid(uid, uid, uid)?;
     // Until then root owns this process's files in /proc (proc(5)).
     set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_auxiliary_vector_tells_of_privileges() {
+        let vector =
+            |secure: u64| [6, 4096, AT_SECURE, secure, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+        assert_eq!(says_secure(&vector(0)), Some(false));
+        assert_eq!(says_secure(&vector(1)), Some(true));
+        assert_eq!(says_secure(&[]), None);
+    }
 }

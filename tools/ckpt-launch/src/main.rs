@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use ckpt_cli::owner::drop_file_privileges;
 use ckpt_cli::resume::{Found, Passed, find};
 use ckpt_cli::{RunOptions, exit, parse, restart};
 use ckpt_coordinator::{Launch, batch, job_name, launch, probe};
@@ -61,6 +62,12 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> ExitCode {
     let reporter = arguments.run.reporter();
+    if let Err(error) = drop_file_privileges() {
+        reporter.error(format_args!(
+            "failed to give up what this program's file grants: {error}; take it away with setcap -r and chmod ug-s"
+        ));
+        return ExitCode::from(exit::CANNOT_LAUNCH);
+    }
     let settings =
         Settings { self_contained: arguments.self_contained, wait_all: arguments.wait_all, ..arguments.run.launch_settings() };
     let dir = settings.dir.as_path();

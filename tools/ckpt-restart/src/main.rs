@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ckpt_cli::owner::become_owner;
+use ckpt_cli::owner::{become_owner, drop_file_privileges};
 use ckpt_cli::{RunOptions, exit, parse, restart};
 use ckpt_image::generations::{Check, open_newest};
 use clap::Parser;
@@ -27,6 +27,12 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let reporter = arguments.run.reporter();
+    if let Err(error) = drop_file_privileges() {
+        reporter.error(format_args!(
+            "failed to give up what this program's file grants: {error}; take it away with setcap -r and chmod ug-s"
+        ));
+        return ExitCode::from(exit::CANNOT_RESTART);
+    }
     let selected = match open_newest(&arguments.images, Check::EveryByte, arguments.run.trust()) {
         Ok(selected) => selected,
         Err(error) => {
