@@ -119,6 +119,21 @@ fn a_checkpoint_that_fails_is_told() {
 }
 
 #[test]
+fn a_stopped_launcher_is_told_of() {
+    let job = Job::new(["sleep", "3"]).interval("1000");
+    let sandbox = job.sandbox(Identity::own());
+    let mut running = job.launch(&sandbox);
+    running.until("the job's socket", BOUND, |_| (ctl(&sandbox, &["status"]).0 == 0).then_some(()));
+    running.signal(nix::sys::signal::Signal::SIGSTOP);
+    for what in ["status", "checkpoint"] {
+        let (code, _, err) = ctl(&sandbox, &[what]);
+        assert!((120..=125).contains(&code) && err.contains("is stopped; continue it with kill -CONT"), "{what}: {code} {err}");
+    }
+    running.signal(nix::sys::signal::Signal::SIGCONT);
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+}
+
+#[test]
 fn inspect_shows_and_verifies_a_real_image() {
     let job = Job::new(["bash", "-c", "exec 7> a-file; sleep 100 & sleep 100; wait"]);
     let sandbox = job.sandbox(Identity::own());
