@@ -65,6 +65,63 @@ fn another_users_image(identity: Identity) {
     });
 }
 
+/// Whoever takes the name of the coordinator's socket when the launcher is gone, accepts everybody or nobody, and never answers.
+const SQUATTER: &str = r#"
+import os, socket, sys, time
+os.setgid(54322); os.setuid(54322)
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+for _ in range(600):
+    try:
+        listener.bind("\0" + sys.argv[1])
+        break
+    except OSError:
+        time.sleep(0.05)
+listener.listen(0)
+if sys.argv[2] == "nobody":
+    # The queue is full.
+    own = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    own.connect("\0" + sys.argv[1])
+print("listens", flush=True)
+held = []
+while True:
+    if sys.argv[2] == "nobody":
+        time.sleep(1)
+    else:
+        held.append(listener.accept())
+"#;
+
+#[test]
+fn a_false_coordinator_keeps_no_signal_from_the_job() {
+    as_root_only(|| {
+        for accepts in ["everybody", "nobody"] {
+            let sandbox = Sandbox::new(Identity::Root);
+            let mut command = sandbox.command(tool("ckpt-launch"));
+            command.args(["bash", "-c", "echo $$ > pid; echo $CKPT_JOB_ID > job; exec sleep 150"]);
+            let mut running = sandbox.start(command, "out", false, "err");
+            let read = |name: &str| {
+                let text = fs::read_to_string(sandbox.join(name)).ok()?;
+                text.ends_with('\n').then(|| text.trim().to_owned())
+            };
+            let job = running.until("the job", BOUND, |_| read("job"));
+            let pid: i32 = read("pid").and_then(|pid| pid.parse().ok()).expect("the job's pid");
+            let namespace = fs::read_link("/proc/self/ns/pid").expect("a link").to_string_lossy().into_owned();
+            let number = namespace.trim_start_matches("pid:[").trim_end_matches(']').to_owned();
+            let mut squatter = sandbox.command("python3");
+            squatter.args(["-c", SQUATTER, &format!("ckpt/{job}/{number}"), accepts]);
+            let mut squatter = sandbox.start(squatter, "squatter", false, "squatter.err");
+            running.signal(nix::sys::signal::Signal::SIGKILL);
+            squatter.until("the false coordinator", BOUND, |_| read("squatter"));
+            let job = nix::unistd::Pid::from_raw(pid);
+            nix::sys::signal::kill(job, nix::sys::signal::Signal::SIGTERM).expect("the job lives");
+            squatter.until("the end of the job", BOUND, |_| {
+                let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                (state.is_empty() || state.contains(") Z ")).then_some(())
+            });
+            squatter.kill();
+        }
+    });
+}
+
 #[test]
 fn root_restarts_a_users_image_as_that_user() {
     as_root_only(|| {
