@@ -257,6 +257,18 @@ fn hooks_are_told_the_image() {
 }
 
 #[test]
+fn hooks_are_told_an_image_whose_name_is_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let sandbox = sandbox(Identity::own());
+    let directory = std::ffi::OsStr::from_bytes(b"images \xff");
+    std::fs::create_dir(sandbox.join(directory)).expect("a directory");
+    let mut command = sandbox.command(tool("ckpt-launch"));
+    command.arg("-d").arg(directory).args(["-i", "0.2", "--hook-after", "test -e \"$CKPT_IMAGE\" && touch told", "sleep", "0.7"]);
+    let (code, _, said) = sandbox.finish(command);
+    assert!(code == 0 && sandbox.join("told").exists(), "{code} {said}");
+}
+
+#[test]
 fn a_hook_is_no_part_of_the_job() {
     let sandbox = sandbox(Identity::own());
     // It outlasts a checkpoint, and leaves something behind that outlasts it.

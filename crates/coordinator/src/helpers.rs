@@ -1,6 +1,7 @@
 //! Commands that the coordinator runs for itself: hooks, and the batch system's. They are its children, but not the job's processes.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -74,7 +75,7 @@ impl Helpers {
     }
 
     /// Runs a command of the user's by the shell, its output to standard error.
-    pub fn run(&self, line: &str, variables: &[(&str, String)], patience: Duration) -> Result<(), String> {
+    pub fn run(&self, line: &str, variables: &[(&str, &OsStr)], patience: Duration) -> Result<(), String> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", line]).stdin(Stdio::null()).envs(variables.iter().map(|(name, value)| (name, value)));
         let err = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3).map_err(|errno| errno.to_string())?;

@@ -1,5 +1,6 @@
 //! The user's commands around checkpoints. A failing command costs a message, not the job.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,7 +62,8 @@ impl HookRunner {
     }
 
     fn run(&self, when: &str, commands: &[String], image: &Path, generation: u64) {
-        let variables = [("CKPT_IMAGE", image.display().to_string()), ("CKPT_GENERATION", generation.to_string())];
+        let generation_text = OsString::from(generation.to_string());
+        let variables = [("CKPT_IMAGE", image.as_os_str()), ("CKPT_GENERATION", generation_text.as_os_str())];
         for command in commands {
             if let Err(error) = self.helpers.run(command, &variables, PATIENCE) {
                 self.reporter.error(format_args!("the hook {when} checkpoint {generation} failed: {command}: {error}"));
