@@ -86,6 +86,8 @@ pub struct AgentCode {
 
 /// The name of the agent's library.
 const AGENT_LIBRARY: &str = "/libckpt_preload.so";
+/// How often a thread that is to make a call may stop for other reasons.
+const MANY_STOPS: u32 = 100;
 /// All signals that can be blocked.
 const ALL_SIGNALS: SignalSet = SignalSet::ALL.without(libc::SIGKILL).without(libc::SIGSTOP);
 
@@ -124,11 +126,27 @@ fn ranges(process: HostPid, matches: impl Fn(&str) -> bool) -> Vec<Range<u64>> {
         .collect()
 }
 
-/// Where the agent's library lies in a process.
+/// Where the agent's library lies in a process. An emulator (qemu-user) maps it once more for its guest, as data: the processor runs the executable copy.
 fn agent_range(process: HostPid) -> Range<u64> {
-    let parts = ranges(process, |line| line.ends_with(AGENT_LIBRARY));
-    let (start, end) = (parts.iter().map(|part| part.start).min(), parts.iter().map(|part| part.end).max());
-    start.unwrap_or(0)..end.unwrap_or(0)
+    executable_copy(&String::from_utf8_lossy(&read_proc(process, "maps").unwrap_or_default())).unwrap_or_default()
+}
+
+/// The copy of the agent's library that is executable, from the lines of `maps`. Each copy begins where the file does.
+fn executable_copy(maps: &str) -> Option<Range<u64>> {
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let mut copies: Vec<(Range<u64>, bool)> = Vec::new();
+    for line in maps.lines().filter(|line| line.ends_with(AGENT_LIBRARY)) {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let (access, offset) = (fields.next()?, number(fields.next()?)?);
+        if offset == 0 || copies.is_empty() {
+            copies.push((number(start)?..number(start)?, false));
+        }
+        let (range, executable) = copies.last_mut()?;
+        range.end = number(end)?;
+        *executable |= access.contains('x');
+    }
+    copies.into_iter().find_map(|(range, executable)| executable.then_some(range))
 }
 
 /// Code that is of no file, as the restorer is: of six fields only five are there.
@@ -510,6 +528,23 @@ impl Tracer {
         }
     }
 
+    /// Waits until a thread stops in one way, and lets it go on from all others: but not for ever, as one that cannot go on stops again and again.
+    fn wait_for_stop(
+        &mut self,
+        tid: i32,
+        is_it: impl Fn(&TraceeStop) -> bool,
+        go_on: impl Fn(TraceeStop) -> Result<(), PtraceError>,
+    ) -> Result<(), PtraceError> {
+        for _ in 0..MANY_STOPS {
+            let stop = self.wait(tid, TURN)?;
+            if is_it(&stop) {
+                return Ok(());
+            }
+            go_on(stop)?;
+        }
+        Err(PtraceError::Busy)
+    }
+
     /// Has a stopped thread make a system call, and be as it was, the call that it was interrupted in included. Gives what the call returned.
     fn call(&mut self, tid: i32, instruction: u64, number: i64, arguments: [u64; 4]) -> Result<i64, PtraceError> {
         let pid = Pid::from_raw(tid);
@@ -527,10 +562,7 @@ impl Tracer {
         // Interrupted once more, so that it goes on from a stop after which the kernel looks at the saved call.
         let again = ptrace::interrupt(pid).map_err(PtraceError::from).and_then(|()| {
             resume(tid, 0)?;
-            while !matches!(self.wait(tid, TURN)?, TraceeStop::Event) {
-                resume(tid, 0)?;
-            }
-            Ok(())
+            self.wait_for_stop(tid, |stop| matches!(stop, TraceeStop::Event), |_| resume(tid, 0))
         });
         ptrace::setregs(pid, saved)?;
         set_blocked_signals(tid, mask)?;
@@ -544,9 +576,8 @@ impl Tracer {
         // To the call's begin, then to its end.
         for _ in 0..2 {
             ptrace::syscall(pid, None)?;
-            while !matches!(self.wait(tid, TURN)?, TraceeStop::Syscall) {
-                ptrace::syscall(pid, None)?;
-            }
+            let go_on = |_| Ok(ptrace::syscall(pid, None)?);
+            self.wait_for_stop(tid, |stop| matches!(stop, TraceeStop::Syscall), go_on)?;
         }
         Ok(ptrace::getregs(pid)?.rax.cast_signed())
     }
@@ -584,4 +615,21 @@ fn look(tid: i32) -> Result<Option<TraceeStop>, PtraceError> {
         (0, SYSCALL_STOP) => TraceeStop::Syscall,
         (_, signal) => TraceeStop::Signal(signal),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_copy_of_the_agent_is_found() {
+        let maps = "1000-2000 r--p 00000000 fe:00 1 /tmp/libckpt_preload.so\n\
+            2000-3000 rw-p 00001000 fe:00 1 /tmp/libckpt_preload.so\n\
+            7f0000000000-7f0000010000 r-xp 00000000 fe:00 1 /tmp/libckpt_preload.so\n\
+            7f0000010000-7f0000012000 rw-p 0000f000 fe:00 1 /tmp/libckpt_preload.so\n\
+            7f0000020000-7f0000030000 r-xp 00000000 fe:00 2 /usr/lib/libc.so.6\n";
+        assert_eq!(executable_copy(maps), Some(0x7f00_0000_0000..0x7f00_0001_2000));
+        assert_eq!(executable_copy("1000-2000 r--p 00000000 fe:00 1 /tmp/libckpt_preload.so\n"), None);
+        assert_eq!(executable_copy(""), None);
+    }
 }
