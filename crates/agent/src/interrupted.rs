@@ -18,7 +18,7 @@ use linux_raw_sys::general as nr;
 use crate::blocking::{ends_for_any_signal, ends_without_restart, may_be_restarted, may_wait};
 use crate::call::nr_errno::EINTR;
 use crate::state::CONFIG;
-use crate::{action, call, code, procfs, timeout, transfer};
+use crate::{action, call, code, procfs, ready, timeout, transfer};
 
 /// Words of a processor mask: the kernel's limit is 8192 processors.
 const CPU_WORDS: usize = 128;
@@ -230,7 +230,8 @@ pub unsafe fn end_if_signalled(frame: *mut UContext) {
     let _ = unsafe { syscall!(nr::__NR_rt_sigpending, pending.as_mut_ptr(), size_of::<SignalSet>()) };
     // Another checkpoint signal makes the call again too.
     let blocked = SignalSet::from_bits(frame.sigmask).with(CONFIG.get().signal);
-    if (pending - blocked).iter().any(|signal| action::ends_a_call(signal, by_any_handler)) {
+    let is_ended = (pending - blocked).iter().any(|signal| action::ends_a_call(signal, by_any_handler));
+    if is_ended && (frame.context.reserved[0] == GONE_ON || !ready::returns_at_once(&frame.context)) {
         end(&mut frame.context);
     }
 }
@@ -252,7 +253,20 @@ fn end(context: &mut SigContext) {
 /// As for [`end_if_signalled`].
 pub unsafe extern "C" fn on_leave(frame: *mut UContext) {
     // SAFETY: the caller's promise.
-    unsafe { end_if_signalled(frame) };
+    unsafe {
+        finish_connect(&mut (*frame).context);
+        end_if_signalled(frame);
+    }
+}
+
+/// Has a connect that is about to be made again succeed where the restart has connected the socket: another call would fail with `EISCONN`.
+fn finish_connect(context: &mut SigContext) {
+    let is_made_again = matches!(context.reserved[0], PUT_BACK | RESTARTED);
+    if is_made_again && context.rax == u64::from(nr::__NR_connect) && ready::is_connected(context.rdi as i32) {
+        context.reserved[0] = 0;
+        context.rip = context.rip.wrapping_add(code::SYSCALL_LEN);
+        context.rax = 0;
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //!
 //! The modules, from the ground up; none uses one of a later line:
 //!
-//! - `call`, `shared`, `siginfo`, `stack`, `state`, `timeout`: the ground.
+//! - `call`, `ready`, `shared`, `siginfo`, `stack`, `state`, `timeout`: the ground.
 //! - `action`, `blocking`, `code`, `pages`, `procfs`: what the kernel tells, and the program's code.
 //! - `ignored`, `rendezvous`, `timers`, `transfer`, `wrapped`, [`touched`]: one subject each.
 //! - `dump`: handing pages over. `interrupted`: system calls that are made again.
@@ -35,6 +35,7 @@ mod own_handler;
 mod pages;
 mod pending;
 mod procfs;
+mod ready;
 mod rendezvous;
 mod shared;
 mod shield;
