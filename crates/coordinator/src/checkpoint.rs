@@ -156,6 +156,7 @@ impl Checkpointer {
             end(&frozen);
         }
         let mut complaints = std::mem::take(&mut capture.complaints);
+        complaints.extend(committed.not_synced.clone());
         complaints.extend(prune(&info).err());
         files.committed(&capture, info.generation, &committed.path, &info);
         Ok(CheckpointSummary {

@@ -105,6 +105,8 @@ pub struct Committed {
     pub file_bytes: u64,
     /// Bytes of all its pages before compression.
     pub raw_bytes: u64,
+    /// Why its name may not be durable.
+    pub not_synced: Option<String>,
 }
 
 /// An image that is being written. If it is dropped before it is committed, it leaves nothing behind.
@@ -176,8 +178,12 @@ impl ImageWriter {
         let (file_bytes, raw_bytes) = self.finish(first_metadata, metadata.len())?;
         let path = self.dir.join(self.name.file_name());
         self.temporary.rename(&path)?;
-        sync_dir(&self.dir).map_err(|source| WriteError::Io { action: "make durable", path: self.dir.clone(), source })?;
-        Ok(Committed { path, file_bytes, raw_bytes })
+        // The image is durable, and has its name. It counts, and older ones go, as ever: where this never succeeds they would pile up.
+        let not_synced = sync_dir(&self.dir).err().map(|error| {
+            let dir = self.dir.display();
+            format!("the name of the image may not survive a crash of the machine: failed to make {dir} durable: {error}")
+        });
+        Ok(Committed { path, file_bytes, raw_bytes, not_synced })
     }
 
     /// Writes the index and the footer. Returns the size of the file, and that of its pages before compression.
