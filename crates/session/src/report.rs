@@ -44,10 +44,17 @@ impl Reporter {
 /// What this process has said so far, for as long as it may have to say it again.
 static SAID: Mutex<Option<String>> = Mutex::new(Some(String::new()));
 
+/// A text as a terminal shows it harmlessly: a name from an image, or another user's, may have control characters.
+#[must_use]
+pub fn harmless(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
 /// Writes the message at once, each of its lines marked: standard error may be a file that others write to. One that cannot be written is no reason
 /// to fail.
 fn say(message: impl fmt::Display) {
-    let lines: String = message.to_string().lines().map(|line| format!("ckpt: {line}\n")).collect();
+    let lines: String = message.to_string().lines().map(|line| format!("ckpt: {}\n", harmless(line))).collect();
     let _ = std::io::stderr().write_all(lines.as_bytes());
     if let Some(said) = remembered().as_mut() {
         said.push_str(&lines);
@@ -84,5 +91,15 @@ impl fmt::Display for Took {
         } else {
             write!(f, "{:.1} s", self.0.as_secs_f64())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(harmless("a\u{1b}[31mb\tc é"), "a\\u{1b}[31mb\\tc é");
     }
 }

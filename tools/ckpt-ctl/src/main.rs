@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use ckpt_cli::exit;
 use ckpt_coordinator::control::{Reply, Request, Running, Status, running};
+use ckpt_session::harmless;
 use clap::{Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -134,11 +135,6 @@ fn same_place(a: &Path, b: &Path) -> bool {
         (Ok(a), Ok(b)) => a == b,
         _ => a == b,
     }
-}
-
-/// A text that root may see from another user, without its control characters.
-fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 fn print_status(status: &Status) {

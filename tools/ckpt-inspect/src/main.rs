@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use ckpt_cli::exit;
 use ckpt_image::{ImageReader, ReadError};
-use ckpt_session::{Bytes, JobState};
+use ckpt_session::{Bytes, JobState, harmless};
 use clap::Parser;
 use thiserror::Error;
 
@@ -79,7 +79,10 @@ fn show(options: &Options, out: &mut impl Write) -> io::Result<bool> {
             Ok(text) => {
                 // Summaries have many lines.
                 let gap = if n > 0 && !options.json && !options.verify { "\n" } else { "" };
-                write!(out, "{gap}{text}")?;
+                write!(out, "{gap}")?;
+                for line in text.lines() {
+                    writeln!(out, "{}", harmless(line))?;
+                }
             }
             Err(error) => {
                 all_valid = false;
@@ -113,5 +116,5 @@ fn inspect(path: &Path, options: &Options) -> Result<String, InspectError> {
 
 /// Prints one line on standard error; if that is closed, there is no way to report it.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "ckpt: {message}");
+    let _ = writeln!(io::stderr(), "ckpt: {}", harmless(message));
 }
