@@ -9,18 +9,49 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use ckpt_image::generations;
+use ckpt_objects::HostPid;
+use ckpt_objects::process::{Status, threads};
 use ckpt_session::Reporter;
 use ckpt_session::files::{aside_of, output_of};
 use ckpt_session::job::JobInfo;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::requests::CheckpointRequest;
-use super::{Coordinator, Event, Terminal, beside};
+use super::{Coordinator, Event, LOOK, Terminal, beside};
 use crate::control::Reply;
 use crate::output;
 
-/// How long the file system of the images may take for what is left to do when the job has ended, each time.
+/// How long the file system of the images may let all other threads wait, when the job has ended.
 const END_GRACE: Duration = Duration::from_secs(5);
+
+/// Whether the coordinator's other threads get on. A slow disk has them wait and go on; one that does not answer, wait only.
+struct Progress {
+    seen: u64,
+    since: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { seen: Self::now(), since: Instant::now() }
+    }
+
+    /// How often the other threads have waited or given way so far.
+    fn now() -> u64 {
+        let own = HostPid::own();
+        let others = threads(own).into_iter().filter(|thread| *thread != own);
+        let status = others.filter_map(|thread| Status::of_thread(own, thread).ok());
+        status.map(|status| status.number("voluntary_ctxt_switches") + status.number("nonvoluntary_ctxt_switches")).sum()
+    }
+
+    /// Whether nothing has gone on for [`END_GRACE`].
+    fn has_ended(&mut self) -> bool {
+        if self.since.elapsed() < END_GRACE {
+            return false;
+        }
+        let now = Self { seen: Self::now(), since: Instant::now() };
+        std::mem::replace(self, now).seen == self.seen
+    }
+}
 
 impl Coordinator {
     pub(super) fn is_over(&self) -> bool {
@@ -56,11 +87,11 @@ impl Coordinator {
     /// The job is over: a checkpoint under way is given up. The exit code.
     pub(super) fn end(&mut self) -> u8 {
         self.checkpointer.cancelled.store(true, Ordering::Relaxed);
-        let given_up = Instant::now() + END_GRACE;
+        let mut progress = Progress::new();
         while !self.serving.is_empty() {
             let event = self.wait_for(|own| match own.events.1.try_recv() {
                 Ok(event) => Some(Some(event)),
-                Err(_) => (Instant::now() > given_up).then_some(None),
+                Err(_) => progress.has_ended().then_some(None),
             });
             match event {
                 Some(Event::Checkpoint(outcome)) => {
@@ -92,7 +123,7 @@ impl Coordinator {
         let status = ExitStatus::from_raw(self.first_status.unwrap_or(0));
         let in_use = self.in_use.take();
         let (info, reporter, checkpointer) = (self.info.clone(), self.reporter, Arc::clone(&self.checkpointer));
-        let tidied = within(END_GRACE, move || {
+        let tidied = while_it_gets_on(move || {
             // Not closed yet: where the disk does not answer, not even SIGKILL ends the wait of a close.
             if let Some(image) = &in_use {
                 let _ = image.unlock();
@@ -126,8 +157,8 @@ impl Coordinator {
     }
 }
 
-/// Does beside what may never return, since it needs the disk, and waits for that for a while.
-fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Does beside what may never return, since it needs the disk, and waits for that as long as it gets on.
+fn while_it_gets_on<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, done) = mpsc::channel();
     let work = Arc::new(Mutex::new(Some(work)));
     let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -138,7 +169,16 @@ fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send
         }
     });
     match started {
-        Ok(()) => done.recv_timeout(patience).ok(),
+        Ok(()) => {
+            let mut progress = Progress::new();
+            loop {
+                match done.recv_timeout(LOOK) {
+                    Ok(result) => return Some(result),
+                    Err(mpsc::RecvTimeoutError::Timeout) if !progress.has_ended() => (),
+                    Err(_) => return None,
+                }
+            }
+        }
         Err(_) => take(&work).map(|work| work()),
     }
 }
