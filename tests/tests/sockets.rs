@@ -18,7 +18,7 @@ program_survives!(unix_packets);
 program_survives!(unix_listening);
 program_survives!(unix_rights);
 program_survives!(unix_credentials);
-program_survives!(unix_many_pairs, Job::program("unix_many_pairs", 60, &[]));
+program_survives!(unix_many_pairs, Job::program("unix_many_pairs", 150, &[]));
 program_survives!(tcp_loopback, Job::program("tcp_loopback", 100, &[]));
 program_survives!(tcp_listening);
 program_survives!(unix_removed_directory);

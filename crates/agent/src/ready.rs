@@ -16,9 +16,9 @@ pub fn returns_at_once(context: &SigContext) -> bool {
                 group @ i32::MIN..0 => (nr::P_PGID, group.unsigned_abs()),
                 pid => (nr::P_PID, pid.unsigned_abs()),
             };
-            has_child(kind, id, rdx as u32 | nr::WEXITED)
+            ends_wait(kind, id, rdx as u32 | nr::WEXITED)
         }
-        nr::__NR_waitid => has_child(rdi as u32, rsi as u32, r10 as u32),
+        nr::__NR_waitid => ends_wait(rdi as u32, rsi as u32, r10 as u32),
         nr::__NR_read
         | nr::__NR_readv
         | nr::__NR_recvfrom
@@ -47,12 +47,12 @@ pub fn is_connected(fd: i32) -> bool {
     unsafe { syscall!(nr::__NR_getpeername, fd, name.as_mut_ptr(), &raw mut len) }.is_ok()
 }
 
-/// Whether a wait for a child would find one. It stays to be waited for.
-fn has_child(kind: u32, id: u32, options: u32) -> bool {
+/// Whether a wait for a child would end: it finds one, which stays to be waited for, or learns that there is none to wait for.
+fn ends_wait(kind: u32, id: u32, options: u32) -> bool {
     let mut info = [0i32; 32];
     // SAFETY: a siginfo of 128 bytes is written, and nothing else changes.
     let asked = unsafe { syscall!(nr::__NR_waitid, kind, id, info.as_mut_ptr(), options | nr::WNOHANG | nr::WNOWAIT, 0) };
-    asked.is_ok() && info[0] != 0
+    asked.is_err() || info[0] != 0
 }
 
 fn has_events(fds: u64, count: u64) -> bool {
@@ -70,8 +70,8 @@ mod tests {
             let [rdi, rsi, rdx, r10] = arguments;
             returns_at_once(&SigContext { rax: number.into(), rdi, rsi, rdx, r10, ..SigContext::default() })
         };
-        // No child, or no such descriptor.
-        assert!(!call(nr::__NR_wait4, [u64::MAX, 0, 0, 0]));
+        // There is no child with this number: ECHILD.
+        assert!(call(nr::__NR_wait4, [1, 0, 0, 0]));
         assert!(!call(nr::__NR_pause, [0; 4]));
         let mut zero = nr::pollfd { fd: 0, events: 0, revents: 0 };
         assert!(!call(nr::__NR_poll, [(&raw mut zero) as u64, 0, 0, 0]));
