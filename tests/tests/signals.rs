@@ -20,7 +20,6 @@ program_survives!(stopped_processes);
 program_survives!(raw_handlers);
 program_survives!(ignored_signals);
 program_survives!(first_calls);
-program_survives!(child_waits, Job::program("child_waits", 300, &[]));
 program_survives!(one_shot_timers);
 program_survives!(own_signals, Job::program("own_signals", 150, &[]));
 

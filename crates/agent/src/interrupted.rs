@@ -231,7 +231,7 @@ pub unsafe fn end_if_signalled(frame: *mut UContext) {
     // Another checkpoint signal makes the call again too.
     let blocked = SignalSet::from_bits(frame.sigmask).with(CONFIG.get().signal);
     let is_ended = (pending - blocked).iter().any(|signal| action::ends_a_call(signal, by_any_handler));
-    if is_ended && (frame.context.reserved[0] == GONE_ON || !ready::returns_at_once(&frame.context)) {
+    if is_ended && (frame.context.reserved[0] == GONE_ON || !ready::has_nobody_to_wait_for(&frame.context)) {
         end(&mut frame.context);
     }
 }
