@@ -1,8 +1,7 @@
 // Tests that a thread which has replaced the C library's restartable sequences area by one of its own keeps that one, with its size.
 // @restored Threads: a restartable sequences area of the program's own, of any size; none where it has ended the library's
 #define _GNU_SOURCE
-#include "check.h"
-#include <sched.h>
+#include "processors.h"
 #include <sys/rseq.h>
 
 enum { SIZE = 256 };
@@ -43,18 +42,8 @@ int main(int argc, char **argv) {
         char room[SIZE - sizeof(struct rseq)];
     } own;
     CHECK(rseq_call(&own, SIZE, 0) == 0);
-    cpu_set_t before;
-    CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
     for (int round = 0; round < rounds; round++) {
-        for (int cpu = 0; cpu < 4; cpu++) {
-            if (!CPU_ISSET(cpu, &before)) continue;
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
-            CHECK((int)*(volatile uint32_t *)&own.area.cpu_id == cpu);
-        }
-        CHECK(sched_setaffinity(0, sizeof before, &before) == 0);
+        visit_processors(&own.area.cpu_id);
         rest();
         CHECK(rseq_call(&own, SIZE, 0) == -1 && errno == EBUSY);
     }

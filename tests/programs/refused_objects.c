@@ -2,7 +2,7 @@
 // @refused fanotify: groups (the kernel does not show their marks)
 // @refused userfaultfd: descriptors, and the ranges registered with them
 // @refused io_uring: instances (requests in flight cannot be seen; some programs can switch it off: `--innodb-use-native-aio=0` of MariaDB, `UV_USE_IO_URING=0` of Node.js)
-// @refused Devices: those whose driver keeps a state for whoever has them open (/dev/net/tun, /dev/fuse, GPUs)
+// @refused Devices: character devices whose driver keeps a state for each descriptor (/dev/net/tun, /dev/fuse, GPUs)
 // @refused Asynchronous I/O: contexts of io_setup (requests in flight cannot be seen)
 // @refused Performance events: perf_event_open
 // @refused Huge pages of hugetlbfs: anonymous mappings, private and shared, memfds, System V shared memory (use transparent huge pages)

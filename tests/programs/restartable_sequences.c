@@ -2,9 +2,8 @@
 // One that has not registered its own, on a stack where another has left one, has none afterwards either.
 // @restored Threads: restartable sequences (rseq)
 #define _GNU_SOURCE
-#include "check.h"
+#include "processors.h"
 #include <asm/prctl.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/rseq.h>
 
@@ -13,21 +12,9 @@ static int rounds;
 static void *work(void *unused) {
     (void)unused;
     struct rseq *area = (struct rseq *)((char *)__builtin_thread_pointer() + __rseq_offset);
-    cpu_set_t before;
-    CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
     for (int round = 0; round < rounds; round++) {
-        // Only the kernel knows where we are put: on each processor in turn, it must tell the right one.
-        for (int cpu = 0; cpu < 4; cpu++) {
-            if (!CPU_ISSET(cpu, &before)) continue;
-            cpu_set_t one;
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
-            // A checkpoint between may have us restarted, but not moved.
-            CHECK((int)*(volatile uint32_t *)&area->cpu_id == cpu);
-            CHECK(sched_getcpu() == cpu);
-        }
-        CHECK(sched_setaffinity(0, sizeof before, &before) == 0);
+        // Only the kernel knows where we are put. A checkpoint between may have us restarted, but not moved.
+        visit_processors(&area->cpu_id);
         rest();
     }
     return NULL;

@@ -54,7 +54,10 @@ pub fn compile(name: &str, options: &[&str]) -> PathBuf {
 pub fn try_compile(name: &str, options: &[&str]) -> Result<PathBuf, String> {
     let programs = programs();
     let source = programs.join(name).with_extension("c");
-    let sources = [source.clone(), programs.join("check.h"), programs.join("vmflags.h")];
+    let headers = fs::read_dir(&programs).expect("the folder of the programs").map(|entry| entry.expect("an entry").path());
+    let mut sources: Vec<PathBuf> = headers.filter(|path| path.extension().is_some_and(|extension| extension == "h")).collect();
+    sources.sort();
+    sources.push(source.clone());
     build(name, &sources, options, |to| {
         let mut command = Command::new("cc");
         command.args(["-std=gnu11", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-g", "-o"]).arg(to).arg(&source).args(options);

@@ -15,6 +15,7 @@
 
 pub mod artifacts;
 pub mod condor;
+pub mod control_group;
 pub mod examples;
 pub mod file_tree;
 pub mod identity;

@@ -132,6 +132,14 @@ impl Sandbox {
         command
     }
 
+    /// Runs `ckpt-ctl` about the jobs whose images go to this directory. Gives its exit code, output and messages.
+    #[must_use]
+    pub fn ctl(&self, directory: &str, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = self.command(crate::tool("ckpt-ctl"));
+        command.arg("-d").arg(self.join(directory)).args(arguments);
+        self.finish(command)
+    }
+
     /// Opens a file in it for a command's output.
     ///
     /// # Panics

@@ -11,13 +11,6 @@ fn job() -> Job {
     Job::new(["bash", "-c", "(sleep 2) & for i in {1..20}; do echo $i; sleep 0.1; done; wait"]).interval("1000")
 }
 
-/// Runs `ckpt-ctl` about the jobs whose images go to the sandbox's folder.
-fn ctl(sandbox: &Sandbox, args: &[&str]) -> (i32, String, String) {
-    let mut command = sandbox.command(tool("ckpt-ctl"));
-    command.arg("-d").arg(sandbox.join(IMAGES)).args(args);
-    sandbox.finish(command)
-}
-
 #[test]
 fn checkpoint_returns_when_the_image_is_there() {
     for identity in [Identity::own(), Identity::User] {
@@ -25,7 +18,7 @@ fn checkpoint_returns_when_the_image_is_there() {
         let mut running = job().launch(&sandbox);
         std::thread::sleep(std::time::Duration::from_millis(300));
         for generation in 1..=2 {
-            let (code, out, err) = ctl(&sandbox, &["checkpoint"]);
+            let (code, out, err) = sandbox.ctl(IMAGES, &["checkpoint"]);
             assert_eq!(code, 0, "{out}{err}");
             let path = PathBuf::from(out.trim_end());
             assert_eq!(sandbox.images(IMAGES).len(), generation);
@@ -42,7 +35,7 @@ fn stop_ends_the_job_after_a_checkpoint() {
     let sandbox = job.sandbox(Identity::own());
     let mut running = job.launch(&sandbox);
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let (code, out, err) = ctl(&sandbox, &["stop"]);
+    let (code, out, err) = sandbox.ctl(IMAGES, &["stop"]);
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(running.wait(BOUND), 85, "{}", running.stderr());
     assert!(Path::new(out.trim_end()).exists(), "{out}");
@@ -56,11 +49,11 @@ fn a_restarted_job_is_controlled_like_a_launched_one() {
     let sandbox = job.sandbox(Identity::own());
     let mut running = job.launch(&sandbox);
     std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(ctl(&sandbox, &["stop"]).0, 0);
+    assert_eq!(sandbox.ctl(IMAGES, &["stop"]).0, 0);
     assert_eq!(running.wait(BOUND), 85);
     let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
     running.until_says("ckpt: restarted");
-    let (code, out, err) = ctl(&sandbox, &["checkpoint"]);
+    let (code, out, err) = sandbox.ctl(IMAGES, &["checkpoint"]);
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(sandbox.images(IMAGES).last(), Some(&PathBuf::from(out.trim_end())));
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
@@ -72,7 +65,7 @@ fn status_tells_of_the_job() {
     let sandbox = job.sandbox(Identity::own());
     let mut running = job.launch(&sandbox);
     std::thread::sleep(std::time::Duration::from_millis(300));
-    let (code, out, err) = ctl(&sandbox, &["status"]);
+    let (code, out, err) = sandbox.ctl(IMAGES, &["status"]);
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("bash") && out.contains(&running.pid().to_string()), "{out}");
     // By the launcher's pid, too.
@@ -80,7 +73,7 @@ fn status_tells_of_the_job() {
     command.arg("--pid").arg(running.pid().to_string()).arg("status");
     let (code, out, err) = sandbox.finish(command);
     assert!(code == 0 && out.contains("bash"), "{code}\n{out}{err}");
-    let (_, path, _) = ctl(&sandbox, &["checkpoint"]);
+    let (_, path, _) = sandbox.ctl(IMAGES, &["checkpoint"]);
     // And by the job's id, which the image's name holds.
     let id = path.trim_end().rsplit('_').nth(1).unwrap_or_default().to_owned();
     let mut command = sandbox.command(tool("ckpt-ctl"));
@@ -95,7 +88,7 @@ fn no_job_is_an_error() {
     let sandbox = Sandbox::new(Identity::own());
     sandbox.make_dir(IMAGES);
     for what in ["status", "checkpoint", "stop"] {
-        let (code, out, err) = ctl(&sandbox, &[what]);
+        let (code, out, err) = sandbox.ctl(IMAGES, &[what]);
         assert!((120..=125).contains(&code) && out.is_empty(), "{code}\n{out}{err}");
         assert!(err.starts_with("ckpt: no ") && err.lines().count() == 1, "{err}");
     }
@@ -110,7 +103,7 @@ fn a_checkpoint_that_fails_is_told() {
     let mut running = job.launch(&sandbox);
     std::thread::sleep(std::time::Duration::from_millis(300));
     for what in ["checkpoint", "stop"] {
-        let (code, out, err) = ctl(&sandbox, &[what]);
+        let (code, out, err) = sandbox.ctl(IMAGES, &[what]);
         assert!((120..=125).contains(&code) && out.is_empty(), "{what}: {code}\n{out}{err}");
         assert!(err.contains("static"), "{what}: {err}");
     }
@@ -123,10 +116,10 @@ fn a_stopped_launcher_is_told_of() {
     let job = Job::new(["sleep", "3"]).interval("1000");
     let sandbox = job.sandbox(Identity::own());
     let mut running = job.launch(&sandbox);
-    running.until("the job's socket", BOUND, |_| (ctl(&sandbox, &["status"]).0 == 0).then_some(()));
+    running.until("the job's socket", BOUND, |_| (sandbox.ctl(IMAGES, &["status"]).0 == 0).then_some(()));
     running.signal(nix::sys::signal::Signal::SIGSTOP);
     for what in ["status", "checkpoint"] {
-        let (code, _, err) = ctl(&sandbox, &[what]);
+        let (code, _, err) = sandbox.ctl(IMAGES, &[what]);
         assert!((120..=125).contains(&code) && err.contains("is stopped; continue it with kill -CONT"), "{what}: {code} {err}");
     }
     running.signal(nix::sys::signal::Signal::SIGCONT);

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use ckpt_tests::sandbox::BOUND;
 use ckpt_tests::{Identity, Sandbox, not_run, tool};
 
+/// The exit code of a restart that this machine does not allow.
+const REFUSED: i32 = 122;
+
 /// The images that are kept as test data.
 fn kept() -> Vec<PathBuf> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
@@ -44,9 +47,11 @@ fn images_of_earlier_builds_restart() {
         let mut command = sandbox.command(tool("ckpt-restart"));
         command.arg("-d").arg(sandbox.path()).arg(&copy);
         let mut running = sandbox.start(command, "out", false, "err");
-        let code = running.wait(BOUND);
-        let said = running.stderr();
-        // The processor may be an older one than that of the machine where it was taken.
-        assert!(code == 0 && said.contains("ckpt: restarted from checkpoint") || said.contains("processor"), "{code} {said}");
+        let (code, said) = (running.wait(BOUND), running.stderr());
+        if code == REFUSED && said.contains("processor") {
+            not_run("the processor of the machine where the image was taken");
+            continue;
+        }
+        assert!(code == 0 && said.contains("ckpt: restarted from checkpoint"), "{code} {said}");
     }
 }

@@ -1,7 +1,8 @@
 //! Circumstances that are not the job's fault: they must neither keep it from being checkpointed nor harm it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use ckpt_tests::control_group::ControlGroup;
 use ckpt_tests::sandbox::{BOUND, Sandbox};
 use ckpt_tests::{Identity, not_run, tool};
 
@@ -63,37 +64,9 @@ fn orphans_of_the_job_are_still_its_own() {
     is_checkpointed(&said);
 }
 
-/// A control group that freezes its processes: for the kernel they are in an uninterruptible wait (cgroups(7), version 1).
-struct Freezer(PathBuf);
-
-impl Freezer {
-    fn new() -> Option<Self> {
-        let group = PathBuf::from(format!("/sys/fs/cgroup/freezer/ckpt-test-{}", std::process::id()));
-        std::fs::create_dir(&group).ok()?;
-        group.join("freezer.state").exists().then_some(Self(group))
-    }
-
-    fn set(&self, file: &str, value: &str) {
-        std::fs::write(self.0.join(file), value).expect("a control group of our own");
-    }
-}
-
-impl Drop for Freezer {
-    fn drop(&mut self) {
-        let _ = std::fs::write(self.0.join("freezer.state"), "THAWED");
-        // Its processes leave it as they end.
-        for _ in 0..200 {
-            if std::fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-    }
-}
-
 #[test]
 fn a_process_that_no_signal_reaches_refuses_the_checkpoint_and_nothing_stands_still() {
-    let Some(freezer) = Freezer::new() else { return not_run("control groups of version 1, as root") };
+    let Some(freezer) = ControlGroup::new("freezer") else { return not_run("control groups of version 1, as root") };
     let sandbox = Sandbox::new(Identity::own());
     let mut command = sandbox.command(tool("ckpt-launch"));
     command.args(["bash", "-c", "sleep 1000 & echo $! > sleeper; while [ ! -e stop ]; do sleep 0.05; done; kill $!"]);
@@ -101,17 +74,13 @@ fn a_process_that_no_signal_reaches_refuses_the_checkpoint_and_nothing_stands_st
     let sleeper = running.until("the sleeper", BOUND, |_| {
         std::fs::read_to_string(sandbox.join("sleeper")).ok().filter(|text| text.ends_with('\n'))
     });
-    let checkpoint = || {
-        let mut command = sandbox.command(tool("ckpt-ctl"));
-        command.args(["-d", ".", "checkpoint"]);
-        sandbox.finish(command)
-    };
+    // For the kernel, what is frozen so is in an uninterruptible wait.
     freezer.set("cgroup.procs", sleeper.trim());
     freezer.set("freezer.state", "FROZEN");
-    let (code, _, said) = checkpoint();
+    let (code, _, said) = sandbox.ctl(".", &["checkpoint"]);
     assert!(code != 0 && said.contains("(sleep) is in an uninterruptible wait"), "{code} {said}");
     freezer.set("freezer.state", "THAWED");
-    let (code, _, said) = checkpoint();
+    let (code, _, said) = sandbox.ctl(".", &["checkpoint"]);
     assert_eq!(code, 0, "{said}");
     sandbox.write("stop", "");
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());

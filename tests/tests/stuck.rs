@@ -35,13 +35,6 @@ fn field(pid: &str, key: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-fn checkpoint(sandbox: &Sandbox) -> (i32, String) {
-    let mut command = sandbox.command(tool("ckpt-ctl"));
-    command.arg("-d").arg(sandbox.join(IMAGES)).arg("checkpoint");
-    let (code, out, err) = sandbox.finish(command);
-    (code, out + &err)
-}
-
 #[test]
 fn nobody_is_stopped_for_a_process_that_takes_no_signal() {
     let job = Job::new(["/usr/bin/python3", "-c", IN_CLONE]).interval("1000");
@@ -53,13 +46,13 @@ fn nobody_is_stopped_for_a_process_that_takes_no_signal() {
     running.until("the idle process", BOUND, |_| field(idle, "State").starts_with('S').then_some(()));
     let switches = || (field(idle, "voluntary_ctxt_switches"), field(idle, "nonvoluntary_ctxt_switches"));
     let before = switches();
-    let (code, said) = checkpoint(&sandbox);
+    let (code, _, said) = sandbox.ctl(IMAGES, &["checkpoint"]);
     assert!(code != 0 && said.contains(&format!("process {caller} (python3")) && said.contains("vfork"), "{code} {said}");
     assert_eq!(switches(), before, "the idle process was disturbed");
     // It ends, and then there is a checkpoint.
     sandbox.write("go", "");
     running.until("the end of the wait", BOUND, |_| (!field(caller, "State").starts_with('D')).then_some(()));
-    let (code, said) = checkpoint(&sandbox);
+    let (code, _, said) = sandbox.ctl(IMAGES, &["checkpoint"]);
     assert_eq!(code, 0, "{said}");
     sandbox.write("end", "");
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());

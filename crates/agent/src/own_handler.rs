@@ -29,7 +29,8 @@ pub fn believed_action() -> Action {
 /// Sets it; gives the one before.
 pub fn believe(action: Action) -> Action {
     let before = believed_action();
-    // The handler comes last: a signal between finds it with its own flags, or the one before.
+    // The handler comes last: a signal in between finds the one before, with the flags and the mask of the new one. No new handler runs with the old
+    // ones.
     for (word, value) in BELIEVED.iter().zip(action).rev() {
         word.store(value, Release);
     }

@@ -1,19 +1,16 @@
 //! The owner of an image and the user of its restart. The contents of an image run as the user who restarts it, so the owner of the file
 //! must be trusted.
 
-use std::ops::Not;
-
 use ckpt_image::ImageReader;
 use ckpt_image::generations::Trust;
+use ckpt_objects::HostPid;
+use ckpt_objects::process::is_secure;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, getgid, getuid, initgroups, setgroups, setresgid, setresuid};
 use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities};
 
 use crate::RunOptions;
-
-/// Of the auxiliary vector (include/uapi/linux/auxvec.h).
-const AT_SECURE: u64 = 23;
 
 /// Why root could not become the owner of an image.
 #[derive(Debug, thiserror::Error)]
@@ -55,15 +52,16 @@ pub fn become_owner(image: &ImageReader, options: &RunOptions) -> Result<(), Own
     })
 }
 
-/// Gives up the user ids and capabilities that the tool's file gave to whoever runs it: what an image says must not act with them. The rest
-/// goes the way of a user without capabilities.
+/// Gives up the user ids and capabilities that the tool's file grants. An image must not act with them. The restart then is that of a user
+/// without capabilities.
 ///
 /// # Errors
 ///
 /// If the kernel refuses.
 pub fn drop_file_privileges() -> std::io::Result<()> {
-    // Root had it all before. A security module may say `AT_SECURE` of root's programs too.
-    if getuid().is_root() || !is_secure() {
+    // Root had it all before. A security module may set `AT_SECURE` for root's programs too. The kernel hides the vector of most programs that
+    // were granted something, so one that cannot be read counts as theirs.
+    if getuid().is_root() || is_secure(HostPid::own()) == Some(false) {
         return Ok(());
     }
     let (uid, gid) = (getuid(), getgid());
@@ -75,18 +73,6 @@ pub fn drop_file_privileges() -> std::io::Result<()> {
     // Such a file closes the process to its own user, /proc included (proc(5)).
     set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     Ok(())
-}
-
-/// Whether the kernel gave this process more than its caller had, for its file's mode or capabilities (`AT_SECURE`). The vector cannot be read
-/// then as a rule, so one that cannot be read counts as that.
-fn is_secure() -> bool {
-    std::fs::read("/proc/self/auxv").is_ok_and(|vector| says_secure(&vector).is_some_and(|secure| !secure)).not()
-}
-
-/// The value of `AT_SECURE` in an auxiliary vector, which has pairs of words.
-fn says_secure(vector: &[u8]) -> Option<bool> {
-    let words = vector.chunks_exact(8).filter_map(|word| word.try_into().ok().map(u64::from_ne_bytes)).collect::<Vec<_>>();
-    words.chunks_exact(2).find(|pair| pair[0] == AT_SECURE).map(|pair| pair[1] != 0)
 }
 
 /// Takes a user's id and groups permanently. A user without a name gets the group of the file only.
@@ -106,18 +92,4 @@ fn become_user(uid: Uid, gid: Gid) -> nix::Result<()> {
     setresuid(uid, uid, uid)?;
     // Until then root owns this process's files in /proc (proc(5)).
     set_dumpable_behavior(DumpableBehavior::Dumpable).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_auxiliary_vector_tells_of_privileges() {
-        let vector =
-            |secure: u64| [6, 4096, AT_SECURE, secure, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
-        assert_eq!(says_secure(&vector(0)), Some(false));
-        assert_eq!(says_secure(&vector(1)), Some(true));
-        assert_eq!(says_secure(&[]), None);
-    }
 }

@@ -178,7 +178,7 @@ fn parse_name(name: &str) -> Option<Running> {
 }
 
 impl Running {
-    /// Connects without waiting: whoever has taken the name may never accept.
+    /// Connects without waiting. The name may be another user's, who never accepts.
     fn connect(&self) -> io::Result<(UnixStream, UCred)> {
         let name = format!("{PREFIX}{}/{}", self.job, self.pid);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use ckpt_objects::observe::{proc_path, read_proc};
+use ckpt_objects::observe::proc_path;
+use ckpt_objects::process::is_secure;
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::program_header::{PT_DYNAMIC, PT_INTERP};
 use goblin::elf::{Elf, ProgramHeader};
@@ -34,7 +35,7 @@ pub fn why_no_agent(member: &Member, signal: i32) -> String {
             _ => "blocks the checkpoint signal in all its threads; it cannot be checkpointed while it does".to_owned(),
         };
     }
-    if is_secure(member) || head.is_empty() {
+    if is_secure(member.pid) == Some(true) || head.is_empty() {
         return "is a set-user-id program or one with file capabilities, into which the agent is not loaded; run it without them"
             .to_owned();
     }
@@ -92,15 +93,6 @@ fn headers(head: &[u8]) -> Vec<ProgramHeader> {
     let context = Ctx::new(Container::Big, Endian::Little);
     let Ok(header) = Elf::parse_header(head) else { return Vec::new() };
     ProgramHeader::parse(head, header.e_phoff as usize, usize::from(header.e_phnum), context).unwrap_or_default()
-}
-
-fn is_secure(member: &Member) -> bool {
-    read_proc(member.pid, "auxv").is_ok_and(|auxv| {
-        auxv.chunks_exact(16).any(|entry| {
-            let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| entry[at + i]));
-            word(0) == libc::AT_SECURE && word(8) != 0
-        })
-    })
 }
 
 #[cfg(test)]

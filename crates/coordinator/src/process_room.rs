@@ -1,6 +1,6 @@
 //! How many more processes the control groups of this process allow (`pids.max`): twins must not take what the job itself needs to fork.
 //!
-//! `RLIMIT_NPROC` is not looked at: the kernel tells nobody how many processes a user has. Where it forbids a twin, the fork fails.
+//! `RLIMIT_NPROC` is not looked at: to count a user's processes takes a walk through `/proc`. If it forbids a twin, the fork fails.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,7 @@ impl Earlier {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a child of the launcher is such a one, or an orphan of such a one: it has neither the job's agent nor the job's environment.
+    /// Whether a child of the launcher does not belong to the job. An orphan of an earlier child has neither the job's agent nor its environment.
     fn includes(&self, pid: HostPid, status: &Status) -> bool {
         if self.children().contains(&pid) {
             return true;

@@ -1,6 +1,6 @@
-//! Threads in an uninterruptible wait (`D` in `/proc/PID/task/TID/status`): they take no signal until what they wait for answers.
+//! Threads in an uninterruptible wait (`D` in `/proc/PID/task/TID/status`). They take no signal until the wait ends.
 //!
-//! Every read of a disk is such a wait for a moment. So a thread counts only if it has not been switched to since it was first seen.
+//! A disk read is such a wait too, but a short one. So a thread counts for as long as it has not run in between.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Character and block devices. A device is opened again by its path, so it must have no state of its own for whoever has it open.
+//! Character and block devices. A restart opens a device again by its path. So only devices come back whose driver keeps no state for a descriptor.
 
 /// Device numbers of the kernel (Documentation/admin-guide/devices.txt).
 const MEMORY: u32 = 1;
@@ -10,8 +10,8 @@ const KMSG: u32 = 11;
 /// `/dev/hwrng`.
 const RANDOM_GENERATOR: u32 = 183;
 
-/// Whether a character device is known to be the same for everybody who opens it. Drivers keep what they like behind a descriptor: a tunnel's interface, a
-/// GPU's memory, a connection to a file system.
+/// Whether a character device is known to keep no state for its descriptors. Others keep a tunnel's interface, a GPU's memory, a connection to a
+/// file system.
 #[must_use]
 pub fn is_stateless(rdev: u64, flags: u32) -> bool {
     let is_writer = flags & libc::O_ACCMODE.cast_unsigned() == libc::O_WRONLY.cast_unsigned();

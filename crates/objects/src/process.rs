@@ -18,8 +18,8 @@ use crate::{FilePath, NsPid};
 mod observe;
 
 pub use observe::{
-    Status, children, core_filter, exit_signal, group_session_and_terminal, limits, oom_score_adj, scheduling, status_if_there,
-    threads, wait_status,
+    Status, children, core_filter, exit_signal, group_session_and_terminal, is_secure, limits, oom_score_adj, scheduling,
+    status_if_there, threads, wait_status,
 };
 
 /// A process of the job, alive or waiting to be waited for.

@@ -34,7 +34,7 @@ pub enum SharedMemoryKind {
         name: FilePath,
         /// `F_GET_SEALS`; not known (0) when no descriptor of it is open.
         seals: u32,
-        /// Permission bits; what a new one has when no descriptor of it is open.
+        /// Permission bits; not known (0) when no descriptor of it is open.
         mode: u32,
     },
     /// A file with a name that is mapped shared and writable; its mapped pages are written back to it on restart.

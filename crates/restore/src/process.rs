@@ -395,12 +395,12 @@ impl Builder<'_> {
                 list.call(Step::Seal, Check::Report, nr::__NR_mseal, &[vma.start, vma.len(), 0]);
             }
         }
-        self.set_memory_settings(list);
+        self.finish_memory(list);
         Ok(())
     }
 
-    /// Settings of the address space as a whole.
-    fn set_memory_settings(&self, list: &mut Operations) {
+    /// Settings of the address space as a whole that come when it is complete.
+    fn finish_memory(&self, list: &mut Operations) {
         let memory = &self.live.memory;
         if memory.lock_future != 0 {
             list.call(Step::Lock, Check::Report, nr::__NR_mlockall, &[memory.lock_future.into()]);

@@ -27,7 +27,7 @@ pub use messages::*;
 pub use records::*;
 
 /// Version of everything in this crate.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;

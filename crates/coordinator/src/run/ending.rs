@@ -21,10 +21,10 @@ use super::{Coordinator, Event, LOOK, Terminal, beside};
 use crate::control::Reply;
 use crate::output;
 
-/// How long the file system of the images may let all other threads wait, when the job has ended.
+/// How long all other threads may wait for the disk without progress when the job has ended.
 const END_GRACE: Duration = Duration::from_secs(5);
 
-/// Whether the coordinator's other threads get on. A slow disk has them wait and go on; one that does not answer, wait only.
+/// Shows whether the coordinator's other threads make progress. On a slow disk they wait and go on; on one that hangs they only wait.
 struct Progress {
     seen: u64,
     since: Instant,
@@ -123,7 +123,7 @@ impl Coordinator {
         let status = ExitStatus::from_raw(self.first_status.unwrap_or(0));
         let in_use = self.in_use.take();
         let (info, reporter, checkpointer) = (self.info.clone(), self.reporter, Arc::clone(&self.checkpointer));
-        let tidied = while_it_gets_on(move || {
+        let tidied = while_it_progresses(move || {
             // Not closed yet: where the disk does not answer, not even SIGKILL ends the wait of a close.
             if let Some(image) = &in_use {
                 let _ = image.unlock();
@@ -157,8 +157,8 @@ impl Coordinator {
     }
 }
 
-/// Does beside what may never return, since it needs the disk, and waits for that as long as it gets on.
-fn while_it_gets_on<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Runs `work` in another thread, and waits while that makes progress. Work on a disk may never return.
+fn while_it_progresses<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, done) = mpsc::channel();
     let work = Arc::new(Mutex::new(Some(work)));
     let take = |work: &Mutex<Option<_>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();

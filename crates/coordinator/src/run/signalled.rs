@@ -59,10 +59,11 @@ impl Coordinator {
     pub fn pass_overdue(&mut self) {
         let now = Instant::now();
         let is_overdue = |request: &mut CheckpointRequest| request.due().is_some_and(|due| due <= now);
+        let is_under_way = !self.serving.is_empty();
         let mut overdue: Vec<_> = self.serving.extract_if(.., is_overdue).collect();
         overdue.extend(self.waiting.extract_if(.., is_overdue));
-        if !overdue.is_empty() && self.serving.is_empty() {
-            // A checkpoint is still under way.
+        if is_under_way && self.serving.is_empty() {
+            // It still is.
             self.serving.push(CheckpointRequest::Planned);
         }
         for request in overdue {

@@ -418,10 +418,16 @@ pub fn arm(context: &dyn Context, files: &Files) -> Result<(), RebuildError> {
                 let state = objects.terminals.ptys.get(*pty as usize).and_then(|pty| pty.open.as_ref());
                 state.map_or(Ok(()), |state| terminal::seal(fd, state))?;
             }
-            (OpenFileKind::Inotify(state), None) => inotify::watch(fd, state, *flags, |watched| match watched {
-                Watched::Path(path) => context.resolve(path),
-                Watched::File(file) => files.get(file.at()).map(rebuild::own_fd_path).unwrap_or_default(),
-            })?,
+            (OpenFileKind::Inotify(state), None) => {
+                inotify::watch(fd, state, *flags, |watched| match watched {
+                    Watched::Path(path) => context.resolve(path),
+                    Watched::File(file) => files.get(file.at()).map(rebuild::own_fd_path).unwrap_or_default(),
+                })?;
+                if state.pending > 0 {
+                    context
+                        .note("inotify events that the job had not read are lost; it reads IN_Q_OVERFLOW in their place".into());
+                }
+            }
             _ => (),
         }
     }

@@ -199,6 +199,21 @@ pub fn threads(pid: HostPid) -> Vec<HostPid> {
     list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).map(HostPid).collect()
 }
 
+/// Whether the kernel gave a process more than its caller had, for the mode or the capabilities of its program's file (`AT_SECURE` of getauxval(3));
+/// nothing if it does not show.
+#[must_use]
+pub fn is_secure(pid: HostPid) -> Option<bool> {
+    says_secure(&read_proc(pid, "auxv").ok()?)
+}
+
+/// The value of `AT_SECURE` in an auxiliary vector, which has pairs of words.
+fn says_secure(vector: &[u8]) -> Option<bool> {
+    let (words, _) = vector.as_chunks::<8>();
+    let (pairs, _) = words.as_chunks::<2>();
+    let entry = pairs.iter().find(|[key, _]| u64::from_ne_bytes(*key) == libc::AT_SECURE)?;
+    Some(entry[1] != [0; 8])
+}
+
 /// The resource limits of a process, indexed by `RLIMIT_*`: the kernel lists them in that order (fs/proc/base.c).
 pub fn limits(pid: HostPid) -> Result<Vec<Limit>, ObserveError> {
     let text = read_proc(pid, "limits")?;
@@ -331,6 +346,13 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_auxiliary_vector_tells_of_privileges() {
+        let vector = |secure: u64| [6, 4096, libc::AT_SECURE, secure, 0, 0].map(u64::to_ne_bytes).as_flattened().to_vec();
+        assert_eq!((says_secure(&vector(0)), says_secure(&vector(1)), says_secure(&[])), (Some(false), Some(true), None));
+        assert_eq!(is_secure(HostPid::own()), Some(false));
+    }
 
     #[test]
     fn reads_its_own_limits_and_status() {

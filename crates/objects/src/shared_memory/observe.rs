@@ -14,8 +14,6 @@ use crate::subject::Subject;
 use crate::sysv::{self, Row};
 use crate::{FilePath, HostPid, SpaceId, Spaces};
 
-/// The mode of a new memfd.
-const MEMFD_MODE: u32 = 0o777;
 /// Where POSIX shared memory and named semaphores are (shm_overview(7)).
 const POSIX_MEMORY: &[u8] = b"/dev/shm/";
 
@@ -96,7 +94,7 @@ impl Observer {
         let kind = if mapping.name.0 == b"/dev/zero (deleted)" || mapping.name.0.starts_with(b"[anon_shmem:") {
             SharedMemoryKind::Anonymous
         } else if let Some(name) = path.0.strip_prefix(b"/memfd:") {
-            SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: 0, mode: MEMFD_MODE }
+            SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: 0, mode: 0 }
         } else if deleted {
             SharedMemoryKind::Unlinked { path, mode: 0o600 }
         } else if mapping.may_write {

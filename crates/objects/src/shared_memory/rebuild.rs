@@ -21,8 +21,8 @@ pub fn rebuild(object: &SharedMemory, path: Option<&Path>) -> Result<OwnedFd, Re
             named(path, *mode, in_memory.then_some(*owner), object.size)
         }
         (SharedMemoryKind::Unlinked { .. }, Some(path)) => file::rebuild_unnamed(path, object.size),
-        (SharedMemoryKind::Memfd { name, mode, .. }, _) => memfd(&name.0, object.size, Some(*mode)),
-        _ => memfd(b"anonymous", object.size, None),
+        (SharedMemoryKind::Memfd { name, mode, .. }, _) => memfd(&name.0, object.size, *mode),
+        _ => memfd(b"anonymous", object.size, 0),
     }
 }
 
@@ -49,19 +49,18 @@ fn named(path: &Path, mode: u32, owner: Option<(u32, u32)>, size: u64) -> Result
     }
 }
 
-/// With its mode before any seal: `F_SEAL_EXEC` on an executable one would forbid writing too (mm/memfd.c).
-fn memfd(name: &[u8], size: u64, mode: Option<u32>) -> Result<OwnedFd, RebuildError> {
+/// Makes a memfd with this mode, or with that of a new one for 0. The mode comes before any seal: `F_SEAL_EXEC` on an executable one would forbid
+/// writing too (mm/memfd.c).
+fn memfd(name: &[u8], size: u64, mode: u32) -> Result<OwnedFd, RebuildError> {
     const EXECUTE: u32 = 0o111;
     let failed = |error: Errno| RebuildError::Memory { size, source: error.into() };
     let name = CString::new(name).map_err(|_| failed(Errno::INVAL))?;
     let make = |flags: MemfdFlags| rustix::fs::memfd_create(&name, flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
-    let fd = match mode {
-        // Where vm.memfd_noexec is set they are not executable by themselves. Before Linux 6.3 the flag is not known.
-        Some(mode) if mode & EXECUTE != 0 => make(MemfdFlags::EXEC).or_else(|_| make(MemfdFlags::empty())),
-        _ => make(MemfdFlags::empty()),
-    };
-    let fd = fd.map_err(failed)?;
-    if let Some(mode) = mode {
+    // With vm.memfd_noexec a memfd is executable only by this flag. Kernels before Linux 6.3 refuse it.
+    let executable = (mode & EXECUTE != 0).then(|| make(MemfdFlags::EXEC).ok()).flatten();
+    let fd = executable.map_or_else(|| make(MemfdFlags::empty()), Ok).map_err(failed)?;
+    if mode != 0 {
+        let failed = RebuildError::file("set the mode of", Path::new("a memfd"));
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(failed)?;
     }
     rustix::fs::ftruncate(&fd, size).map_err(failed)?;
