@@ -11,7 +11,7 @@ use ckpt_sys::signal_set::SignalSet;
 use ckpt_sys::syscall;
 use ckpt_wire::touched::ENV_TOUCHED;
 use ckpt_wire::{
-    DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, HELD_MARK, HELD_MARKS, parse_shield,
+    DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, SHIELD_MARK, SHIELD_MARKS, parse_shield,
     parse_signal,
 };
 use linux_raw_sys::general as nr;
@@ -75,8 +75,8 @@ unsafe fn install(signal: i32) {
     // SAFETY: the agent is configured.
     unsafe { shield::install_all(FLAGS, restorer) };
     let before = change_mask(nr::SIG_UNBLOCK, SignalSet::of(signal));
-    if before & HELD_MARKS == HELD_MARK {
-        change_mask(nr::SIG_UNBLOCK, HELD_MARK | CONFIG.get().shielded);
+    if before & SHIELD_MARKS == SHIELD_MARK {
+        change_mask(nr::SIG_UNBLOCK, SHIELD_MARK | CONFIG.get().shielded);
     }
 }
 

@@ -8,7 +8,7 @@ use ckpt_agent::{CONFIG, change_mask};
 use ckpt_sys::program::{found_heeds_preload, heeds_preload};
 use ckpt_sys::signal_set::SignalSet;
 use ckpt_sys::syscall;
-use ckpt_wire::{ENV_AGENT, HELD_MARK, HELD_MARKS};
+use ckpt_wire::{ENV_AGENT, SHIELD_MARK, SHIELD_MARKS};
 use linux_raw_sys::general as nr;
 
 use crate::environment::{find, kept, kept_value, value_of};
@@ -197,8 +197,8 @@ impl Program {
 fn to_hold(mask: SignalSet, takes_agent: bool) -> SignalSet {
     let config = CONFIG.get();
     let checkpoint = SignalSet::of(config.signal);
-    let holds_all = takes_agent && (mask & (config.shielded | HELD_MARKS)).is_empty();
-    if holds_all { checkpoint | config.shielded | HELD_MARK } else { checkpoint }
+    let holds_all = takes_agent && (mask & (config.shielded | SHIELD_MARKS)).is_empty();
+    if holds_all { checkpoint | config.shielded | SHIELD_MARK } else { checkpoint }
 }
 
 /// Blocks signals in this thread while `f` runs. The new program inherits the mask, and its constructor lets the signals in again when its

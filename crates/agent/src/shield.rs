@@ -26,7 +26,7 @@ use crate::action::{self, Action, IGNORE, is_shield};
 use crate::call::{self, nr_errno};
 use crate::procfs::Path;
 use crate::siginfo::Siginfo;
-use crate::state::{CONFIG, HeldSignal, TRANSIENT};
+use crate::state::{CONFIG, SignalNote, TRANSIENT};
 use crate::wrapped::wrapped;
 use crate::{ignored, interrupted, rendezvous};
 
@@ -74,7 +74,7 @@ pub fn is_held_back(signal: i32, info: &Siginfo) -> bool {
     is_told
 }
 
-fn note_of(signal: i32) -> Option<&'static HeldSignal> {
+fn note_of(signal: i32) -> Option<&'static SignalNote> {
     TRANSIENT.held.get(usize::try_from(signal - 1).ok()?)
 }
 

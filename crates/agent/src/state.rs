@@ -88,7 +88,7 @@ pub struct Transient {
     /// How many parked threads may be using the shared memory object.
     pub users: AtomicU32,
     /// The signals that are held back.
-    pub held: [HeldSignal; 64],
+    pub held: [SignalNote; 64],
     /// The set of those that were held back and come through next.
     pub let_in: AtomicU64,
     /// The set of the signals that the process ignores, while a leader is at work.
@@ -98,7 +98,7 @@ pub struct Transient {
 }
 
 /// A signal that is held back: see [`crate::shield`].
-pub struct HeldSignal {
+pub struct SignalNote {
     /// In the upper half the process that holds it (a child has a copy of its parent's notes), in the lower its sender; 0: no process holds it.
     pub holder_and_sender: AtomicU64,
     /// The sender's real user id.
@@ -111,7 +111,7 @@ pub static TRANSIENT: Transient = Transient {
     leaving: AtomicU32::new(0),
     changed: AtomicU32::new(0),
     users: AtomicU32::new(0),
-    held: [const { HeldSignal { holder_and_sender: AtomicU64::new(0), uid: AtomicU32::new(0) } }; 64],
+    held: [const { SignalNote { holder_and_sender: AtomicU64::new(0), uid: AtomicU32::new(0) } }; 64],
     let_in: AtomicU64::new(0),
     ignored: AtomicU64::new(0),
     control: AtomicPtr::new(core::ptr::null_mut()),

@@ -78,6 +78,9 @@ impl Slurm {
     }
 
     /// The end of its time from the controller.
+    ///
+    /// # Errors
+    /// The batch system does not answer, or knows no end; the text says which.
     pub fn ask_end(&self, helpers: &Helpers) -> Result<SystemTime, String> {
         let mut command = Command::new("scontrol");
         command.args(["--oneliner", "show", "job", &self.job]).env("SLURM_TIME_FORMAT", "%s");
@@ -86,6 +89,9 @@ impl Slurm {
     }
 
     /// Requeues it. Slurm ends its processes soon after.
+    ///
+    /// # Errors
+    /// The batch system refuses; the text says why.
     pub fn requeue(&self, helpers: &Helpers) -> Result<(), String> {
         let mut command = Command::new("scontrol");
         command.args(["requeue", &self.job]);

@@ -85,7 +85,7 @@ pub struct Checkpointer {
     /// Worker threads.
     pub workers: usize,
     /// The settings of the launcher's terminal when it took that over.
-    pub terminal: Option<ckpt_objects::terminal::Settings>,
+    pub terminal: Option<ckpt_objects::terminal::TerminalSettings>,
     /// `PAGEMAP_SCAN` and its like may be used.
     pub features: u32,
     /// Processes that made sockets of the job's at a restart, and have ended: their numbers here and in its namespace.

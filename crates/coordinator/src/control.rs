@@ -77,6 +77,9 @@ pub struct Server {
 
 impl Server {
     /// Listens for the job `id`.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`: somebody has the name.
     pub fn bind(id: &str) -> io::Result<Self> {
         let name = format!("{PREFIX}{id}/{}", std::process::id());
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;

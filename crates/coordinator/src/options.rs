@@ -38,6 +38,9 @@ impl FromStr for Time {
 }
 
 /// The time between checkpoints as users write it: a [`Time`], or `auto`.
+///
+/// # Errors
+/// The text is no time; the error says what one looks like.
 pub fn parse_interval(text: &str) -> Result<Interval, String> {
     if text == "auto" {
         return Ok(Interval::Auto);

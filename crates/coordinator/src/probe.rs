@@ -503,12 +503,18 @@ fn sysctl(name: &str) -> Option<u64> {
 }
 
 /// Whether this kernel has `PAGEMAP_SCAN`.
+///
+/// # Errors
+/// `ENOTTY` before Linux 6.7.
 pub fn pagemap_scan() -> Result<(), Errno> {
     let file = File::open("/proc/self/pagemap").map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
     probe::pagemap_scan(file.as_raw_fd())
 }
 
 /// Whether processes of one user may be compared.
+///
+/// # Errors
+/// `ENOSYS` without `CONFIG_KCMP`, `EPERM` where a filter forbids it.
 pub fn kcmp() -> io::Result<()> {
     let compared = process::kcmp(own().0, own().0, KCMP_VM, 0, 0);
     compared.map(drop).map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))

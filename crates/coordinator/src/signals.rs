@@ -65,7 +65,7 @@ pub fn start_as_before(command: &mut Command, before: Inherited, shielded: &[Sig
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
         setrlimit(Resource::Nofile, files)?;
         if hold {
-            ckpt_sys::process::block(ckpt_wire::HELD_MARK).map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+            ckpt_sys::process::block(ckpt_wire::SHIELD_MARK).map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
         }
         Ok(())
     };

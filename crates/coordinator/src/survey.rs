@@ -151,7 +151,7 @@ pub struct Context<'a> {
     /// The path of the agent's library: its pages are always kept, so that an image outlives an upgrade.
     pub agent: &'a FilePath,
     /// The settings of the launcher's terminal when it took that over.
-    pub terminal: Option<terminal::Settings>,
+    pub terminal: Option<terminal::TerminalSettings>,
     /// Processes that made sockets of the job's at a restart, and have ended: their numbers here and in its namespace.
     pub makers: &'a [(HostPid, NsPid)],
     /// System V objects that were there before the job.

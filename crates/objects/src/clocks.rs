@@ -73,6 +73,9 @@ fn parse(text: &[u8]) -> Clocks {
 /// Makes a time namespace in which the clocks go on from `state`, for the processes that the caller forks from now on. The caller itself
 /// stays where it is, and must have one thread. Where this is not allowed, the error is the system's; the clocks go back then if the
 /// machine's are [`behind`].
+///
+/// # Errors
+/// See above.
 pub fn rebuild(state: Clocks) -> io::Result<()> {
     const FILE: &str = "/proc/self/timens_offsets";
     if KernelFeature::TimeNamespace.is_off() {

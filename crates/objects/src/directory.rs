@@ -62,6 +62,9 @@ pub fn observe_removed(link: &FilePath, through: &Path) -> Option<RemovedDirecto
 
 /// Makes a directory where `path` was, with what of its parents is missing, opens it, and removes what was made; in `/tmp` where that is not
 /// allowed. The descriptor is open for reading.
+///
+/// # Errors
+/// No such directory can be made in `/tmp` either, or not be opened.
 pub fn rebuild_removed(path: &Path, mode: u32) -> Result<OwnedFd, RebuildError> {
     let temporary = PathBuf::from("/tmp").join(path.file_name().unwrap_or_default());
     make_and_remove(path, mode)

@@ -13,7 +13,7 @@ mod observe;
 mod rebuild;
 
 pub use observe::{LockError, Locks, Standing, held};
-pub use rebuild::{Taken, check, leased, record, take_leases, take_of_descriptions};
+pub use rebuild::{TakenLock, check, leased, take_leases, take_of_descriptions, take_of_process};
 
 /// A lock or lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

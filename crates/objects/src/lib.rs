@@ -12,6 +12,7 @@ mod bytes;
 pub mod clocks;
 pub mod context;
 pub mod credentials;
+pub mod deferred;
 pub mod descriptor;
 pub mod device;
 pub mod directory;

@@ -63,12 +63,18 @@ pub fn proc_path(pid: HostPid, file: &str) -> PathBuf {
 }
 
 /// Reads a file below `/proc/PID`.
+///
+/// # Errors
+/// The process has ended, or may not be looked at.
 pub fn read_proc(pid: HostPid, file: &str) -> Result<Vec<u8>, ObserveError> {
     let path = proc_path(pid, file);
     fs::read(&path).map_err(|source| ObserveError::Read { pid, path, source })
 }
 
 /// Reads a link below `/proc/PID`.
+///
+/// # Errors
+/// As for [`read_proc`].
 pub fn read_proc_link(pid: HostPid, file: &str) -> Result<FilePath, ObserveError> {
     let path = proc_path(pid, file);
     fs::read_link(&path).map(FilePath::from).map_err(|source| ObserveError::Read { pid, path, source })

@@ -7,8 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 mod observe;
+mod rebuild;
 
 pub use observe::{complete, observe};
+pub use rebuild::{arm, prepare, rebuild};
 
 /// A timer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,6 +31,9 @@ pub fn copy_of(number: RawFd) -> Result<OwnedFd, RebuildError> {
 }
 
 /// A descriptor that only has a number, for something that a child is to give it.
+///
+/// # Errors
+/// No descriptor is left.
 pub fn placeholder() -> rustix::io::Result<OwnedFd> {
     rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
@@ -150,6 +153,9 @@ pub fn own_fd_path(fd: BorrowedFd<'_>) -> PathBuf {
 }
 
 /// A new open file description of what `fd` is open on: for pipes and files without a name.
+///
+/// # Errors
+/// Its mode forbids to open it so.
 pub fn reopen(fd: impl AsFd, flags: u32) -> Result<OwnedFd, RebuildError> {
     let path = own_fd_path(fd.as_fd());
     // Opening a pipe takes no O_DIRECT; setting it afterwards does.

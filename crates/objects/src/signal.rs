@@ -1,6 +1,11 @@
 //! Signals: handlers, and what is pending.
 
+use linux_raw_sys::general::{__NR_rt_sigqueueinfo, __NR_rt_tgsigqueueinfo};
 use serde::{Deserialize, Serialize};
+
+use crate::NsPid;
+use crate::deferred::{Deferred, OnFailure, Purpose};
+use crate::rebuild::RebuildError;
 
 /// What a process does on each signal, and what is pending for it as a whole.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -29,10 +34,12 @@ pub struct SignalAction {
 pub struct Siginfo(pub Vec<u8>);
 
 impl Siginfo {
+    const LEN: usize = 128;
+
     /// That of a signal of which nothing is known but its number: the kernel gives as much where its queue was full (`SI_USER`, of nobody).
     #[must_use]
     pub fn of_nobody(signal: i32) -> Self {
-        let mut info = vec![0; 128];
+        let mut info = vec![0; Self::LEN];
         info[..4].copy_from_slice(&signal.to_ne_bytes());
         Self(info)
     }
@@ -73,6 +80,27 @@ impl Siginfo {
     fn word(&self, i: usize) -> i32 {
         self.0.chunks_exact(4).nth(i).map_or(0, |word| i32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
     }
+}
+
+/// Calls that queue signals, to the calling thread `tid` of process `pid` or (by its leader) to the whole process. The kernel lets a
+/// thread send itself what looks as if it came from anybody.
+///
+/// # Errors
+/// Something is not of the size of a `siginfo_t`.
+pub fn queue(pid: NsPid, tid: Option<NsPid>, signals: &[Siginfo]) -> Result<Deferred, RebuildError> {
+    let mut deferred = Deferred::default();
+    for siginfo in signals {
+        if siginfo.0.len() != Siginfo::LEN {
+            return Err(RebuildError::Incomplete("a pending signal"));
+        }
+        let (signal, info) = (siginfo.signal().into(), deferred.put(&siginfo.0));
+        let (call, args) = match tid {
+            Some(tid) => (__NR_rt_tgsigqueueinfo, vec![pid.0.into(), tid.0.into(), signal, info]),
+            None => (__NR_rt_sigqueueinfo, vec![pid.0.into(), signal, info]),
+        };
+        deferred.call(Purpose::PendingSignal, OnFailure::Fail, call, &args);
+    }
+    Ok(deferred)
 }
 
 #[cfg(test)]

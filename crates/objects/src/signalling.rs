@@ -7,10 +7,16 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use ckpt_sys::descriptor::{fcntl, owner};
+use linux_raw_sys::general::F_GETSIG;
+pub use linux_raw_sys::general::{F_OWNER_PGRP, F_OWNER_TID};
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::SeenDescriptor;
 use crate::{FileIndex, HostPid, NsPid, event};
+
+mod rebuild;
+
+pub use rebuild::arm;
 
 /// Whom a description sends a signal, when, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,13 +46,6 @@ pub enum SignallingError {
     Foreign,
 }
 
-/// `struct f_owner_ex` (include/uapi/asm-generic/fcntl.h).
-pub const F_OWNER_TID: i32 = 0;
-/// See [`F_OWNER_TID`].
-pub const F_OWNER_PID: i32 = 1;
-/// See [`F_OWNER_TID`].
-pub const F_OWNER_PGRP: i32 = 2;
-
 /// Whether a description may have anything to tell.
 fn may_signal(descriptor: &SeenDescriptor) -> bool {
     let kind = descriptor.mode & libc::S_IFMT;
@@ -59,6 +58,9 @@ fn may_signal(descriptor: &SeenDescriptor) -> bool {
 }
 
 /// What a description is set to. `in_job` gives the job's number of a thread or process (`F_OWNER_TID`, `F_OWNER_PID`) or group.
+///
+/// # Errors
+/// It watches a directory (dnotify), or signals a process outside of the job.
 pub fn observe(
     file: FileIndex,
     pid: NsPid,
@@ -90,6 +92,3 @@ pub fn observe(
     };
     Ok(Some(Signalling { file, pid, fd: descriptor.fd, owner, signal, on }))
 }
-
-/// `F_GETSIG` and `F_SETSIG` (include/uapi/asm-generic/fcntl.h).
-const F_GETSIG: u32 = 11;

@@ -147,6 +147,9 @@ impl Probe {
     }
 
     /// Finds the number, by asking whether it is less than some bound.
+    ///
+    /// # Errors
+    /// What `is_less` gave.
     pub fn find<E>(self, mut is_less: impl FnMut(&[SemaphoreOperation]) -> Result<bool, E>) -> Result<i16, E> {
         let mut ask = |bound: i32| is_less(&self.less_than(bound));
         if !ask(0)? && ask(1)? {

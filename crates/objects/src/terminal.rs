@@ -74,7 +74,7 @@ pub struct PtyState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenPty {
     /// The slave's settings.
-    pub settings: Settings,
+    pub settings: TerminalSettings,
     /// The window's size: rows, columns, and in pixels width and height.
     pub window: [u16; 4],
     /// Packet mode (`TIOCPKT`).
@@ -146,7 +146,7 @@ pub struct Line {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutsideTerminal {
     /// The settings at the checkpoint, where they were others than when the launcher took the terminal over.
-    pub settings: Option<Settings>,
+    pub settings: Option<TerminalSettings>,
     /// Processes of the launcher's session have it as their controlling terminal.
     pub controlling: bool,
     /// The job's process group in the foreground, if it was one of the job's own.
@@ -155,7 +155,7 @@ pub struct OutsideTerminal {
 
 /// Settings of a terminal (`struct termios2`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct TerminalSettings {
     /// Input, output, control and local modes.
     pub modes: [u32; 4],
     /// Control characters, by `V*`.
@@ -164,7 +164,7 @@ pub struct Settings {
     pub speeds: [u32; 2],
 }
 
-impl From<Termios> for Settings {
+impl From<Termios> for TerminalSettings {
     fn from(termios: Termios) -> Self {
         Self {
             modes: [termios.input, termios.output, termios.control, termios.local],
@@ -174,8 +174,8 @@ impl From<Termios> for Settings {
     }
 }
 
-impl From<Settings> for Termios {
-    fn from(settings: Settings) -> Self {
+impl From<TerminalSettings> for Termios {
+    fn from(settings: TerminalSettings) -> Self {
         let [input, output, control, local] = settings.modes;
         let [input_speed, output_speed] = settings.speeds;
         Self { input, output, control, local, line: 0, characters: settings.characters, input_speed, output_speed }

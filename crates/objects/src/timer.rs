@@ -1,6 +1,9 @@
-//! Timers.
+//! Interval timers.
 
+use linux_raw_sys::general::__NR_setitimer;
 use serde::{Deserialize, Serialize};
+
+use crate::deferred::{Deferred, OnFailure, Purpose};
 
 /// An interval timer (getitimer(2)), in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,18 @@ impl IntervalTimer {
         let has_fired = self.value_us != 0 && (now.value_us == 0 || now.value_us > self.value_us);
         if has_fired && !waits { Self { value_us: 1, ..now } } else { now }
     }
+}
+
+/// Calls that set a process's timers going, in the order of `ITIMER_*`.
+#[must_use]
+pub fn arm(timers: &[IntervalTimer]) -> Deferred {
+    let mut deferred = Deferred::default();
+    for (which, timer) in (0u32..).zip(timers).filter(|(_, timer)| timer.is_set()) {
+        let parts = |us: u64| [us / 1_000_000, us % 1_000_000];
+        let setting = deferred.put_words(&[parts(timer.interval_us), parts(timer.time_left_us())].concat());
+        deferred.call(Purpose::Timer, OnFailure::Ignore, __NR_setitimer, &[which.into(), setting]);
+    }
+    deferred
 }
 
 #[cfg(test)]

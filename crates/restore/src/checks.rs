@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ckpt_image::ImageReader;
 use ckpt_objects::directory::DirectoryIdentity;
 use ckpt_objects::file::{self, FileIdentity, RegularFile, input};
-use ckpt_objects::file_lock::{self, Taken};
+use ckpt_objects::file_lock::{self, TakenLock};
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::memory::{Backing, Vma};
 use ckpt_objects::open_file::OpenFile;
@@ -89,7 +89,7 @@ pub fn check<'a>(job: &JobState, reader: &'a ImageReader, options: &Options) -> 
     let resolve = |path: &FilePath| paths.resolve(path);
     notes.extend(socket::all::check(job.objects(), &resolve, options.strict, &holds)?);
     machine::memory(reader)?;
-    if let Some(Taken { path, who }) = file_lock::check(job.objects(), &resolve) {
+    if let Some(TakenLock { path, who }) = file_lock::check(job.objects(), &resolve) {
         return Err(RestoreError::Locked { path, who });
     }
     let refreshed = if options.refresh_env { info.environment.clone() } else { Vec::new() };

@@ -26,7 +26,6 @@ mod error;
 mod family;
 mod holes;
 mod listing;
-mod locks;
 mod memory;
 mod missing;
 mod namespaces;
@@ -42,7 +41,6 @@ mod standin;
 mod terminals;
 #[cfg(test)]
 mod testing;
-mod timers;
 mod tree;
 mod vdso;
 mod watcher;
@@ -95,6 +93,9 @@ pub struct RestoredJob {
 }
 
 /// Reads what an image says of its job.
+///
+/// # Errors
+/// The metadata are damaged, or of another release.
 pub fn read_job(reader: &ImageReader) -> Result<JobState, RestoreError> {
     let job: JobState = postcard::from_bytes(reader.metadata()).map_err(|error| RestoreError::Metadata(error.to_string()))?;
     // Names of files are made from its id.

@@ -15,13 +15,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use ckpt_objects::context::Context as _;
 use ckpt_objects::credentials::Credentials;
+use ckpt_objects::deferred::{Deferred, Purpose};
 use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
 use ckpt_objects::older::KernelFeature;
 use ckpt_objects::open_file::{self, Files};
 use ckpt_objects::process::{LiveProcess, ProcessState};
 use ckpt_objects::signal::Siginfo;
 use ckpt_objects::thread::{Scheduling, ThreadState};
-use ckpt_objects::{FilePath, NsPid, epoll, file, sysv};
+use ckpt_objects::{FilePath, NsPid, epoll, file, file_lock, posix_timer, signal, signalling, sysv, timer};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 use linux_raw_sys::prctl::{
@@ -37,11 +38,9 @@ use crate::descriptors::{self, Move};
 use crate::environment;
 use crate::error::ProcessError;
 use crate::holes::{PAGE, Ranges, TASK_SIZE};
-use crate::locks;
 use crate::memory::{self, Layout, Sources};
 use crate::restart::Restart;
-use crate::restorer::{Check, Operations, Region, Step};
-use crate::timers;
+use crate::restorer::{self, Check, Operations, Region};
 use crate::vdso::{self, Vdso};
 
 /// Operations of arch_prctl(2), which linux-raw-sys lacks (arch/x86/include/uapi/asm/prctl.h).
@@ -76,7 +75,7 @@ pub fn become_process(
     files: &Files,
 ) -> Result<Infallible, ProcessError> {
     forget_signals();
-    timers::prepare(&live.posix_timers)?;
+    posix_timer::prepare(&live.posix_timers)?;
     sysv::rebuild_users(&restart.job.system_v.semaphores, process.pid.0)?;
     set_memory_settings(live)?;
     let mut vdso = VdsoPlan::of(restart, &live.memory)?;
@@ -91,7 +90,8 @@ pub fn become_process(
     }
     layout.finish()?;
 
-    let len = region_len(live, &vmas);
+    let timers = Timers::of(live, process.pid);
+    let len = region_len(live, &vmas, &timers);
     let base = layout.set_aside(len)?;
     let control = restart.control.address();
     // SAFETY: the region has just been set aside; this process is done with the shared page but through the region.
@@ -103,7 +103,18 @@ pub fn become_process(
     // Failures from here on must find the pipe by its new number.
     // SAFETY: it has been arranged, and stays open until the restorer closes it.
     let restart = &Restart { reports: unsafe { BorrowedFd::borrow_raw(reports) }, ..*restart };
-    let builder = Builder { restart, process, live, layout: &layout, vmas: &vmas, vdso: &vdso, own, exe, reports };
+    let builder = OperationsBuilder {
+        restart,
+        process,
+        live,
+        layout: &layout,
+        vmas: &vmas,
+        vdso: &vdso,
+        timers: &timers,
+        own,
+        exe,
+        reports,
+    };
     let first = change_root(restart, live)
         .and_then(|()| builder.build(&mut region))
         .unwrap_or_else(|error| restart.fail(&format!("process {}", process.pid), &error));
@@ -213,12 +224,11 @@ impl VdsoPlan {
 }
 
 /// Room for the restorer's data: generous, since only what is used becomes memory.
-fn region_len(live: &LiveProcess, vmas: &[Vma]) -> u64 {
+fn region_len(live: &LiveProcess, vmas: &[Vma], timers: &Timers) -> u64 {
     let pending = |signals: &Vec<Siginfo>| signals.len() as u64;
     let signals = pending(&live.signals.pending) + live.threads.iter().map(|thread| pending(&thread.pending)).sum::<u64>();
     let ranges = (vmas.len() + live.memory.guards.len()) as u64;
-    let items =
-        (1 << 20) + ranges * 4096 + live.threads.len() as u64 * (32 << 10) + signals * 512 + timers::room(&live.posix_timers);
+    let items = (1 << 20) + ranges * 4096 + live.threads.len() as u64 * (32 << 10) + signals * 512 + timers.room();
     items.next_multiple_of(PAGE)
 }
 
@@ -306,20 +316,39 @@ struct Meeting {
     ended: u64,
 }
 
+/// Calls for the timers of timer_create(2), whose number is not bounded by anything that the process has.
+struct Timers {
+    /// Made, when all threads are there.
+    made: Deferred,
+    /// Set, when the gate is open.
+    armed: Deferred,
+}
+
+impl Timers {
+    fn of(live: &LiveProcess, pid: NsPid) -> Self {
+        Self { made: posix_timer::rebuild(&live.posix_timers), armed: posix_timer::arm(&live.posix_timers, pid) }
+    }
+
+    fn room(&self) -> u64 {
+        restorer::room(&self.made) + restorer::room(&self.armed)
+    }
+}
+
 /// Writes the operations of one process.
-struct Builder<'a> {
+struct OperationsBuilder<'a> {
     restart: &'a Restart<'a>,
     process: &'a ProcessState,
     live: &'a LiveProcess,
     layout: &'a Layout<'a>,
     vmas: &'a [Vma],
     vdso: &'a VdsoPlan,
+    timers: &'a Timers,
     own: Own,
     exe: Option<RawFd>,
     reports: RawFd,
 }
 
-impl Builder<'_> {
+impl OperationsBuilder<'_> {
     /// Writes them into the region; gives the address of the first.
     fn build(&self, region: &mut Region) -> Result<u64, ProcessError> {
         let meeting = Meeting { local: region.put(&0u32.to_ne_bytes())?, ended: region.put(&1u32.to_ne_bytes())? };
@@ -333,14 +362,14 @@ impl Builder<'_> {
         self.swap_memory(region, &mut main)?;
         self.set_signal_actions(region, &mut main)?;
         let personality = self.live.settings.personality;
-        main.call(Step::Setting, Check::Success, nr::__NR_personality, &[personality.into()]);
+        main.call(Purpose::Setting, Check::Success, nr::__NR_personality, &[personality.into()]);
         for thread in others {
             let list = self.thread(region, thread, finisher == Some(thread.tid), meeting)?;
             let list = region.put_operations(&list)?;
             clone_thread(region, &mut main, thread.tid.0, list)?;
         }
-        queue_pending(region, &mut main, leader.tid.0, None, &self.live.signals.pending)?;
-        timers::make(region, &mut main, &self.live.posix_timers)?;
+        main.deferred(region, &signal::queue(leader.tid, None, &self.live.signals.pending)?)?;
+        main.deferred(region, &self.timers.made)?;
         main.append(self.thread(region, leader, finisher == Some(leader.tid), meeting)?);
         Ok(region.put_operations(&main)?)
     }
@@ -353,35 +382,35 @@ impl Builder<'_> {
             kept.insert(placed.at, placed.at + (placed.end - placed.start));
         }
         for (start, end) in kept.gaps(0, TASK_SIZE) {
-            list.call(Step::Unmap, Check::Success, nr::__NR_munmap, &[start, end - start]);
+            list.call(Purpose::Unmap, Check::Success, nr::__NR_munmap, &[start, end - start]);
         }
         self.map_vdso(list);
         for placed in self.layout.placed.iter().filter(|placed| placed.at != placed.start) {
             let len = placed.end - placed.start;
             let flags = u64::from(nr::MREMAP_MAYMOVE | nr::MREMAP_FIXED);
-            list.call_expecting(Step::Move, nr::__NR_mremap, &[placed.at, len, len, flags, placed.start], placed.start);
+            list.call_expecting(Purpose::Move, nr::__NR_mremap, &[placed.at, len, len, flags, placed.start], placed.start);
         }
         for vma in &self.layout.deferred {
             let flags = u64::from(memory::anonymous_flags(vma) | nr::MAP_FIXED_NOREPLACE);
             let args = [vma.start, vma.len(), u64::from(vma.prot), flags, u64::MAX, 0];
-            list.call_expecting(Step::Map, nr::__NR_mmap, &args, vma.start);
+            list.call_expecting(Purpose::Map, nr::__NR_mmap, &args, vma.start);
             for (advice, required) in memory::advices(vma.flags) {
                 let check = if required { Check::Success } else { Check::Any };
-                list.call(Step::Advise, check, nr::__NR_madvise, &[vma.start, vma.len(), u64::from(advice)]);
+                list.call(Purpose::Advise, check, nr::__NR_madvise, &[vma.start, vma.len(), u64::from(advice)]);
             }
             if vma.protection_key != 0 && vma.prot != nr::PROT_EXEC {
                 let args = [vma.start, vma.len(), vma.prot.into(), vma.protection_key.into()];
-                list.call(Step::ProtectionKey, Check::Success, nr::__NR_pkey_mprotect, &args);
+                list.call(Purpose::ProtectionKey, Check::Success, nr::__NR_pkey_mprotect, &args);
             }
             if let Some(policy) = &vma.policy {
                 let nodes = region.put_words(&policy.nodes)?;
                 let args = [vma.start, vma.len(), policy.mode.into(), nodes, memory::policy_arguments(policy).bits, 0];
-                list.call(Step::MemoryPolicy, Check::Any, nr::__NR_mbind, &args);
+                list.call(Purpose::MemoryPolicy, Check::Any, nr::__NR_mbind, &args);
             }
             if let Some(name) = &vma.name {
                 let name = region.put(&[&name.0[..], &[0]].concat())?;
                 let args = [PR_SET_VMA.into(), PR_SET_VMA_ANON_NAME.into(), vma.start, vma.len(), name];
-                list.call(Step::Name, Check::Any, nr::__NR_prctl, &args);
+                list.call(Purpose::Name, Check::Any, nr::__NR_prctl, &args);
             }
         }
         self.set_guards(list);
@@ -389,10 +418,10 @@ impl Builder<'_> {
         for vma in self.vmas.iter().filter(|vma| !matches!(vma.backing, Backing::Vvar | Backing::Vdso)) {
             if vma.flags.contains(VmaFlags::LOCKED) {
                 let flags = if vma.flags.contains(VmaFlags::LOCKED_ON_FAULT) { nr::MLOCK_ONFAULT } else { 0 };
-                list.call(Step::Lock, Check::Report, nr::__NR_mlock2, &[vma.start, vma.len(), flags.into()]);
+                list.call(Purpose::Lock, Check::Report, nr::__NR_mlock2, &[vma.start, vma.len(), flags.into()]);
             }
             if vma.flags.contains(VmaFlags::SEALED) {
-                list.call(Step::Seal, Check::Report, nr::__NR_mseal, &[vma.start, vma.len(), 0]);
+                list.call(Purpose::Seal, Check::Report, nr::__NR_mseal, &[vma.start, vma.len(), 0]);
             }
         }
         self.finish_memory(list);
@@ -403,18 +432,18 @@ impl Builder<'_> {
     fn finish_memory(&self, list: &mut Operations) {
         let memory = &self.live.memory;
         if memory.lock_future != 0 {
-            list.call(Step::Lock, Check::Report, nr::__NR_mlockall, &[memory.lock_future.into()]);
+            list.call(Purpose::Lock, Check::Report, nr::__NR_mlockall, &[memory.lock_future.into()]);
         }
         let no_exec_gain = self.live.settings.no_exec_gain;
         if no_exec_gain != 0 {
-            list.call(Step::Setting, Check::Report, nr::__NR_prctl, &[PR_SET_MDWE.into(), no_exec_gain.into()]);
+            list.call(Purpose::Setting, Check::Report, nr::__NR_prctl, &[PR_SET_MDWE.into(), no_exec_gain.into()]);
         }
         let barriers = self.live.settings.memory_barriers;
         for command in (0..u32::BITS).map(|bit| 1 << bit).filter(|command| barriers & command != 0) {
-            list.call(Step::Setting, Check::Report, nr::__NR_membarrier, &[command.into(), 0, 0]);
+            list.call(Purpose::Setting, Check::Report, nr::__NR_membarrier, &[command.into(), 0, 0]);
         }
         if self.live.settings.tile_registers {
-            list.call(Step::TileRegisters, Check::Success, nr::__NR_arch_prctl, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA]);
+            list.call(Purpose::TileRegisters, Check::Success, nr::__NR_arch_prctl, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA]);
         }
     }
 
@@ -428,7 +457,7 @@ impl Builder<'_> {
         for &(start, end) in guards {
             let (call, argument) =
                 if can_guard { (nr::__NR_madvise, nr::MADV_GUARD_INSTALL) } else { (nr::__NR_mprotect, nr::PROT_NONE) };
-            list.call(Step::Guard, Check::Success, call, &[start, end - start, argument.into()]);
+            list.call(Purpose::Guard, Check::Success, call, &[start, end - start, argument.into()]);
         }
     }
 
@@ -438,10 +467,10 @@ impl Builder<'_> {
             VdsoPlan::Same { vvar, start, len } => (*vvar, *start, *len),
             VdsoPlan::Bridge { own, at, .. } => (*at, at + (own.start - own.vvar), own.bytes.len() as u64),
         };
-        list.call(Step::Vdso, Check::Success, nr::__NR_arch_prctl, &[ARCH_MAP_VDSO_64, at]);
+        list.call(Purpose::Vdso, Check::Success, nr::__NR_arch_prctl, &[ARCH_MAP_VDSO_64, at]);
         // The address is a wish to the kernel: this fails where it was not granted.
         let protection = u64::from(nr::PROT_READ | nr::PROT_EXEC);
-        list.call(Step::Vdso, Check::Success, nr::__NR_mprotect, &[start, len, protection]);
+        list.call(Purpose::Vdso, Check::Success, nr::__NR_mprotect, &[start, len, protection]);
     }
 
     fn set_mm_fields(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
@@ -464,9 +493,9 @@ impl Builder<'_> {
             auxv,
             fields.auxv.len() as u64 | u64::from(exe) << 32,
         ])?;
-        list.call(Step::MmFields, Check::Success, nr::__NR_prctl, &[PR_SET_MM.into(), PR_SET_MM_MAP.into(), map, 13 * 8, 0]);
+        list.call(Purpose::MmFields, Check::Success, nr::__NR_prctl, &[PR_SET_MM.into(), PR_SET_MM_MAP.into(), map, 13 * 8, 0]);
         if let Some(exe) = self.exe {
-            list.call(Step::Close, Check::Success, nr::__NR_close, &[u64::from(exe.cast_unsigned())]);
+            list.call(Purpose::Close, Check::Success, nr::__NR_close, &[u64::from(exe.cast_unsigned())]);
         }
         Ok(())
     }
@@ -477,7 +506,7 @@ impl Builder<'_> {
                 continue;
             }
             let action = region.put_words(&[action.handler, action.flags, action.restorer, action.mask])?;
-            list.call(Step::SignalAction, Check::Success, nr::__NR_rt_sigaction, &[signal, action, 0, 8]);
+            list.call(Purpose::SignalAction, Check::Success, nr::__NR_rt_sigaction, &[signal, action, 0, 8]);
         }
         Ok(())
     }
@@ -491,10 +520,10 @@ impl Builder<'_> {
         meeting: Meeting,
     ) -> Result<Operations, ProcessError> {
         let tid = u64::from(thread.tid.0.cast_unsigned());
-        list.call_expecting(Step::TidAddress, nr::__NR_set_tid_address, &[meeting.ended], tid);
-        list.call(Step::RobustList, Check::Success, nr::__NR_set_robust_list, &[0, ROBUST_LIST_LEN]);
+        list.call_expecting(Purpose::TidAddress, nr::__NR_set_tid_address, &[meeting.ended], tid);
+        list.call(Purpose::RobustList, Check::Success, nr::__NR_set_robust_list, &[0, ROBUST_LIST_LEN]);
         self.set_credentials(region, &mut list, &self.live.credentials)?;
-        list.call(Step::Exit, Check::Success, nr::__NR_exit, &[0]);
+        list.call(Purpose::Exit, Check::Success, nr::__NR_exit, &[0]);
         Ok(list)
     }
 
@@ -508,46 +537,45 @@ impl Builder<'_> {
     ) -> Result<Operations, ProcessError> {
         let mut list = Operations::new(thread.tid.0);
         let name = region.put(&[&thread.comm.0[..], &[0]].concat())?;
-        list.call(Step::ThreadName, Check::Success, nr::__NR_prctl, &[PR_SET_NAME.into(), name]);
+        list.call(Purpose::ThreadName, Check::Success, nr::__NR_prctl, &[PR_SET_NAME.into(), name]);
         if thread.exited {
             return self.exited_thread(region, thread, list, meeting);
         }
-        list.call(Step::FsBase, Check::Success, nr::__NR_arch_prctl, &[nr::ARCH_SET_FS.into(), thread.fs_base]);
-        list.call(Step::GsBase, Check::Success, nr::__NR_arch_prctl, &[ARCH_SET_GS, thread.gs_base]);
+        list.call(Purpose::FsBase, Check::Success, nr::__NR_arch_prctl, &[nr::ARCH_SET_FS.into(), thread.fs_base]);
+        list.call(Purpose::GsBase, Check::Success, nr::__NR_arch_prctl, &[ARCH_SET_GS, thread.gs_base]);
         let tid = u64::from(thread.tid.0.cast_unsigned());
-        list.call_expecting(Step::TidAddress, nr::__NR_set_tid_address, &[thread.clear_child_tid], tid);
+        list.call_expecting(Purpose::TidAddress, nr::__NR_set_tid_address, &[thread.clear_child_tid], tid);
         let (head, len) = thread.robust_list;
         let len = if len == 0 { ROBUST_LIST_LEN } else { len };
-        list.call(Step::RobustList, Check::Success, nr::__NR_set_robust_list, &[head, len]);
+        list.call(Purpose::RobustList, Check::Success, nr::__NR_set_robust_list, &[head, len]);
         if thread.timer_slack_ns != 0 {
-            list.call(Step::TimerSlack, Check::Success, nr::__NR_prctl, &[PR_SET_TIMERSLACK.into(), thread.timer_slack_ns]);
+            list.call(Purpose::TimerSlack, Check::Success, nr::__NR_prctl, &[PR_SET_TIMERSLACK.into(), thread.timer_slack_ns]);
         }
         set_scheduling(region, &mut list, &thread.scheduling)?;
         if thread.no_new_privs {
-            list.call(Step::NoNewPrivileges, Check::Success, nr::__NR_prctl, &[PR_SET_NO_NEW_PRIVS.into(), 1]);
+            list.call(Purpose::NoNewPrivileges, Check::Success, nr::__NR_prctl, &[PR_SET_NO_NEW_PRIVS.into(), 1]);
         }
         self.set_thread_settings(region, &mut list, thread)?;
         self.set_credentials(region, &mut list, thread.credentials.as_deref().unwrap_or(&self.live.credentials))?;
         // A change of user or capabilities takes it away.
         let parent_death = u64::from(thread.parent_death_signal.cast_unsigned());
-        list.call(Step::ParentDeathSignal, Check::Success, nr::__NR_prctl, &[PR_SET_PDEATHSIG.into(), parent_death]);
-        queue_pending(region, &mut list, self.process.pid.0, Some(thread.tid.0), &thread.pending)?;
+        list.call(Purpose::ParentDeathSignal, Check::Success, nr::__NR_prctl, &[PR_SET_PDEATHSIG.into(), parent_death]);
+        list.deferred(region, &signal::queue(self.process.pid, Some(thread.tid), &thread.pending)?)?;
         if finishes {
             self.set_limits(region, &mut list)?;
         }
         if let Some(rseq) = thread.rseq {
             let args = [rseq.address, rseq.len.into(), 0, rseq.signature.into()];
-            list.call(Step::Rseq, Check::Success, nr::__NR_rseq, &args);
+            list.call(Purpose::Rseq, Check::Success, nr::__NR_rseq, &args);
         }
         if finishes {
-            locks::record_locks(self.restart.job, self.process.pid, region, &mut list)?;
-            locks::signals(self.restart.job, self.process.pid, region, &mut list)?;
+            self.arm_files(region, &mut list)?;
         }
         if finishes && self.live.threads.iter().any(|thread| thread.exited) {
             // A first thread that had ended does its part (pending signals, timers), and ends again. Nobody counts it at the gate, and the region
             // goes with the last of the others. The kernel clears the word when it has left.
             let args = [meeting.ended, nr::FUTEX_WAIT.into(), 1, 0];
-            list.call(Step::Exit, Check::Any, nr::__NR_futex, &args);
+            list.call(Purpose::Exit, Check::Any, nr::__NR_futex, &args);
         }
         // One that is to be stopped is so before the gate opens: when it goes on, nobody listens any more.
         if finishes && self.live.stopped {
@@ -584,7 +612,7 @@ impl Builder<'_> {
         let own = self.layout.read(mask_at, 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
         let Some(own) = own else { return Ok(()) };
         let mask = region.put_words(&[!ignored | own])?;
-        list.call(Step::Setting, Check::Success, nr::__NR_rt_sigprocmask, &[nr::SIG_SETMASK.into(), mask, 0, 8]);
+        list.call(Purpose::Setting, Check::Success, nr::__NR_rt_sigprocmask, &[nr::SIG_SETMASK.into(), mask, 0, 8]);
         Ok(())
     }
 
@@ -595,10 +623,10 @@ impl Builder<'_> {
             let arguments = memory::policy_arguments(&thread.policy);
             let nodes = if arguments.nodes == 0 { 0 } else { nodes };
             let args = [arguments.mode.into(), nodes, arguments.bits];
-            list.call(Step::MemoryPolicy, Check::Report, nr::__NR_set_mempolicy, &args);
+            list.call(Purpose::MemoryPolicy, Check::Report, nr::__NR_set_mempolicy, &args);
         }
         let settings = &thread.settings;
-        let mut set = |call, args: &[u64]| list.call(Step::Setting, Check::Report, call, args);
+        let mut set = |call, args: &[u64]| list.call(Purpose::Setting, Check::Report, call, args);
         for (which, control) in (0u64..).zip(settings.speculation).filter(|(_, control)| *control != 0) {
             set(nr::__NR_prctl, &[PR_SET_SPECULATION_CTRL.into(), which, control.into()]);
         }
@@ -618,23 +646,26 @@ impl Builder<'_> {
             // Who may be traced by whom where Yama confines that cannot be seen. Processes of an MPI job read each other's memory: within the job
             // they may.
             let launcher = u64::from(self.restart.job.info.launcher.0.cast_unsigned());
-            list.call(Step::Setting, Check::Any, nr::__NR_prctl, &[PR_SET_PTRACER.into(), launcher]);
+            list.call(Purpose::Setting, Check::Any, nr::__NR_prctl, &[PR_SET_PTRACER.into(), launcher]);
         }
         Ok(())
     }
 
+    /// What belongs to a process and its open files: locks, and whom files send signals. Other processes must be there.
+    fn arm_files(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
+        let objects = self.restart.job.objects();
+        list.deferred(region, &file_lock::take_of_process(objects, self.process.pid))?;
+        Ok(list.deferred(region, &signalling::arm(objects, self.process.pid))?)
+    }
+
     /// What is done last, once for the whole process.
     fn finish(&self, region: &mut Region, list: &mut Operations) -> Result<(), ProcessError> {
-        list.call(Step::Close, Check::Success, nr::__NR_close, &[u64::from(self.reports.cast_unsigned())]);
+        list.call(Purpose::Close, Check::Success, nr::__NR_close, &[u64::from(self.reports.cast_unsigned())]);
         // Nothing but 0 and 1 can be set; what the kernel itself set for a set-uid program counts as 0.
         let dumpable = u64::from(self.live.settings.dumpable == 1);
-        list.call(Step::Dumpable, Check::Any, nr::__NR_prctl, &[PR_SET_DUMPABLE.into(), dumpable]);
-        for (which, timer) in (0u64..).zip(&self.live.interval_timers).filter(|(_, timer)| timer.is_set()) {
-            let parts = |us: u64| [us / 1_000_000, us % 1_000_000];
-            let value = region.put_words(&[parts(timer.interval_us), parts(timer.time_left_us())].concat())?;
-            list.call(Step::Timer, Check::Any, nr::__NR_setitimer, &[which, value, 0]);
-        }
-        timers::start(region, list, &self.live.posix_timers, self.process.pid.0)
+        list.call(Purpose::Dumpable, Check::Any, nr::__NR_prctl, &[PR_SET_DUMPABLE.into(), dumpable]);
+        list.deferred(region, &timer::arm(&self.live.interval_timers))?;
+        Ok(list.deferred(region, &self.timers.armed)?)
     }
 
     /// User, groups and capabilities, which each thread has for itself.
@@ -643,22 +674,22 @@ impl Builder<'_> {
         let [inheritable, permitted, effective, bounding, ambient] = wanted.capabilities;
         for capability in 0..64u64 {
             if own.bounding & !bounding & 1 << capability != 0 {
-                list.call(Step::BoundingSet, Check::Report, nr::__NR_prctl, &[PR_CAPBSET_DROP.into(), capability]);
+                list.call(Purpose::BoundingSet, Check::Report, nr::__NR_prctl, &[PR_CAPBSET_DROP.into(), capability]);
             }
         }
         if !self.restart.has_user_namespace() && own.groups != wanted.groups {
             let groups: Vec<u8> = wanted.groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
             let groups = region.put(&groups)?;
-            list.call(Step::Groups, Check::Success, nr::__NR_setgroups, &[wanted.groups.len() as u64, groups]);
+            list.call(Purpose::Groups, Check::Success, nr::__NR_setgroups, &[wanted.groups.len() as u64, groups]);
         }
         let changes_user = own.uids != wanted.uids || own.gids != wanted.gids;
         if changes_user {
             // Else the capabilities would go with the user, and with them the right to set what follows.
-            list.call(Step::User, Check::Success, nr::__NR_prctl, &[PR_SET_KEEPCAPS.into(), 1]);
+            list.call(Purpose::User, Check::Success, nr::__NR_prctl, &[PR_SET_KEEPCAPS.into(), 1]);
             let ids = |ids: [u32; 4]| ids.map(u64::from);
             let (uids, gids) = (ids(wanted.uids), ids(wanted.gids));
-            list.call(Step::User, Check::Success, nr::__NR_setresgid, &gids[..3]);
-            list.call(Step::User, Check::Success, nr::__NR_setresuid, &uids[..3]);
+            list.call(Purpose::User, Check::Success, nr::__NR_setresgid, &gids[..3]);
+            list.call(Purpose::User, Check::Success, nr::__NR_setresuid, &uids[..3]);
         }
         // What this restart does not have it cannot give.
         let permitted = permitted & own.permitted;
@@ -671,24 +702,24 @@ impl Builder<'_> {
                 .flat_map(u32::to_ne_bytes)
                 .collect();
             let data = region.put(&words)?;
-            list.call(Step::Capabilities, Check::Success, nr::__NR_capset, &[header, data]);
+            list.call(Purpose::Capabilities, Check::Success, nr::__NR_capset, &[header, data]);
             Ok::<(), ProcessError>(())
         };
         if wanted.securebits != 0 || changes_user {
             capset(region, list, [own.permitted, own.permitted, inheritable])?;
             // These two tell nothing of failure.
-            list.call(Step::User, Check::Any, nr::__NR_setfsgid, &[wanted.gids[3].into()]);
-            list.call(Step::User, Check::Any, nr::__NR_setfsuid, &[wanted.uids[3].into()]);
+            list.call(Purpose::User, Check::Any, nr::__NR_setfsgid, &[wanted.gids[3].into()]);
+            list.call(Purpose::User, Check::Any, nr::__NR_setfsuid, &[wanted.uids[3].into()]);
             let bits = u64::from(wanted.securebits & !libc::SECBIT_KEEP_CAPS.cast_unsigned());
-            list.call(Step::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_SECUREBITS.into(), bits]);
+            list.call(Purpose::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_SECUREBITS.into(), bits]);
         }
         capset(region, list, [effective & permitted, permitted, inheritable & (permitted | own.inheritable)])?;
         if wanted.securebits & libc::SECBIT_KEEP_CAPS.cast_unsigned() != 0 {
-            list.call(Step::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_KEEPCAPS.into(), 1]);
+            list.call(Purpose::SecureBits, Check::Report, nr::__NR_prctl, &[PR_SET_KEEPCAPS.into(), 1]);
         }
         for capability in (0..64u64).filter(|capability| ambient & permitted & 1 << capability != 0) {
             let args = [PR_CAP_AMBIENT.into(), PR_CAP_AMBIENT_RAISE.into(), capability];
-            list.call(Step::Capabilities, Check::Report, nr::__NR_prctl, &args);
+            list.call(Purpose::Capabilities, Check::Report, nr::__NR_prctl, &args);
         }
         Ok(())
     }
@@ -702,7 +733,7 @@ impl Builder<'_> {
             // Only root may raise what this restart was given.
             let hard = limit.hard.min(own[1]);
             let limit = region.put_words(&[limit.soft.min(hard), hard])?;
-            list.call(Step::Limit, Check::Report, nr::__NR_prlimit64, &[0, resource.into(), limit, 0]);
+            list.call(Purpose::Limit, Check::Report, nr::__NR_prlimit64, &[0, resource.into(), limit, 0]);
         }
         Ok(())
     }
@@ -710,33 +741,6 @@ impl Builder<'_> {
 
 /// Size of `struct robust_list_head`: the only length that the kernel takes.
 const ROBUST_LIST_LEN: u64 = 24;
-
-/// Operations that queue signals, to the calling thread or (from the leader) to its whole process. The kernel lets a thread send itself
-/// what looks as if it came from anybody.
-fn queue_pending(
-    region: &mut Region,
-    list: &mut Operations,
-    pid: i32,
-    tid: Option<i32>,
-    signals: &[Siginfo],
-) -> Result<(), ProcessError> {
-    for Siginfo(info) in signals {
-        if info.len() != 128 {
-            return Err(ProcessError::Incomplete("a pending signal"));
-        }
-        let signal = u64::from(u32::from_ne_bytes([info[0], info[1], info[2], info[3]]));
-        let info = region.put(info)?;
-        let pid = u64::from(pid.cast_unsigned());
-        match tid {
-            Some(tid) => {
-                let args = [pid, u64::from(tid.cast_unsigned()), signal, info];
-                list.call(Step::PendingSignal, Check::Success, nr::__NR_rt_tgsigqueueinfo, &args);
-            }
-            None => list.call(Step::PendingSignal, Check::Success, nr::__NR_rt_sigqueueinfo, &[pid, signal, info]),
-        }
-    }
-    Ok(())
-}
 
 fn clone_thread(region: &mut Region, list: &mut Operations, tid: i32, operations: u64) -> Result<(), ProcessError> {
     let flags = nr::CLONE_VM | nr::CLONE_FS | nr::CLONE_FILES | nr::CLONE_SIGHAND | nr::CLONE_THREAD | nr::CLONE_SYSVSEM;
@@ -750,7 +754,7 @@ fn clone_thread(region: &mut Region, list: &mut Operations, tid: i32, operations
 fn set_scheduling(region: &mut Region, list: &mut Operations, wanted: &Scheduling) -> Result<(), ProcessError> {
     // A policy that does not heed it keeps it all the same, and the next call does not take it then.
     let nice = i64::from(wanted.nice).cast_unsigned();
-    list.call(Step::Scheduling, Check::Report, nr::__NR_setpriority, &[nr::PRIO_PROCESS.into(), 0, nice]);
+    list.call(Purpose::Scheduling, Check::Report, nr::__NR_setpriority, &[nr::PRIO_PROCESS.into(), 0, nice]);
     // struct sched_attr: size, policy, flags (8), nice, priority, runtime (8), deadline (8), period (8).
     let [runtime, deadline, period] = wanted.deadline;
     let attr = region.put_words(&[
@@ -761,7 +765,7 @@ fn set_scheduling(region: &mut Region, list: &mut Operations, wanted: &Schedulin
         deadline,
         period,
     ])?;
-    list.call(Step::Scheduling, Check::Report, nr::__NR_sched_setattr, &[0, attr, 0]);
+    list.call(Purpose::Scheduling, Check::Report, nr::__NR_sched_setattr, &[0, attr, 0]);
     if !wanted.affinity.is_empty() {
         let mut own = vec![0u64; wanted.affinity.len().max(16)];
         // SAFETY: `own` is writable for its length.
@@ -770,14 +774,14 @@ fn set_scheduling(region: &mut Region, list: &mut Operations, wanted: &Schedulin
         // Where none of its processors is to be had here, it may run on any.
         if both.iter().any(|word| *word != 0) {
             let mask = region.put_words(&both)?;
-            list.call(Step::Affinity, Check::Report, nr::__NR_sched_setaffinity, &[0, both.len() as u64 * 8, mask]);
+            list.call(Purpose::Affinity, Check::Report, nr::__NR_sched_setaffinity, &[0, both.len() as u64 * 8, mask]);
         }
     }
     if wanted.io_priority != 0 {
         // include/uapi/linux/ioprio.h
         const IOPRIO_WHO_PROCESS: u64 = 1;
         let args = [IOPRIO_WHO_PROCESS, 0, wanted.io_priority.into()];
-        list.call(Step::IoPriority, Check::Report, nr::__NR_ioprio_set, &args);
+        list.call(Purpose::IoPriority, Check::Report, nr::__NR_ioprio_set, &args);
     }
     Ok(())
 }

@@ -22,6 +22,7 @@
 use std::arch::global_asm;
 use std::mem::offset_of;
 
+use ckpt_objects::deferred::{Action, Argument, Deferred, OnFailure, Purpose};
 use ckpt_sys::{raw, syscall};
 use linux_raw_sys::general as nr;
 
@@ -64,8 +65,8 @@ pub struct Operation {
     kind: Kind,
     check: Check,
     nr: u32,
-    /// [`Step`].
-    step: u32,
+    /// [`Purpose`].
+    purpose: u32,
     args: [u64; 6],
     /// What is expected; on failure, what came.
     expected: u64,
@@ -80,11 +81,17 @@ pub struct Operation {
 impl Operation {
     /// What the operations below are made from.
     const BLANK: Self =
-        Self { kind: Kind::Call, check: Check::Any, nr: 0, step: 0, args: [0; 6], expected: 0, child: 0, tid: 0, reserved: 0 };
+        Self { kind: Kind::Call, check: Check::Any, nr: 0, purpose: 0, args: [0; 6], expected: 0, child: 0, tid: 0, reserved: 0 };
 }
 
 /// Bytes of an operation.
 pub const OPERATION_SIZE: usize = size_of::<Operation>();
+
+/// Bytes that calls and their data take in the region.
+#[must_use]
+pub fn room(deferred: &Deferred) -> u64 {
+    (deferred.data.len() + deferred.actions.len() * OPERATION_SIZE) as u64
+}
 
 global_asm!(
     ".pushsection .text.ckpt_restorer,\"ax\",@progbits",
@@ -213,110 +220,6 @@ fn code() -> &'static [u8] {
     unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) }
 }
 
-/// What an operation is for, to name it when it fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-#[allow(missing_docs, reason = "each is described by `describe`")]
-pub enum Step {
-    Unmap,
-    Move,
-    Map,
-    Protect,
-    Advise,
-    Guard,
-    Name,
-    Vdso,
-    MmFields,
-    Lock,
-    Seal,
-    Close,
-    SignalAction,
-    TileRegisters,
-    Thread,
-    FsBase,
-    GsBase,
-    TidAddress,
-    RobustList,
-    ThreadName,
-    TimerSlack,
-    NoNewPrivileges,
-    Scheduling,
-    Affinity,
-    IoPriority,
-    Groups,
-    User,
-    BoundingSet,
-    SecureBits,
-    Capabilities,
-    ParentDeathSignal,
-    PendingSignal,
-    Rseq,
-    Limit,
-    Wake,
-    Exit,
-    Dumpable,
-    Timer,
-    MakeTimer,
-    FileLock,
-    Owner,
-    ProtectionKey,
-    MemoryPolicy,
-    Setting,
-}
-
-impl Step {
-    const ALL: [(Self, &'static str); 44] = [
-        (Self::Unmap, "unmapping its memory before the job's takes its place"),
-        (Self::Move, "moving memory to its address"),
-        (Self::Map, "mapping memory"),
-        (Self::Protect, "setting the protection of memory"),
-        (Self::Advise, "setting the properties of memory"),
-        (Self::Guard, "setting guard pages"),
-        (Self::Name, "naming memory"),
-        (Self::Vdso, "mapping the vDSO"),
-        (Self::MmFields, "setting the bounds of program, heap and stack"),
-        (Self::Lock, "locking memory"),
-        (Self::Seal, "sealing memory"),
-        (Self::Close, "closing a descriptor"),
-        (Self::SignalAction, "installing a signal handler"),
-        (Self::TileRegisters, "asking for AMX tile registers"),
-        (Self::Thread, "creating a thread with its id"),
-        (Self::FsBase, "setting the fs base"),
-        (Self::GsBase, "setting the gs base"),
-        (Self::TidAddress, "setting where the end of a thread is noted"),
-        (Self::RobustList, "setting the list of robust mutexes"),
-        (Self::ThreadName, "naming a thread"),
-        (Self::TimerSlack, "setting the timer slack"),
-        (Self::NoNewPrivileges, "setting no_new_privs"),
-        (Self::Scheduling, "setting the scheduling policy"),
-        (Self::Affinity, "setting the processors to run on"),
-        (Self::IoPriority, "setting the I/O priority"),
-        (Self::Groups, "setting the supplementary groups"),
-        (Self::User, "setting user and group"),
-        (Self::BoundingSet, "limiting the capabilities"),
-        (Self::SecureBits, "setting the secure bits"),
-        (Self::Capabilities, "setting the capabilities"),
-        (Self::ParentDeathSignal, "setting the parent-death signal"),
-        (Self::PendingSignal, "queueing a pending signal"),
-        (Self::Rseq, "registering restartable sequences"),
-        (Self::Limit, "setting a resource limit"),
-        (Self::Wake, "telling that it is ready"),
-        (Self::Exit, "ending a thread that had ended"),
-        (Self::Dumpable, "setting the dumpable flag"),
-        (Self::Timer, "arming a timer"),
-        (Self::MakeTimer, "making a timer with its id"),
-        (Self::FileLock, "taking a file lock that it had"),
-        (Self::Owner, "setting whom a file sends signals"),
-        (Self::ProtectionKey, "giving memory its protection key"),
-        (Self::MemoryPolicy, "setting on which memory nodes pages are to lie"),
-        (Self::Setting, "setting a property of a process or thread with prctl"),
-    ];
-
-    fn describe(number: u32) -> &'static str {
-        Self::ALL.iter().find(|(step, _)| *step as u32 == number).map_or("an unknown step", |(_, text)| text)
-    }
-}
-
 /// A failed operation, as the interpreter reports it.
 #[derive(Clone, Copy, Debug)]
 pub struct Failure {
@@ -349,7 +252,7 @@ impl Failure {
         }
         Some(Self {
             tid: word(offset_of!(Operation, tid))?.cast_signed(),
-            what: Step::describe(word(offset_of!(Operation, step))?),
+            what: Purpose::describe(word(offset_of!(Operation, purpose))?),
             nr: word(offset_of!(Operation, nr))?,
             args,
             result: long(offset_of!(Operation, expected))?.cast_signed(),
@@ -401,20 +304,20 @@ impl Operations {
     }
 
     /// A system call.
-    pub fn call(&mut self, step: Step, check: Check, nr: u32, args: &[u64]) {
-        self.push(Operation { check, nr, step: step as u32, ..Operation::BLANK }, args);
+    pub fn call(&mut self, purpose: Purpose, check: Check, nr: u32, args: &[u64]) {
+        self.push(Operation { check, nr, purpose: purpose as u32, ..Operation::BLANK }, args);
     }
 
     /// A system call that must return `expected`.
-    pub fn call_expecting(&mut self, step: Step, nr: u32, args: &[u64], expected: u64) {
-        self.push(Operation { check: Check::Exactly, nr, step: step as u32, expected, ..Operation::BLANK }, args);
+    pub fn call_expecting(&mut self, purpose: Purpose, nr: u32, args: &[u64], expected: u64) {
+        self.push(Operation { check: Check::Exactly, nr, purpose: purpose as u32, expected, ..Operation::BLANK }, args);
     }
 
     /// A `clone3` that makes thread `tid`, which executes the operations at `list`.
     pub fn clone_thread(&mut self, tid: i32, clone_args: u64, clone_args_len: u64, list: u64) {
         let (check, expected) = (Check::Exactly, u64::from(tid.cast_unsigned()));
-        let step = Step::Thread as u32;
-        let clone = Operation { check, nr: nr::__NR_clone3, step, expected, child: list, ..Operation::BLANK };
+        let purpose = Purpose::Thread as u32;
+        let clone = Operation { check, nr: nr::__NR_clone3, purpose, expected, child: list, ..Operation::BLANK };
         self.push(clone, &[clone_args, clone_args_len]);
     }
 
@@ -427,12 +330,35 @@ impl Operations {
     pub fn arrive(&mut self, address: u64) {
         self.push(Operation { kind: Kind::Arrive, ..Operation::BLANK }, &[address]);
         let everybody = i32::MAX as u64;
-        self.call(Step::Wake, Check::Success, nr::__NR_futex, &[address, u64::from(nr::FUTEX_WAKE), everybody]);
+        self.call(Purpose::Wake, Check::Success, nr::__NR_futex, &[address, u64::from(nr::FUTEX_WAKE), everybody]);
     }
 
     /// Takes seconds and nanoseconds off the `struct timespec` at `address`.
     pub fn backdate(&mut self, address: u64, [seconds, nanoseconds]: [u64; 2]) {
         self.push(Operation { kind: Kind::Backdate, ..Operation::BLANK }, &[address, seconds, nanoseconds]);
+    }
+
+    /// What an object of the job has said is to be done now.
+    pub fn deferred(&mut self, region: &mut Region, deferred: &Deferred) -> Result<(), RegionFull> {
+        let data = region.put(&deferred.data)?;
+        for action in &deferred.actions {
+            match *action {
+                Action::Call { purpose, on_failure, nr, args } => {
+                    let check = match on_failure {
+                        OnFailure::Fail => Check::Success,
+                        OnFailure::Report => Check::Report,
+                        OnFailure::Ignore => Check::Any,
+                    };
+                    let place = |argument| match argument {
+                        Argument::Value(value) => value,
+                        Argument::At(offset) => data + offset as u64,
+                    };
+                    self.call(purpose, check, nr, &args.map(place));
+                }
+                Action::Backdate { at, by } => self.backdate(data + at as u64, by),
+            }
+        }
+        Ok(())
     }
 
     /// Leaves for the job: jumps to `to` with `args` in `rdi`, `rsi`, `rdx`, `rcx`.
@@ -544,8 +470,8 @@ mod tests {
     fn the_interpreter_is_small_and_an_operation_has_no_padding() {
         assert!(code().len() < 300, "{} bytes", code().len());
         assert_eq!(OPERATION_SIZE, 4 * 4 + 6 * 8 + 2 * 8 + 8);
-        for (i, (step, _)) in Step::ALL.iter().enumerate() {
-            assert_eq!(*step as usize, i);
+        for (i, (purpose, _)) in Purpose::ALL.iter().enumerate() {
+            assert_eq!(*purpose as usize, i);
         }
     }
 
@@ -589,9 +515,9 @@ mod tests {
         let (status, report, arrived) = run(|region, operations| {
             operations.arrive(region.gate());
             operations.wait(region.gate(), 1);
-            operations.call(Step::Close, Check::Any, nr::__NR_close, &[u64::MAX]);
-            operations.call_expecting(Step::Limit, nr::__NR_getppid, &[], u64::from(std::os::unix::process::parent_id()));
-            operations.call(Step::Exit, Check::Success, nr::__NR_exit_group, &[33]);
+            operations.call(Purpose::Close, Check::Any, nr::__NR_close, &[u64::MAX]);
+            operations.call_expecting(Purpose::Limit, nr::__NR_getppid, &[], u64::from(std::os::unix::process::parent_id()));
+            operations.call(Purpose::Exit, Check::Success, nr::__NR_exit_group, &[33]);
         });
         assert_eq!(libc::WEXITSTATUS(status), 33);
         assert!(report.is_empty());
@@ -605,7 +531,7 @@ mod tests {
                 // From zero forward to 5 s and 3 ns, and back; nobody waits at the gate here.
                 operations.backdate(region.gate(), [5u64.wrapping_neg(), 3u64.wrapping_neg()]);
                 operations.backdate(region.gate(), by);
-                operations.call(Step::Exit, Check::Any, nr::__NR_exit_group, &[0]);
+                operations.call(Purpose::Exit, Check::Any, nr::__NR_exit_group, &[0]);
             });
             assert_eq!(left, seconds);
         }
@@ -614,9 +540,9 @@ mod tests {
     #[test]
     fn a_failure_says_what_failed() {
         let (status, report, _) = run(|_, operations| {
-            operations.call(Step::Seal, Check::Report, nr::__NR_close, &[u64::MAX]);
-            operations.call(Step::Close, Check::Success, nr::__NR_close, &[u64::MAX]);
-            operations.call(Step::Exit, Check::Success, nr::__NR_exit_group, &[0]);
+            operations.call(Purpose::Seal, Check::Report, nr::__NR_close, &[u64::MAX]);
+            operations.call(Purpose::Close, Check::Success, nr::__NR_close, &[u64::MAX]);
+            operations.call(Purpose::Exit, Check::Success, nr::__NR_exit_group, &[0]);
         });
         assert_eq!(libc::WEXITSTATUS(status), FAILED_EXIT_CODE);
         assert_eq!(report.len(), 2 * OPERATION_SIZE);
@@ -632,7 +558,7 @@ mod tests {
         let (status, _, arrived) = run(|region, operations| {
             let mut other = Operations::new(8);
             other.arrive(region.gate());
-            other.call(Step::Exit, Check::Any, nr::__NR_exit, &[0]);
+            other.call(Purpose::Exit, Check::Any, nr::__NR_exit, &[0]);
             let list = region.put_operations(&other).unwrap();
             // CLONE_VM | CLONE_SIGHAND | CLONE_THREAD, no stack: neither uses one.
             let flags = u64::from(nr::CLONE_VM | nr::CLONE_SIGHAND | nr::CLONE_THREAD);
@@ -640,7 +566,7 @@ mod tests {
             let clone = Operation { check: Check::Success, nr: nr::__NR_clone3, child: list, ..Operation::BLANK };
             operations.push(clone, &[args, 64]);
             operations.wait(region.gate(), 1);
-            operations.call(Step::Exit, Check::Any, nr::__NR_exit_group, &[4]);
+            operations.call(Purpose::Exit, Check::Any, nr::__NR_exit_group, &[4]);
         });
         assert_eq!(libc::WEXITSTATUS(status), 4);
         assert_eq!(arrived, 1);

@@ -57,6 +57,9 @@ pub fn abstract_sockets() -> io::Result<Vec<String>> {
 
 impl Listener {
     /// Listens for the agents of the job `id` in the pid namespace with this inode number.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`: somebody has the name.
     pub fn bind(id: &str, pid_namespace: u64) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
@@ -72,6 +75,9 @@ impl Listener {
     }
 
     /// The next connection that waits, if one does; only those of processes of the same user, or of root, are taken.
+    ///
+    /// # Errors
+    /// `EMFILE` where no descriptor is left, and what accept(2) names.
     pub fn accept(&self) -> io::Result<Option<Connection>> {
         loop {
             let socket = match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
@@ -161,6 +167,9 @@ pub enum Received<T> {
 
 impl Connection {
     /// Sends a message, with a descriptor if one is given.
+    ///
+    /// # Errors
+    /// The peer has ended (`EPIPE`), or does not read (`EAGAIN`).
     pub fn send<T: Pod>(&self, message: &T, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);

@@ -6,11 +6,17 @@ use crate::raw::Errno;
 use crate::syscall;
 
 /// `EPOLL_CTL_ADD`.
+///
+/// # Errors
+/// `EEXIST`, `EPERM` for a file that cannot be waited for, `ENOSPC`: see epoll_ctl(2).
 pub fn add(epoll: i32, fd: i32, events: u32, data: u64) -> Result<(), Errno> {
     control(epoll, nr::EPOLL_CTL_ADD, fd, events, data)
 }
 
 /// `EPOLL_CTL_MOD`.
+///
+/// # Errors
+/// `ENOENT` where it was not added.
 pub fn modify(epoll: i32, fd: i32, events: u32, data: u64) -> Result<(), Errno> {
     control(epoll, nr::EPOLL_CTL_MOD, fd, events, data)
 }

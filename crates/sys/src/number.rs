@@ -7,6 +7,9 @@ use crate::raw::Errno;
 use crate::syscall;
 
 /// dup3(2): has `number` refer to what `fd` is open on. Whatever had that number is closed.
+///
+/// # Errors
+/// `EBADF` where a number is not open, or beyond the limit.
 pub fn give(fd: i32, number: i32, close_on_exec: bool) -> Result<(), Errno> {
     let flags = if close_on_exec { nr::O_CLOEXEC } else { 0 };
     // SAFETY: takes numbers only.
@@ -20,18 +23,27 @@ pub fn close(number: i32) {
 }
 
 /// close_range(2): closes all numbers from `first` to `last`.
+///
+/// # Errors
+/// `EINVAL` where `first` is above `last`.
 pub fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: takes numbers only.
     unsafe { syscall!(nr::__NR_close_range, first, last, 0) }.map(|_| ())
 }
 
 /// A duplicate, closed by execve(2), with the first free number from `lowest` on.
+///
+/// # Errors
+/// `EBADF`; `EMFILE` where no number is left.
 pub fn duplicate(fd: i32, lowest: i32) -> Result<i32, Errno> {
     // SAFETY: takes numbers only.
     unsafe { syscall!(nr::__NR_fcntl, fd, nr::F_DUPFD_CLOEXEC, lowest) }.map(|fd| fd as i32)
 }
 
 /// Sets whether execve(2) closes a number.
+///
+/// # Errors
+/// `EBADF`.
 pub fn set_close_on_exec(number: i32, close_on_exec: bool) -> Result<(), Errno> {
     let flags = if close_on_exec { nr::FD_CLOEXEC } else { 0 };
     // SAFETY: takes numbers only.
@@ -39,6 +51,9 @@ pub fn set_close_on_exec(number: i32, close_on_exec: bool) -> Result<(), Errno> 
 }
 
 /// Gives a file a number for as long as `with` runs. What had that number has it again afterwards. `fd` must have another one.
+///
+/// # Errors
+/// `EMFILE` where what had the number cannot be put elsewhere; `EBADF`.
 pub fn lend<T>(fd: i32, number: i32, with: impl FnOnce() -> T) -> Result<T, Errno> {
     const BAD: i32 = EBADF as i32;
     // SAFETY: takes numbers only.

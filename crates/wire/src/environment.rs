@@ -43,12 +43,12 @@ pub const DEFAULT_SIGNAL: i32 = 62;
 /// environment that the job keeps from before stays right.
 pub const SOCKET_PREFIX: &str = "ckpt/";
 
-/// The signals 63 and 64. A program that starts with [`HELD_MARK`] alone of them blocked has its shielded signals blocked by the agent of
+/// The signals 63 and 64. A program that starts with [`SHIELD_MARK`] alone of them blocked has its shielded signals blocked by the agent of
 /// the program before it, not by that program. The signals 32 and 33 cannot serve: no program can block them, and glibc does not pass
 /// them on to a program that it spawns.
-pub const HELD_MARKS: SignalSet = SignalSet::of_all(&[63, 64]);
-/// The signal 63: see [`HELD_MARKS`].
-pub const HELD_MARK: SignalSet = SignalSet::of(63);
+pub const SHIELD_MARKS: SignalSet = SignalSet::of_all(&[63, 64]);
+/// The signal 63: see [`SHIELD_MARKS`].
+pub const SHIELD_MARK: SignalSet = SignalSet::of(63);
 
 #[cfg(test)]
 mod tests {

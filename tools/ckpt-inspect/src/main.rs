@@ -18,7 +18,7 @@ use ckpt_session::{Bytes, JobState, harmless};
 use clap::Parser;
 use thiserror::Error;
 
-use crate::report::Report;
+use crate::report::ImageReport;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -103,7 +103,7 @@ fn inspect(path: &Path, options: &Options) -> Result<String, InspectError> {
     let state: JobState =
         postcard::from_bytes(image.metadata()).map_err(|source| InspectError::State { path: path.to_owned(), source })?;
     let verified = if options.verify { Some(image.verify()?) } else { None };
-    let report = Report::new(&image, &state, verified.is_some());
+    let report = ImageReport::new(&image, &state, verified.is_some());
     Ok(match verified {
         _ if options.json => format!("{}\n", report.as_json()),
         Some(verified) => {

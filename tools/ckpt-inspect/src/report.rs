@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// One image. As JSON it is what `--json` prints.
 #[derive(Debug, Serialize)]
-pub struct Report<'a> {
+pub struct ImageReport<'a> {
     /// The file.
     pub path: String,
     /// It opened, and when every byte was to be checked, every byte was right.
@@ -43,7 +43,7 @@ pub struct Sizes {
     pub spaces: BTreeMap<u32, u64>,
 }
 
-impl<'a> Report<'a> {
+impl<'a> ImageReport<'a> {
     pub fn new(image: &ImageReader, state: &'a JobState, verified: bool) -> Self {
         let header = image.header();
         Self {

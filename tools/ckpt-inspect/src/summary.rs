@@ -9,15 +9,15 @@ use ckpt_objects::open_file::describe;
 use ckpt_objects::process::{Life, LiveProcess, ProcessState};
 use ckpt_session::{Bytes, JobState};
 
-use crate::report::{Report, Sizes};
+use crate::report::{ImageReport, Sizes};
 use crate::tree::in_tree_order;
 
 /// Displays a report in some tens of lines.
-pub struct Summary<'a>(pub &'a Report<'a>);
+pub struct Summary<'a>(pub &'a ImageReport<'a>);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { path, sizes, state, .. } = self.0;
+        let ImageReport { path, sizes, state, .. } = self.0;
         writeln!(f, "{}", printable(path))?;
         job(f, state)?;
         size(f, sizes)?;

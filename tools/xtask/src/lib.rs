@@ -1,6 +1,7 @@
 //! Shared code of the project's own commands: running programs with a time limit, ending whole process trees, and
 //! building the tools. `cargo xtask` and the benches use it; the engine does not.
 #![forbid(unsafe_code)]
+#![allow(clippy::missing_errors_doc, reason = "each error says for itself what failed")]
 
 pub mod processes;
 pub mod tools;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ckpt_objects::process::{Life, ProcessState, Status, exit_signal, group_session_and_terminal};
-use ckpt_objects::signalling;
+use ckpt_objects::signalling::{F_OWNER_PGRP, F_OWNER_TID};
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_session::job::JobInfo;
 
@@ -51,14 +51,12 @@ impl<'a> Job<'a> {
     /// The job's number of a process or group that a file signals (`F_OWNER_*`).
     pub fn signalled(&self, kind: i32, host: HostPid) -> Option<NsPid> {
         let mut processes = self.frozen.processes.iter();
-        match kind {
-            signalling::F_OWNER_PGRP => processes.find_map(|process| {
+        match kind.cast_unsigned() {
+            F_OWNER_PGRP => processes.find_map(|process| {
                 let (group, ..) = group_session_and_terminal(process.live).ok()?;
                 (group == host.0).then(|| self.group_and_session(&process.status).0)
             }),
-            signalling::F_OWNER_TID => {
-                processes.find_map(|process| Status::of_thread(process.pid, host).ok().map(|status| status.ns_pid()))
-            }
+            F_OWNER_TID => processes.find_map(|process| Status::of_thread(process.pid, host).ok().map(|status| status.ns_pid())),
             _ => self.number(host),
         }
     }

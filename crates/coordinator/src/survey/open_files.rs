@@ -77,7 +77,7 @@ impl OpenFiles {
     pub fn observe_terminals(
         &mut self,
         job: &Job<'_>,
-        before: Option<&terminal::Settings>,
+        before: Option<&terminal::TerminalSettings>,
     ) -> Result<HashSet<NsPid>, ObserveError> {
         let groups = job.frozen.processes.iter().map(|process| {
             let (group, session, terminal) = group_session_and_terminal(process.live)?;

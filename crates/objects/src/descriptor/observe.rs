@@ -46,6 +46,9 @@ pub struct SeenDescriptor {
 }
 
 /// The descriptors of a frozen process, by ascending number, but for `hidden`, the agent's own.
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn descriptors(pid: HostPid, hidden: i32) -> Result<Vec<SeenDescriptor>, ObserveError> {
     let path = proc_path(pid, "fd");
     let list = fs::read_dir(&path).map_err(|source| ObserveError::Read { pid, path, source })?;

@@ -11,6 +11,9 @@ use crate::event::{self, EventError};
 
 /// The epoll instance that a descriptor of a frozen process is open on. `descriptions` are all open file descriptions of the job, in
 /// the order of `JobState::open_files`.
+///
+/// # Errors
+/// fdinfo cannot be read, or a file that is waited for is none of the job's.
 pub fn observe(descriptor: &SeenDescriptor, descriptions: &[SeenDescriptor]) -> Result<EpollState, EventError> {
     let mut numbers: HashMap<i32, u32> = HashMap::new();
     let mut registrations = Vec::new();

@@ -25,6 +25,9 @@ use crate::rebuild::RebuildError;
 use crate::{FileIndex, NsPid, Objects};
 
 /// Makes an epoll instance with its status flags, which waits for nothing yet.
+///
+/// # Errors
+/// No descriptor is left.
 pub fn rebuild(flags: u32) -> std::result::Result<OwnedFd, RebuildError> {
     let fd = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("make an epoll instance"))?;
     event::set_flags(&fd, flags).map_err(failed("set the flags of an epoll instance"))?;
@@ -64,6 +67,9 @@ fn instances(objects: Objects<'_>) -> impl Iterator<Item = (FileIndex, &[Registr
 }
 
 /// Registers what any process may register. `open` are all files of the job, by index in [`Objects::open_files`].
+///
+/// # Errors
+/// The kernel refuses a registration: the file cannot be waited for, or watches are used up.
 pub fn register_common(context: &dyn Context, open: &[Option<OwnedFd>]) -> std::result::Result<(), RebuildError> {
     let fd_of = |file: FileIndex| open.get(file.at()).and_then(Option::as_ref).map(AsFd::as_fd);
     let is_own = |one: &Registration| is_of_one_process(context.objects(), one.file);
@@ -77,6 +83,9 @@ pub fn register_common(context: &dyn Context, open: &[Option<OwnedFd>]) -> std::
 }
 
 /// Registers what only `pid` may register. `fd_of` gives the descriptor that this process has of a file now.
+///
+/// # Errors
+/// As for [`register_common`].
 pub fn register_own<'a>(
     context: &dyn Context,
     pid: NsPid,

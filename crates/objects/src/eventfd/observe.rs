@@ -11,6 +11,9 @@ use crate::event::{self, EventError};
 ///
 /// Kernels before 6.5 do not show `EFD_SEMAPHORE` (`eventfd-semaphore` in fdinfo): there it is found out by a read that is made good
 /// at once, and where the process may not be traced, taken not to be set.
+///
+/// # Errors
+/// fdinfo cannot be read, or the count that a read took cannot be given back.
 pub fn observe(descriptor: &SeenDescriptor) -> Result<EventfdState, EventError> {
     let info = &descriptor.info;
     let count = event::number(info, "eventfd-count:", 16).ok_or_else(|| event::not_understood("an eventfd", info))?;

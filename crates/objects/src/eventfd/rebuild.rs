@@ -9,6 +9,9 @@ use crate::event::{self, failed};
 use crate::rebuild::RebuildError;
 
 /// Makes an eventfd with its count, mode and status flags.
+///
+/// # Errors
+/// No descriptor is left.
 pub fn rebuild(state: &EventfdState, flags: u32) -> Result<OwnedFd, RebuildError> {
     let mode = if state.semaphore { EventfdFlags::SEMAPHORE } else { EventfdFlags::empty() };
     let fd = eventfd(0, mode | EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed("make an eventfd"))?;

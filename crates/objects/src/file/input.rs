@@ -46,6 +46,9 @@ fn goes_on(description: &OpenFile, regular: &RegularFile, path: &Path) -> bool {
 }
 
 /// Sets the offset of the restart's own input, where that is the job's file after all, which has another path now.
+///
+/// # Errors
+/// The input cannot seek.
 pub fn go_on_in_own(description: &OpenFile, own: BorrowedFd<'_>) -> Result<(), RebuildError> {
     match (description.regular(), rustix::fs::fstat(own)) {
         (Some(regular), Ok(stat)) if (stat.st_dev, stat.st_ino) == (regular.device, regular.inode) => {

@@ -172,11 +172,17 @@ pub fn data_ranges(file: impl AsFd, size: u64) -> io::Result<Vec<(u64, u64)>> {
 }
 
 /// The contents of a file that is open in a frozen process, without its holes. `path` names it through `/proc/PID/fd`.
+///
+/// # Errors
+/// The file cannot be opened or read.
 pub fn contents(path: &std::path::Path, size: u64) -> io::Result<Vec<Piece>> {
     contents_of(&File::open(path)?, size)
 }
 
 /// The contents of a file, without its holes.
+///
+/// # Errors
+/// The file cannot be read.
 pub fn contents_of(file: &File, size: u64) -> io::Result<Vec<Piece>> {
     let mut pieces = Vec::new();
     for (start, end) in data_ranges(file, size)? {

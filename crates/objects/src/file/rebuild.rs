@@ -9,6 +9,9 @@ use rustix::io::Errno;
 use crate::rebuild::{self, RebuildError};
 
 /// Opens a file, directory or device by its path, at its offset. Nothing is created or truncated.
+///
+/// # Errors
+/// It cannot be opened, or its offset not be set.
 pub fn rebuild_named(path: &Path, flags: u32, position: u64) -> Result<OwnedFd, RebuildError> {
     let fd = open_although(path, rebuild::open_flags(flags)).map_err(RebuildError::open(path))?;
     rebuild_position(&fd, path, position)?;
@@ -37,6 +40,9 @@ pub fn open_although(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
 }
 
 /// Opens a place in the file system (`O_PATH`).
+///
+/// # Errors
+/// There is nothing by this name, or a directory above it may not be searched.
 pub fn rebuild_place(path: &Path, flags: u32) -> Result<OwnedFd, RebuildError> {
     let kept = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let flags = (OFlags::from_bits_retain(flags) & kept) | OFlags::PATH | OFlags::CLOEXEC;
@@ -44,6 +50,9 @@ pub fn rebuild_place(path: &Path, flags: u32) -> Result<OwnedFd, RebuildError> {
 }
 
 /// Sets the offset of an open file description. One that cannot seek has none to set.
+///
+/// # Errors
+/// The offset is none that the file can have.
 pub fn rebuild_position(fd: impl AsFd, path: &Path, position: u64) -> Result<(), RebuildError> {
     if position == 0 {
         return Ok(());
@@ -56,6 +65,9 @@ pub fn rebuild_position(fd: impl AsFd, path: &Path, position: u64) -> Result<(),
 
 /// A file without a name, of `size` zero bytes, open for reading and writing, in the directory where `path` was; or in `/tmp` or
 /// in memory, where that does not allow it. Only its owner may open it, until [`rebuild_mode`] says otherwise.
+///
+/// # Errors
+/// There is no room for it, or no descriptor is left.
 pub fn rebuild_unnamed(path: &Path, size: u64) -> Result<OwnedFd, RebuildError> {
     let directories = [path.parent().map(Path::to_path_buf), Some(PathBuf::from("/tmp"))];
     let fd = match directories.into_iter().flatten().find_map(|directory| unnamed_in(&directory).ok()) {
@@ -68,6 +80,9 @@ pub fn rebuild_unnamed(path: &Path, size: u64) -> Result<OwnedFd, RebuildError> 
 }
 
 /// Gives a file made by [`rebuild_unnamed`] its permission bits: once every description of it has been opened, since they may forbid it.
+///
+/// # Errors
+/// The file system refuses the bits.
 pub fn rebuild_mode(fd: impl AsFd, path: &Path, mode: u32) -> Result<(), RebuildError> {
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o7777)).map_err(RebuildError::file("set the mode of", path))
 }

@@ -45,6 +45,9 @@ pub struct Standing {
 
 impl Locks {
     /// Adds what the fdinfo of a descriptor shows.
+    ///
+    /// # Errors
+    /// A line is no lock as proc(5) describes it.
     pub fn see(&mut self, pid: NsPid, entry: FdEntry, info: &[u8]) -> Result<(), LockError> {
         for line in info.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"lock:")) {
             let line = String::from_utf8_lossy(line);

@@ -2,8 +2,7 @@
 //!
 //! 1. [`check`], beforehand and outside of the new namespaces, where it can be seen who has a lock that the job needs.
 //! 2. [`take_of_descriptions`], in the process that builds all files: OFD locks and flock(2).
-//! 3. POSIX locks are taken by each process of the job (it has [`record`] for them): they belong to processes and go when any descriptor
-//!    of the file is closed.
+//! 3. [`take_of_process`], in each process of the job: POSIX locks belong to processes, and go when any descriptor of the file is closed.
 //! 4. [`take_leases`], last of all: to open a file, as a restart does, would break a lease of it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -13,20 +12,22 @@ use std::time::{Duration, Instant};
 
 use ckpt_sys::descriptor::{fcntl, set_record_lock};
 use ckpt_sys::number;
+use linux_raw_sys::general::{__NR_fcntl, F_SETLK};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{FileLock, Holder, Standing, held};
-use crate::Objects;
 use crate::context::{Context, Resolve};
+use crate::deferred::{Deferred, OnFailure, Purpose};
 use crate::open_file::lockable_path;
 use crate::rebuild::{RebuildError, copy_of, lift, own_fd_path};
+use crate::{NsPid, Objects};
 
 /// How long locks of a job that was killed a moment ago may still be there.
 const STALE: Duration = Duration::from_secs(2);
 
 /// A lock that somebody else has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct TakenLock {
     /// The file.
     pub path: PathBuf,
     /// Who has it, in words.
@@ -43,9 +44,19 @@ fn rebuild(fd: impl AsFd, lock: &FileLock) -> std::io::Result<()> {
     }
 }
 
-/// A record lock as a `struct flock` of x86-64: type and origin, start, length (0: to the end), pid.
+/// Calls by which process `pid` takes its POSIX locks.
 #[must_use]
-pub fn record(lock: &FileLock) -> [u64; 4] {
+pub fn take_of_process(objects: Objects<'_>, pid: NsPid) -> Deferred {
+    let mut deferred = Deferred::default();
+    for lock in objects.locks.iter().filter(|lock| lock.holder == Holder::Process(pid)) {
+        let record = deferred.put_words(&record(lock));
+        deferred.call(Purpose::FileLock, OnFailure::Fail, __NR_fcntl, &[lock.fd.into(), F_SETLK.into(), record]);
+    }
+    deferred
+}
+
+/// A record lock as a `struct flock` of x86-64: type and origin, start, length (0: to the end), pid.
+fn record(lock: &FileLock) -> [u64; 4] {
     let kind = if lock.exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
     let len = lock.end.map_or(0, |end| end.wrapping_sub(lock.start).wrapping_add(1));
     [u64::from(kind.unsigned_abs()) | (libc::SEEK_SET.unsigned_abs() as u64) << 16, lock.start, len, 0]
@@ -56,7 +67,7 @@ fn raw(error: ckpt_sys::raw::Errno) -> std::io::Error {
 }
 
 /// A lock that somebody else has, and that the job needs.
-pub fn check(objects: Objects<'_>, resolve: Resolve<'_>) -> Option<Taken> {
+pub fn check(objects: Objects<'_>, resolve: Resolve<'_>) -> Option<TakenLock> {
     if objects.locks.is_empty() {
         return None;
     }
@@ -70,7 +81,7 @@ pub fn check(objects: Objects<'_>, resolve: Resolve<'_>) -> Option<Taken> {
     }
 }
 
-fn forbidden(objects: Objects<'_>, resolve: Resolve<'_>, lock: &FileLock, standing: &[Standing]) -> Option<Taken> {
+fn forbidden(objects: Objects<'_>, resolve: Resolve<'_>, lock: &FileLock, standing: &[Standing]) -> Option<TakenLock> {
     let path = resolve(lockable_path(objects, lock.file)?);
     let meta = path.metadata().ok()?;
     let device = format!("{:02x}:{:02x}", libc::major(meta.dev()), libc::minor(meta.dev()));
@@ -84,7 +95,7 @@ fn forbidden(objects: Objects<'_>, resolve: Resolve<'_>, lock: &FileLock, standi
         pid @ 1.. => format!("process {pid} ({})", name.trim_end()),
         _ => "somebody else".to_owned(),
     };
-    Some(Taken { path, who })
+    Some(TakenLock { path, who })
 }
 
 /// A descriptor that this restart has inherited and that holds a lock of this file. The job was launched with such a one too.
@@ -98,6 +109,9 @@ fn inherited_flock(device: u64, inode: u64) -> Option<RawFd> {
 }
 
 /// Takes the locks that belong to descriptions. `open` are all files of the job.
+///
+/// # Errors
+/// Somebody else has the lock.
 pub fn take_of_descriptions(context: &dyn Context, open: &mut [Option<OwnedFd>]) -> Result<(), RebuildError> {
     let objects = context.objects();
     for lock in objects.locks.iter().filter(|lock| matches!(lock.holder, Holder::Description | Holder::Flock)) {
@@ -131,6 +145,9 @@ pub fn leased(objects: Objects<'_>) -> impl Iterator<Item = usize> {
 }
 
 /// Takes the lease that description `index` had.
+///
+/// # Errors
+/// Somebody has the file open, or it is another user's.
 pub fn take_leases(objects: Objects<'_>, fd: BorrowedFd<'_>, index: usize) -> Result<(), RebuildError> {
     for lock in objects.locks.iter().filter(|lock| lock.file.at() == index && lock.holder == Holder::Lease) {
         let failed = |source: std::io::Error| {

@@ -7,6 +7,9 @@ use crate::event::{self, EventError};
 
 /// The inotify instance that a descriptor of a frozen process is open on. How much in it was not yet read can be known only where the
 /// process may be traced; elsewhere it is taken to be nothing.
+///
+/// # Errors
+/// fdinfo cannot be read, or what is watched is not found.
 pub fn observe(descriptor: &SeenDescriptor, search: &mut Search<'_>) -> Result<InotifyState, EventError> {
     let lines = descriptor.info.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"inotify "));
     let lines: Vec<Line> = lines

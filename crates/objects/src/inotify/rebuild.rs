@@ -15,12 +15,18 @@ use crate::rebuild::{RebuildError, own_fd_path};
 const EVENT_SIZE: u64 = 16;
 
 /// Makes an inotify instance that watches nothing yet: see [`watch`].
+///
+/// # Errors
+/// The user's instances are used up (`fs.inotify.max_user_instances`).
 pub fn rebuild() -> Result<OwnedFd, RebuildError> {
     inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed("make an inotify instance"))
 }
 
 /// Lets a new instance watch what it did, from now on, under the same numbers, and gives it its status flags. `path` is where what is
 /// watched is now.
+///
+/// # Errors
+/// A path is gone or may not be read, or the user's watches are used up.
 pub fn watch(fd: impl AsFd, state: &InotifyState, flags: u32, path: impl Fn(&Watched) -> PathBuf) -> Result<(), RebuildError> {
     let mut watches: Vec<_> = state.watches.iter().collect();
     watches.sort_by_key(|watch| watch.wd);

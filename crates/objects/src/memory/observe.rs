@@ -58,6 +58,9 @@ pub struct Mapping {
 }
 
 /// The mappings of a process, by ascending address. `[vsyscall]`, which is the kernel's and always there, is left out.
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn mappings(pid: HostPid) -> Result<Vec<Mapping>, ObserveError> {
     parse_smaps(&read_proc(pid, "smaps")?).map_err(|line| parse_error(pid, "smaps", &line))
 }
@@ -190,6 +193,9 @@ pub fn lock_future(fresh: VmaFlags) -> u32 {
 }
 
 /// The fields of a process's `mm`, but for `brk`, which only the process itself can tell, and `exe`, which is the caller's.
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn mm_fields(pid: HostPid) -> Result<MmFields, ObserveError> {
     let stat = read_proc(pid, "stat")?;
     // The name, in parentheses, may hold any character: fields are counted from behind it. The state is field 3.
@@ -216,6 +222,9 @@ pub fn mm_fields(pid: HostPid) -> Result<MmFields, ObserveError> {
 }
 
 /// The guard pages of a process, by ascending address. Linux 6.15 and later tell; on 6.13 and 6.14, which have them, they cannot be seen.
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn guards(pid: HostPid) -> Result<Vec<(u64, u64)>, ObserveError> {
     /// The end of what x86-64 programs can have, with four levels of page tables.
     const END: u64 = 0x7fff_ffff_f000;

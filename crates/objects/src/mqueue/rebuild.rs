@@ -21,6 +21,9 @@ fn bare_name(queue: &Mqueue) -> Result<CString, RebuildError> {
 }
 
 /// Makes the queue with its messages, open for reading and writing. Descriptions of it are opened through this one.
+///
+/// # Errors
+/// A queue of that size or number is not allowed (`fs.mqueue`).
 pub fn rebuild(queue: &Mqueue) -> Result<OwnedFd, RebuildError> {
     const WHAT: &str = "make a POSIX message queue (see fs.mqueue.msg_max, fs.mqueue.msgsize_max and ulimit -q)";
     let reopen = |made: i32| rustix::fs::open(format!("/proc/self/fd/{made}"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
@@ -34,6 +37,9 @@ pub fn rebuild(queue: &Mqueue) -> Result<OwnedFd, RebuildError> {
 }
 
 /// Gives the queue its owner and permissions, and takes its name away where it had none any more: when everybody has opened it.
+///
+/// # Errors
+/// The owner cannot be set, or the name not be taken away.
 pub fn finish(fd: impl AsFd, queue: &Mqueue) -> Result<(), RebuildError> {
     let (uid, gid) = queue.owner;
     // Only root can give it to another; whoever else restarts a job was its owner.

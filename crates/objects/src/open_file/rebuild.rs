@@ -53,15 +53,15 @@ impl Files {
 pub fn rebuild(context: &dyn Context) -> Result<Files, RebuildError> {
     let open = context.objects().open_files.iter().map(|_| None).collect();
     let files = Files { open, ..Files::default() };
-    let mut builder = Builder { context, unnamed: HashMap::new(), queues: Vec::new(), sockets: None, files };
-    Builder::PHASES.iter().try_for_each(|phase| phase(&mut builder))?;
+    let mut builder = FilesBuilder { context, unnamed: HashMap::new(), queues: Vec::new(), sockets: None, files };
+    FilesBuilder::PHASES.iter().try_for_each(|phase| phase(&mut builder))?;
     Ok(builder.files)
 }
 
 /// A step of a builder.
 type Phase<B> = fn(&mut B) -> Result<(), RebuildError>;
 
-struct Builder<'a> {
+struct FilesBuilder<'a> {
     context: &'a dyn Context,
     /// Files without a name, by device and inode number.
     unnamed: HashMap<(u64, u64), OwnedFd>,
@@ -71,7 +71,7 @@ struct Builder<'a> {
     files: Files,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> FilesBuilder<'a> {
     /// The order in which objects are rebuilt. Each phase needs those before it.
     const PHASES: [Phase<Self>; 12] = [
         Self::system_v,

@@ -6,6 +6,9 @@ use crate::event::{self, EventError};
 use crate::{HostPid, NsPid};
 
 /// The pidfd that a descriptor of a frozen process is. `in_job` gives the id that a process has in the job, if it is there.
+///
+/// # Errors
+/// fdinfo cannot be read, or the process is none of the job's.
 pub fn observe(descriptor: &SeenDescriptor, in_job: impl FnOnce(HostPid) -> Option<NsPid>) -> Result<PidfdState, EventError> {
     let info = &descriptor.info;
     let pid =

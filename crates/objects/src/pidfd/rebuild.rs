@@ -10,6 +10,9 @@ use crate::event::{self, failed};
 use crate::rebuild::RebuildError;
 
 /// Opens a pidfd of a process that is there, alive or not yet waited for, with its status flags.
+///
+/// # Errors
+/// No process has that number.
 pub fn rebuild(process: NsPid, flags: u32) -> Result<OwnedFd, RebuildError> {
     let failed_to_open = failed("open a pidfd of a process of the job");
     let Some(pid) = Pid::from_raw(process.0) else { return Err(failed_to_open(rustix::io::Errno::SRCH)) };

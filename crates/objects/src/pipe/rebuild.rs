@@ -13,6 +13,9 @@ use crate::rebuild::{self, RebuildError};
 /// Makes a pipe, fills it, and gives an open file description for each of `ends`, which are the flags of the recorded ones.
 ///
 /// `path` is where a named pipe is now. Nothing blocks: while the ends are opened, both sides of the pipe are held open.
+///
+/// # Errors
+/// A pipe of that capacity is not allowed, does not hold the bytes, or its name cannot be opened.
 pub fn rebuild(state: &PipeState, path: Option<&Path>, ends: &[u32]) -> Result<Vec<OwnedFd>, RebuildError> {
     let (read_side, write_side) = match path {
         Some(path) => {

@@ -23,11 +23,17 @@ pub struct Status {
 
 impl Status {
     /// Of a process.
+    ///
+    /// # Errors
+    /// The process has ended, or the file is not as proc(5) describes it.
     pub fn of(pid: HostPid) -> Result<Self, ObserveError> {
         Ok(Self::parse(pid, &read_proc(pid, "status")?))
     }
 
     /// Of a thread.
+    ///
+    /// # Errors
+    /// The process has ended, or the file is not as proc(5) describes it.
     pub fn of_thread(pid: HostPid, tid: HostPid) -> Result<Self, ObserveError> {
         Ok(Self::parse(pid, &read_proc(pid, &format!("task/{tid}/status"))?))
     }
@@ -145,11 +151,17 @@ impl Status {
     }
 
     /// Its umask.
+    ///
+    /// # Errors
+    /// The kernel does not show it.
     pub fn umask(&self) -> Result<u32, ObserveError> {
         u32::from_str_radix(self.text("Umask"), 8).map_err(|_| parse_error(self.pid, "status", b"Umask"))
     }
 
     /// Who it runs as.
+    ///
+    /// # Errors
+    /// The kernel does not show all of it.
     pub fn credentials(&self, securebits: u32) -> Result<Credentials, ObserveError> {
         let ids = |key: &str| -> Result<[u32; 4], ObserveError> {
             let ids: Vec<u32> = self.numbers(key).iter().filter_map(|id| u32::try_from(*id).ok()).collect();
@@ -215,6 +227,9 @@ fn says_secure(vector: &[u8]) -> Option<bool> {
 }
 
 /// The resource limits of a process, indexed by `RLIMIT_*`: the kernel lists them in that order (fs/proc/base.c).
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn limits(pid: HostPid) -> Result<Vec<Limit>, ObserveError> {
     let text = read_proc(pid, "limits")?;
     let text = String::from_utf8_lossy(&text);
@@ -236,6 +251,9 @@ pub fn limits(pid: HostPid) -> Result<Vec<Limit>, ObserveError> {
 }
 
 /// `/proc/PID/oom_score_adj`.
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn oom_score_adj(pid: HostPid) -> Result<i32, ObserveError> {
     let text = read_proc(pid, "oom_score_adj")?;
     std::str::from_utf8(&text)
@@ -245,6 +263,9 @@ pub fn oom_score_adj(pid: HostPid) -> Result<i32, ObserveError> {
 }
 
 /// The wait status of a process that has ended and was not waited for (`exit_code`, field 52 of `/proc/PID/stat`).
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn wait_status(pid: HostPid) -> Result<i32, ObserveError> {
     let stat = read_proc(pid, "stat")?;
     stat_fields(&stat).last().and_then(|status| status.parse().ok()).ok_or_else(|| parse_error(pid, "stat", &stat))
@@ -257,6 +278,9 @@ fn stat_fields(stat: &[u8]) -> Vec<&str> {
 }
 
 /// The process group, session, and controlling terminal's device number (0: none) of a process, as seen here (`/proc/PID/stat`).
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn group_session_and_terminal(pid: HostPid) -> Result<(i32, i32, i32), ObserveError> {
     let stat = read_proc(pid, "stat")?;
     let fields = stat_fields(&stat);
@@ -268,6 +292,9 @@ pub fn group_session_and_terminal(pid: HostPid) -> Result<(i32, i32, i32), Obser
 }
 
 /// The signal that tells the parent of a process's end (field 38 of `/proc/PID/stat`).
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn exit_signal(pid: HostPid) -> Result<i32, ObserveError> {
     let stat = read_proc(pid, "stat")?;
     stat_fields(&stat).get(38 - 3).and_then(|signal| signal.parse().ok()).ok_or_else(|| parse_error(pid, "stat", &stat))
@@ -280,6 +307,9 @@ pub fn core_filter(pid: HostPid) -> u32 {
 }
 
 /// How a thread is scheduled. Processors are given only where they are fewer than `all`, the coordinator's own.
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
 pub fn scheduling(pid: HostPid, tid: HostPid, status: &Status, all: &[u64]) -> Result<Scheduling, ObserveError> {
     let attributes = sched_getattr(tid.0).map_err(|Errno(errno)| ObserveError::Read {
         pid,

@@ -15,6 +15,9 @@ use crate::rebuild::RebuildError;
 ///
 /// A file with a name is opened as it is: its contents are written back only when nothing can fail any more. One on a memory file
 /// system that is gone is made anew.
+///
+/// # Errors
+/// There is no memory for it, or a named one cannot be opened.
 pub fn rebuild(object: &SharedMemory, path: Option<&Path>) -> Result<OwnedFd, RebuildError> {
     match (&object.kind, path) {
         (SharedMemoryKind::Named { mode, owner, in_memory, .. }, Some(path)) => {
@@ -27,6 +30,9 @@ pub fn rebuild(object: &SharedMemory, path: Option<&Path>) -> Result<OwnedFd, Re
 }
 
 /// Applies the seals it had. Only when everything that maps it has done so: `F_SEAL_WRITE` forbids new writable mappings.
+///
+/// # Errors
+/// Somebody still has it mapped for writing.
 pub fn seal(fd: &OwnedFd, seals: u32) -> Result<(), RebuildError> {
     rustix::fs::fcntl_add_seals(fd, SealFlags::from_bits_retain(seals))
         .map_err(RebuildError::file("seal", Path::new("shared memory")))

@@ -12,6 +12,9 @@ use crate::event::{self, failed};
 use crate::rebuild::RebuildError;
 
 /// Makes a signalfd with its mask and status flags.
+///
+/// # Errors
+/// No descriptor is left.
 pub fn rebuild(state: &SignalfdState, flags: u32) -> Result<OwnedFd, RebuildError> {
     // nix knows no real-time signals: the mask is set as a whole afterwards.
     let fd = SignalFd::with_flags(&SigSet::empty(), SfdFlags::SFD_CLOEXEC).map_err(failed("make a signalfd"))?;

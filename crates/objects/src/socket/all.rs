@@ -60,6 +60,9 @@ pub enum Refused {
 }
 
 /// Whether all sockets can be made; gives a line on those that led outside of the job.
+///
+/// # Errors
+/// Another program has an address or a name, or a file of the job's is in its place.
 pub fn check(
     objects: Objects<'_>,
     resolve: Resolve<'_>,

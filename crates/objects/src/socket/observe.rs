@@ -180,6 +180,9 @@ pub struct Surroundings<'a> {
 }
 
 /// Observes all sockets among `descriptions`, and adds those that are only in flight.
+///
+/// # Errors
+/// One is of a kind, or in a state, that cannot be made again; the error names it.
 pub fn observe(descriptions: &mut Descriptions, job: &Surroundings<'_>) -> Result<Sockets, Refused> {
     let mut sockets = Sockets::default();
     let (mut found, mut new) = (Vec::new(), NewSockets::default());
@@ -283,6 +286,9 @@ fn cookie(fd: &OwnedFd) -> Option<[u8; 8]> {
 }
 
 /// A new socket of this kind, which blocks.
+///
+/// # Errors
+/// The kernel lacks the protocol, or this user may not use it.
 pub fn fresh(family: i32, form: i32, protocol: i32) -> io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
     let family = AddressFamily::from_raw(u16::try_from(family).map_err(io::Error::other)?);
@@ -691,6 +697,9 @@ fn netlink(one: &Found) -> Result<NetlinkState, SocketError> {
 }
 
 /// Whether a socket is bound to the file with this inode number, and can be reached by it.
+///
+/// # Errors
+/// The kernel does not list its sockets (`CONFIG_UNIX_DIAG`).
 pub fn is_in_use(inode: u64) -> io::Result<bool> {
     let all = diag::unix()?;
     Ok(all.iter().any(|entry| entry.reachable && entry.file.is_some_and(|(_, file)| file == inode as u32)))
@@ -708,6 +717,9 @@ pub enum InTheWay {
 }
 
 /// TCP connections that are over, and keep their addresses for a minute (`TIME_WAIT`): the address of each, and that of its peer.
+///
+/// # Errors
+/// The kernel does not list its sockets (`CONFIG_INET_DIAG`).
 pub fn past_connections() -> io::Result<Vec<(Address, Address)>> {
     const TIME_WAIT: u8 = 6;
     let past = diag::tcp()?.into_iter().filter(|entry| entry.state == TIME_WAIT);
@@ -715,6 +727,9 @@ pub fn past_connections() -> io::Result<Vec<(Address, Address)>> {
 }
 
 /// Who has a TCP address now.
+///
+/// # Errors
+/// As for [`past_connections`].
 pub fn in_the_way(local: &Address, remote: Option<&Address>) -> io::Result<InTheWay> {
     let all = diag::tcp()?;
     let is_same = |entry: &&InetEntry| {

@@ -191,6 +191,9 @@ pub fn number(fd: &OwnedFd, level: i32, name: i32) -> Option<i32> {
 }
 
 /// Sets an option to a number.
+///
+/// # Errors
+/// The socket does not know the option, or this user may not set it.
 pub fn set_number(fd: &OwnedFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
     set_option(fd.as_raw_fd(), level, name, &value.to_ne_bytes())
 }

@@ -8,6 +8,9 @@ use super::queue::make_controls;
 use super::{Address, Message, SocketState, io_error, observe, options};
 
 /// A new socket of the same kind, with those options that matter before it is bound. It does not block.
+///
+/// # Errors
+/// The kernel lacks the protocol, or refuses an option.
 pub fn make(state: &SocketState) -> io::Result<OwnedFd> {
     let fd = observe::fresh(state.family, state.form, state.protocol)?;
     rustix::io::ioctl_fionbio(&fd, true)?;
@@ -16,16 +19,25 @@ pub fn make(state: &SocketState) -> io::Result<OwnedFd> {
 }
 
 /// Binds it to an address.
+///
+/// # Errors
+/// The address is taken, or not this machine's.
 pub fn bind(fd: &OwnedFd, address: &Address) -> io::Result<()> {
     ckpt_sys::socket::bind(fd.as_raw_fd(), &address.0).map_err(io_error)
 }
 
 /// Connects it to an address.
+///
+/// # Errors
+/// Nobody listens there.
 pub fn connect(fd: &OwnedFd, address: &Address) -> io::Result<()> {
     ckpt_sys::socket::connect(fd.as_raw_fd(), &address.0).map_err(io_error)
 }
 
 /// Sends a message, to an address where one is given. `files` are the descriptors that go with it; `credentials`: it says who sends.
+///
+/// # Errors
+/// The peer's queue is full, or a descriptor is not open.
 pub fn send(fd: &OwnedFd, message: &Message, files: &[i32], to: Option<&Address>, credentials: bool) -> io::Result<()> {
     let controls = make_controls(files, message.credentials.as_ref().filter(|_| credentials));
     let to = to.map_or(&[][..], |address| &address.0);
@@ -39,12 +51,18 @@ pub fn send(fd: &OwnedFd, message: &Message, files: &[i32], to: Option<&Address>
 }
 
 /// Sends bytes over a stream; `urgent`: the last one out of band. Gives how many went.
+///
+/// # Errors
+/// The peer has closed, or its buffer is full.
 pub fn send_bytes(fd: &OwnedFd, data: &[u8], urgent: bool) -> io::Result<usize> {
     let flags = if urgent { libc::MSG_OOB.cast_unsigned() } else { 0 };
     ckpt_sys::socket::send(fd.as_raw_fd(), data, &[], &[], flags).map_err(io_error)
 }
 
 /// Reads the urgent byte.
+///
+/// # Errors
+/// There is none.
 pub fn take_urgent(fd: &OwnedFd) -> io::Result<()> {
     let flags = (libc::MSG_OOB | libc::MSG_DONTWAIT).cast_unsigned();
     ckpt_sys::socket::receive(fd.as_raw_fd(), &mut [0], &mut [], &mut [], flags).map(|_| ()).map_err(io_error)

@@ -38,6 +38,9 @@ fn create(kind: Kind, identity: &Identity, key: i32, size: u64) -> Result<(), Re
 }
 
 /// Makes shared memory of so many bytes, empty.
+///
+/// # Errors
+/// Memory of that size is not allowed (`kernel.shmmax`, `kernel.shmall`).
 pub fn rebuild_memory(identity: &Identity, size: u64, locked: bool) -> Result<(), RebuildError> {
     create(Kind::Memory, identity, identity.key, size)?;
     if locked {
@@ -59,6 +62,9 @@ fn set_owner(kind: Kind, identity: &Identity, queue_bytes: u64) -> Result<(), Re
 }
 
 /// Makes a set of semaphores with their values.
+///
+/// # Errors
+/// A set of that size is not allowed (`kernel.sem`).
 pub fn rebuild_semaphores(set: &SemaphoreSet) -> Result<(), RebuildError> {
     let SemaphoreSet { identity, values, .. } = set;
     create(Kind::Semaphores, identity, identity.key, values.len() as u64)?;
@@ -84,6 +90,9 @@ fn nothing(id: i32, number: u16, value: u16) -> Result<(), Errno> {
 const TYPE_LEN: u64 = 8;
 
 /// Makes a message queue with its messages.
+///
+/// # Errors
+/// A queue of that size is not allowed (`kernel.msgmnb`).
 pub fn rebuild_messages(queue: &MessageQueue) -> Result<(), RebuildError> {
     let MessageQueue { identity, capacity, messages } = queue;
     create(Kind::Messages, identity, if identity.key == 0 { IPC_PRIVATE } else { identity.key }, 0)?;
@@ -104,6 +113,9 @@ pub fn rebuild_messages(queue: &MessageQueue) -> Result<(), RebuildError> {
 }
 
 /// Has the calling process's end add what it is to, without changing the semaphores now.
+///
+/// # Errors
+/// A set is gone, or a value out of range.
 pub fn rebuild_undo(undo: &[Undo]) -> Result<(), RebuildError> {
     for &Undo { id, number, change } in undo {
         let error = || failed(Kind::Semaphores, id);
@@ -141,6 +153,9 @@ pub fn rebuild_undo(undo: &[Undo]) -> Result<(), RebuildError> {
 }
 
 /// Makes the calling process, whose number is `pid`, the one that used its semaphores last.
+///
+/// # Errors
+/// As for [`rebuild_undo`].
 pub fn rebuild_users(sets: &[SemaphoreSet], pid: i32) -> Result<(), RebuildError> {
     for set in sets {
         let id = set.identity.id;

@@ -12,6 +12,9 @@ use crate::socket::rebuild::{send_bytes, take_urgent};
 const ROOM_TIME: Duration = Duration::from_secs(5);
 
 /// Sends what waited to be read from `to`, from its peer; it has arrived when this returns. `inline`: `SO_OOBINLINE` is set.
+///
+/// # Errors
+/// The bytes do not fit into the peer's buffer, or did not arrive in time.
 pub fn deliver(from: &OwnedFd, to: &OwnedFd, received: &Received, inline: bool) -> io::Result<()> {
     let Received { data, urgent } = received;
     if data.is_empty() && urgent.is_none() {

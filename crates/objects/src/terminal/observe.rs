@@ -9,7 +9,7 @@ use ckpt_sys::terminal::{Query, get, settings, window};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::in_flight::{self, Pair, Traffic};
-use super::{End, OpenPty, PtyState, Settings, Slave, Terminals};
+use super::{End, OpenPty, PtyState, Slave, TerminalSettings, Terminals};
 use crate::descriptor::SeenDescriptor;
 use crate::event;
 use crate::observe::proc_path;
@@ -142,10 +142,13 @@ impl Observer {
     /// launcher's terminal when it took that over.
     ///
     /// An error names the description that it is about, if it is about one.
+    ///
+    /// # Errors
+    /// A terminal is in a state that cannot be read or made again, or is shared with processes outside of the job.
     pub fn observe(
         descriptions: &[SeenDescriptor],
         processes: &[Group],
-        before: Option<&Settings>,
+        before: Option<&TerminalSettings>,
     ) -> Result<Self, (Option<FileIndex>, TerminalError)> {
         let any = descriptions.iter().any(is_terminal) || processes.iter().any(|process| process.terminal != 0);
         if !any {
@@ -175,7 +178,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn observe(mut self, before: Option<&Settings>) -> Result<Observer, (Option<FileIndex>, TerminalError)> {
+    fn observe(mut self, before: Option<&TerminalSettings>) -> Result<Observer, (Option<FileIndex>, TerminalError)> {
         let descriptions = self.descriptions;
         let terminals = || descriptions.iter().enumerate().filter(|(_, descriptor)| is_terminal(descriptor));
         let (masters, others): (Vec<_>, Vec<_>) = terminals().partition(|(_, descriptor)| is_master(descriptor.rdev));
@@ -198,7 +201,7 @@ impl Work<'_> {
         if let Some(outside) = &mut self.observed.terminals.outside
             && let Some(fd) = &self.launcher.descriptor
         {
-            let now = settings(fd.as_raw_fd()).ok().map(Settings::from);
+            let now = settings(fd.as_raw_fd()).ok().map(TerminalSettings::from);
             outside.settings = now.filter(|now| before.is_some_and(|before| before != now));
             let foreground = get(fd.as_raw_fd(), Query::Foreground).unwrap_or(0);
             // The launcher's own group is the shell's to put there.

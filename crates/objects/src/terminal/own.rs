@@ -7,7 +7,7 @@ use ckpt_sys::terminal::{Query, Setting, get, set, set_settings, settings};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use rustix::fs::{Mode, OFlags, open};
 
-use super::Settings;
+use super::TerminalSettings;
 
 /// The terminal of this process, as it was found.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct OwnTerminal {
     /// It controls this process's session.
     pub controls: bool,
     /// Its settings.
-    pub settings: Settings,
+    pub settings: TerminalSettings,
 }
 
 impl OwnTerminal {
@@ -38,7 +38,7 @@ impl OwnTerminal {
     }
 
     /// Sets its modes.
-    pub fn set(&self, settings: &Settings) {
+    pub fn set(&self, settings: &TerminalSettings) {
         // Speeds and the like are the terminal's own.
         let mut wanted = *settings;
         wanted.modes[2] = self.settings.modes[2];

@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ckpt_sys::{child, number};
+use procfs::process::Process;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::stdio::{stdin, stdout};
@@ -75,6 +76,9 @@ fn make_master(master: Option<&OpenFile>, number: u32) -> Result<OwnedFd, Rebuil
 }
 
 /// Makes all pseudo-terminals with their descriptions.
+///
+/// # Errors
+/// Pseudo-terminals are used up (`kernel.pty.max`), or a file system of their own cannot be mounted.
 pub fn rebuild(context: &dyn Context, open: &mut [Option<OwnedFd>]) -> Result<Rebuilt, RebuildError> {
     let objects = context.objects();
     let mut built = Rebuilt::default();
@@ -213,18 +217,13 @@ fn own_node() -> Option<(OwnedFd, u32)> {
 
 /// Mounts a devpts file system that has every number free, with the options of the present one.
 fn mount_pts(context: &dyn Context) -> Result<(), RebuildError> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    // The last one mounted there is on top; its options are the last word (proc_pid_mountinfo(5)).
-    let line = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some(PTS) && line.contains(" - devpts "));
-    let present = line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
-    let mut options = "newinstance,ptmxmode=0666".to_owned();
-    for option in present.split(',') {
-        // In a user namespace there is no group but one.
-        let group = option.strip_prefix("gid=");
-        if option.starts_with("mode=") || group.is_some() && !context.has_user_namespace() {
-            options = format!("{options},{option}");
-        }
-    }
+    let mounts = Process::myself().and_then(|own| own.mountinfo()).map(|mounts| mounts.0).unwrap_or_default();
+    // The last one mounted there is on top.
+    let present = mounts.iter().rfind(|mount| mount.mount_point == Path::new(PTS) && mount.fs_type == "devpts");
+    let option = |name: &str| present?.super_options.get(name)?.as_ref().map(|value| format!(",{name}={value}"));
+    // In a user namespace there is no group but one.
+    let group = option("gid").filter(|_| !context.has_user_namespace()).unwrap_or_default();
+    let options = format!("newinstance,ptmxmode=0666{}{group}", option("mode").unwrap_or_default());
     let was_bound = |stat: rustix::fs::Stat| rustix::fs::stat(PTS).is_ok_and(|pts| pts.st_dev == stat.st_dev);
     let bound = rustix::fs::lstat(MULTIPLEXER).is_ok_and(was_bound);
     let options = CString::new(options).map_err(|error| RebuildError::call("use a mount option")(io::Error::from(error)))?;
@@ -238,6 +237,9 @@ fn mount_pts(context: &dyn Context) -> Result<(), RebuildError> {
 }
 
 /// A description of the terminal that the job was launched on: on the restart's own; without one, its input or output.
+///
+/// # Errors
+/// This restart has neither a terminal nor an input or output that could serve.
 pub fn outside(context: &dyn Context, built: &Rebuilt, path: &FilePath, flags: u32) -> Result<OwnedFd, RebuildError> {
     if path.0 == b"/dev/tty"
         && let Ok(fd) = rebuild_named(path.as_path(), flags, 0)

@@ -19,6 +19,9 @@ fn failed(what: &'static str) -> impl FnOnce(ckpt_sys::raw::Errno) -> RebuildErr
 }
 
 /// Opens the next master, and gives its number. Its slave may be opened.
+///
+/// # Errors
+/// Pseudo-terminals are used up (`kernel.pty.max`).
 pub fn prepare(multiplexer: &Path, flags: u32) -> Result<(OwnedFd, u32), RebuildError> {
     let master = rustix::fs::open(multiplexer, open_flags(flags), Mode::empty()).map_err(RebuildError::open(multiplexer))?;
     let number = get(master.as_raw_fd(), Query::Number).map_err(failed("read the number of a pseudo-terminal"))?;
@@ -27,6 +30,9 @@ pub fn prepare(multiplexer: &Path, flags: u32) -> Result<(OwnedFd, u32), Rebuild
 }
 
 /// Opens a slave, with `O_*`. It becomes nobody's controlling terminal.
+///
+/// # Errors
+/// The master is locked, or closed.
 pub fn open_slave(master: impl AsFd, flags: u32) -> Result<OwnedFd, RebuildError> {
     // Else the description would keep O_CLOEXEC among its flags for ever, and each of its descriptors look like one that exec closes.
     let flags = OpenptFlags::from_bits_retain((open_flags(flags) - OFlags::CLOEXEC).bits());
@@ -37,17 +43,26 @@ pub fn open_slave(master: impl AsFd, flags: u32) -> Result<OwnedFd, RebuildError
 }
 
 /// Makes a terminal the controlling one of this process, which leads a session that has none.
+///
+/// # Errors
+/// It is another session's, or this process leads none.
 pub fn take(terminal: impl AsFd) -> Result<(), RebuildError> {
     let what = "take a terminal as the controlling one";
     act(terminal.as_fd().as_raw_fd(), Act::Control, 0).map(|_| ()).map_err(failed(what))
 }
 
 /// Hangs up every open description of a slave, which only root may.
+///
+/// # Errors
+/// `EPERM` for anybody but root.
 pub fn hang_up(slave: impl AsFd) -> Result<(), RebuildError> {
     act(slave.as_fd().as_raw_fd(), Act::HangUp, 0).map(|_| ()).map_err(failed("hang up a pseudo-terminal"))
 }
 
 /// Brings a pseudo-terminal whose descriptions are all open to its settings, with its bytes in flight.
+///
+/// # Errors
+/// The bytes do not fit, or a setting is refused.
 pub fn settle(master: &OwnedFd, state: &OpenPty) -> Result<(), RebuildError> {
     let failed_io = |source| RebuildError::Call { what: "put what was in flight into a pseudo-terminal".to_owned(), source };
     let settings = state.settings.into();
@@ -67,6 +82,9 @@ pub fn settle(master: &OwnedFd, state: &OpenPty) -> Result<(), RebuildError> {
 }
 
 /// Gives up the controlling terminal that this process was forked with.
+///
+/// # Errors
+/// The kernel refuses; without a terminal nothing is done.
 pub fn give_up() -> Result<(), RebuildError> {
     let path = Path::new("/dev/tty");
     let terminal = match rustix::fs::open(path, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()) {
@@ -78,6 +96,9 @@ pub fn give_up() -> Result<(), RebuildError> {
 }
 
 /// Puts a process group into the foreground of this process's controlling terminal. One that has ended meanwhile is left out.
+///
+/// # Errors
+/// The group is of another session.
 pub fn set_foreground(group: NsPid) -> Result<(), RebuildError> {
     let path = Path::new("/dev/tty");
     let terminal = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
@@ -89,6 +110,9 @@ pub fn set_foreground(group: NsPid) -> Result<(), RebuildError> {
 }
 
 /// Forbids what was forbidden, when everything that needs it is done.
+///
+/// # Errors
+/// The kernel refuses a mode of the master.
 pub fn seal(master: impl AsFd, state: &OpenPty) -> Result<(), RebuildError> {
     let what = "set the exclusive mode of a pseudo-terminal";
     let fd = master.as_fd().as_raw_fd();

@@ -12,6 +12,9 @@ const WHAT: &str = "a timerfd";
 /// The kernel stops a periodic timer that has expired until somebody asks for it, and then counts what was missed. So it is asked
 /// (timerfd_gettime(2), which takes nothing away), where the process may be traced; elsewhere one expiration is kept, and the period
 /// begins anew.
+///
+/// # Errors
+/// fdinfo cannot be read.
 pub fn observe(descriptor: &SeenDescriptor) -> Result<TimerfdState, EventError> {
     let state = read(descriptor)?;
     if state.ticks > 0 && state.interval_ns > 0 && state.remaining_ns == 0 {

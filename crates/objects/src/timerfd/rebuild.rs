@@ -11,6 +11,9 @@ use crate::event::{self, failed};
 use crate::rebuild::RebuildError;
 
 /// Makes a timerfd with its clock and status flags. It does not run yet: see [`start`].
+///
+/// # Errors
+/// The clock is unknown, or no descriptor is left.
 pub fn rebuild(state: &TimerfdState, flags: u32) -> Result<OwnedFd, RebuildError> {
     let (clock, without_alarm) = match state.clock {
         libc::CLOCK_REALTIME => (TimerfdClockId::Realtime, None),
@@ -32,6 +35,9 @@ pub fn rebuild(state: &TimerfdState, flags: u32) -> Result<OwnedFd, RebuildError
 }
 
 /// Sets a timer that [`rebuild`] made to what it was, from now on.
+///
+/// # Errors
+/// A time is out of range.
 pub fn start(fd: impl AsFd, state: &TimerfdState) -> Result<(), RebuildError> {
     let remaining = match state {
         // It has expired at an unknown time: the period begins anew.

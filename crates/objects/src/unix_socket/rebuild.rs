@@ -40,6 +40,9 @@ pub fn name_that_is_used(socket: &SocketState) -> Option<&SocketFile> {
 }
 
 /// Whether the name of a socket can be had. Nothing is changed. What the image `holds` will be there.
+///
+/// # Errors
+/// Somebody has the name, or a file of another kind has; the text says which.
 pub fn check(socket: &SocketState, resolve: Resolve<'_>, holds: &dyn Fn(&FilePath) -> bool) -> Result<(), String> {
     let Some(file) = name_that_is_used(socket) else { return Ok(()) };
     let path = resolve(&file.path);
