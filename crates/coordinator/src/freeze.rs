@@ -106,6 +106,8 @@ struct Freezer<'a> {
     strangers: Vec<Connection>,
     /// Threads that take no signal.
     uninterruptible: Uninterruptible,
+    /// A process could not be signalled in [`EXEC_GRACE`].
+    lacks_agent: bool,
     since: Instant,
 }
 
@@ -137,6 +139,7 @@ fn try_to_freeze(anchor: &Anchor, listener: &Listener, settings: &FreezeSettings
         stages: HashMap::new(),
         strangers: Vec::new(),
         uninterruptible: Uninterruptible::default(),
+        lacks_agent: false,
         since: Instant::now(),
     };
     let members = freezer.freeze_all(anchor).inspect_err(|_| freezer.note_standstill())?;
@@ -286,9 +289,7 @@ impl Freezer<'_> {
                 return Err(FreezeError::Borrowing(member.status.ns_pid()));
             }
             self.refuse_stuck(&members)?;
-            let without_agent =
-                self.stages.values().any(|stage| matches!(stage, Stage::Seen { since } if since.elapsed() > EXEC_GRACE));
-            if without_agent || self.since.elapsed() > GRACE {
+            if self.lacks_agent || self.since.elapsed() > GRACE {
                 return Err(self.blame(&members));
             }
             let round = Instant::now();
@@ -355,8 +356,10 @@ impl Freezer<'_> {
                 Stage::Seen { since } => {
                     let closed_for = since.elapsed();
                     let replaced = has_replaced_handlers(member, self.settings.signal);
-                    if let Some(signalled) = self.signal(member, closed_for, replaced) {
-                        stage = Stage::Signalled(signalled);
+                    match self.signal(member, closed_for, replaced) {
+                        Some(signalled) => stage = Stage::Signalled(signalled),
+                        // Tried after that time, not only before it: on a busy machine one round may take as long.
+                        None => self.lacks_agent |= closed_for > EXEC_GRACE,
                     }
                 }
                 Stage::Signalled(before)
