@@ -11,8 +11,8 @@ use ckpt_sys::signal_set::SignalSet;
 use ckpt_sys::syscall;
 use ckpt_wire::touched::ENV_TOUCHED;
 use ckpt_wire::{
-    DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL, SHIELD_MARK, SHIELD_MARKS, parse_shield,
-    parse_signal,
+    DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, SHIELD_MARK, SHIELD_MARKS, Secret,
+    parse_shield, parse_signal,
 };
 use linux_raw_sys::general as nr;
 
@@ -27,19 +27,17 @@ const FLAGS: u64 = (nr::SA_SIGINFO | nr::SA_RESTORER | nr::SA_RESTART | nr::SA_O
 static CONSTRUCTOR: extern "C" fn(i32, *const *const c_char, *const *const c_char) = constructor;
 
 /// Names of the variables that are kept.
-const NAMES: [&str; 6] = [ENV_JOB, ENV_DIR, ENV_SIGNAL, ENV_AGENT, ENV_SHIELD, ENV_FILE];
+const NAMES: [&str; 7] = [ENV_JOB, ENV_SECRET, ENV_DIR, ENV_SIGNAL, ENV_AGENT, ENV_SHIELD, ENV_FILE];
 
 /// glibc passes the program's arguments; musl passes none, and `environ` is looked at.
 extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *const c_char) {
     let environ = libc::environ();
     let environment = if environ.is_null() { if argc > 0 && !argv.is_null() { envp } else { environ } } else { environ };
     // SAFETY: an environment is a list of C strings that ends with a null pointer.
-    let Some(job) = (unsafe { find(environment, ENV_JOB) }) else { return };
+    let Some(secret) = (unsafe { find(environment, ENV_SECRET) }).and_then(Secret::parse) else { return };
     // SAFETY: this is the constructor: no handler of ours is installed, and no thread has been started by the program.
     let config = unsafe { CONFIG.get_mut() };
-    let Some(room) = config.job.get_mut(..job.len()) else { return };
-    room.copy_from_slice(job);
-    config.job_len = job.len();
+    config.secret = secret;
     // SAFETY: as above.
     config.signal = unsafe { find(environment, ENV_SIGNAL) }.and_then(parse_signal).unwrap_or(DEFAULT_SIGNAL);
     // SAFETY: as above.

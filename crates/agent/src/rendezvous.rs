@@ -1,14 +1,13 @@
-//! The connection to the coordinator: an abstract UNIX socket with message boundaries, named after the job and its pid namespace.
+//! The connection to the coordinator: an abstract UNIX socket with message boundaries, whose name only the job and its coordinators can tell.
 
 use ckpt_sys::blocked;
 use ckpt_sys::raw::Errno;
 use ckpt_sys::syscall;
-use ckpt_wire::{Hello, PROTOCOL, SOCKET_PREFIX};
+use ckpt_wire::{Hello, PROTOCOL, SOCKET_NAME_LEN};
 use linux_raw_sys::general as nr;
 use linux_raw_sys::net::{AF_UNIX, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, SCM_RIGHTS, SO_PEERCRED, SOCK_SEQPACKET, SOL_SOCKET};
 
 use crate::call::{self, Fd, nr_errno};
-use crate::procfs::Path;
 use crate::state::CONFIG;
 
 /// `SOCK_CLOEXEC` (include/linux/net.h).
@@ -42,24 +41,15 @@ pub fn connect() -> Result<Connection, Errno> {
 }
 
 fn connect_with(flags: u32) -> Result<Connection, Errno> {
-    let config = CONFIG.get();
     // SAFETY: no pointer is passed.
     let fd = Fd(unsafe { syscall!(nr::__NR_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0) }? as i32);
 
     // struct sockaddr_un: family, then for an abstract name a zero byte and the name.
-    let name = Path::new()
-        .text(SOCKET_PREFIX.as_bytes())
-        .text(config.job.get(..config.job_len).unwrap_or(&[]))
-        .text(b"/")
-        .number(pid_namespace()?);
-    let name = name.as_bytes();
-    let name = name.get(..name.len() - 1).unwrap_or(&[]);
-    let mut address = [0u8; 110];
+    let mut address = [0u8; 3 + SOCKET_NAME_LEN];
     address[..2].copy_from_slice(&(AF_UNIX as u16).to_ne_bytes());
-    let len = 3 + name.len();
-    address.get_mut(3..len).ok_or(Errno(nr_errno::EINVAL))?.copy_from_slice(name);
+    address[3..].copy_from_slice(&CONFIG.get().secret.socket(pid_namespace()?));
     // SAFETY: the address is readable for its length.
-    unsafe { syscall!(nr::__NR_connect, fd.0, address.as_ptr(), len) }?;
+    unsafe { syscall!(nr::__NR_connect, fd.0, address.as_ptr(), address.len()) }?;
 
     let mut peer = [0u32; 3];
     let mut peer_len = size_of_val(&peer) as u32;

@@ -3,14 +3,12 @@
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64};
 
 use ckpt_sys::signal_set::SignalSet;
-use ckpt_wire::Control;
+use ckpt_wire::{Control, Secret};
 
 /// What the constructor has found in the environment. Set once, before any handler can run.
 pub struct Config {
-    /// The job's id.
-    pub job: [u8; 32],
-    /// Bytes of `job` in use; 0: not a job of ours.
-    pub job_len: usize,
+    /// What the name of the coordinator's socket is made from.
+    pub secret: Secret,
     /// The checkpoint signal.
     pub signal: i32,
     /// The launcher's pid; a restarted job has a stand-in with that number.
@@ -59,8 +57,7 @@ impl ConfigCell {
 
 /// See [`Config`].
 pub static CONFIG: ConfigCell = ConfigCell(core::cell::UnsafeCell::new(Config {
-    job: [0; 32],
-    job_len: 0,
+    secret: Secret(0),
     signal: 0,
     launcher: 0,
     shielded: SignalSet::EMPTY,

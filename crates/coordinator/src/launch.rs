@@ -1,6 +1,6 @@
 //! The start of a coordinator: in `ckpt-launch`, which starts the job's command, or in `ckpt-restart`, which has restored the job.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ use ckpt_session::job::{JobInfo, Settings};
 use ckpt_session::library::{self, find_agent};
 use ckpt_sys::program::found_heeds_preload;
 use ckpt_wire::touched::ENV_TOUCHED;
-use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL};
+use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, Secret};
 use nix::sys::signal::Signal as NixSignal;
 use rustix::process::{Pid, set_child_subreaper};
 
@@ -89,14 +89,15 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let agent = library::lend(agent, &id);
 
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
+    let secret = draw_secret()?;
     let listener =
-        Listener::bind(&id, HostPid::own().pid_namespace().map_err(system("read /proc"))?).map_err(system("open a socket"))?;
+        Listener::bind(secret, HostPid::own().pid_namespace().map_err(system("read /proc"))?).map_err(system("open a socket"))?;
     let signals = Signals::catch(&Reactions::from_settings(&launch.settings.on, &[]))?;
     let terminal = OwnTerminal::find();
-    let mut command = command(&launch, &id, &agent, &signals);
+    let mut command = command(&launch, &id, secret, &agent, &signals);
     let earlier_ids = EarlierIds::observe();
     let reporter = launch.reporter;
-    let mut info = job_info(launch, id);
+    let mut info = job_info(launch, id, secret);
     let (files, listed) = Files::begin(&info);
     match listed {
         Ok(()) => {
@@ -140,17 +141,26 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
 
 /// A job's id: 16 hexadecimal digits.
 fn draw_id() -> Result<String, LaunchError> {
-    let mut random = [0u8; 8];
+    Ok(format!("{:016x}", u64::from_ne_bytes(draw()?)))
+}
+
+fn draw_secret() -> Result<Secret, LaunchError> {
+    Ok(Secret(u128::from_ne_bytes(draw()?)))
+}
+
+fn draw<const N: usize>() -> Result<[u8; N], LaunchError> {
+    let mut random = [0u8; N];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| system("draw random bytes")(errno.into()))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(random)
 }
 
 /// The command, with the agent's variables and the signal mask that the job begins with.
-fn command(launch: &Launch, id: &str, agent: &Path, signals: &Signals) -> Command {
+fn command(launch: &Launch, id: &str, secret: Secret, agent: &Path, signals: &Signals) -> Command {
     let program = PathBuf::from(&launch.command[0]);
     let mut command = Command::new(&program);
     command.args(&launch.command[1..]).env(ENV_JOB, id).env(ENV_DIR, launch.settings.dir.as_path()).env(ENV_AGENT, agent);
+    command.env(ENV_SECRET, OsStr::from_bytes(&secret.text()));
     command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(agent));
     command.env(ENV_FILE, environment::file_for(id, std::env::var_os(ENV_FILE)));
     command.env(ENV_SHIELD, shield(&signals.reactions)).env_remove(ENV_TOUCHED);
@@ -159,12 +169,13 @@ fn command(launch: &Launch, id: &str, agent: &Path, signals: &Signals) -> Comman
 }
 
 /// What images say of a job that is about to begin.
-fn job_info(launch: Launch, id: String) -> JobInfo {
+fn job_info(launch: Launch, id: String, secret: Secret) -> JobInfo {
     // Not by rustix, which expects no 0: a group or session that was made outside of this pid namespace.
     let (group, session) = (nix::unistd::getpgrp(), nix::unistd::getsid(None));
     JobInfo {
         env_file: environment::file_for(&id, std::env::var_os(ENV_FILE)).into(),
         id,
+        secret: secret.0,
         name: job_name(&launch.command),
         command: launch.command.iter().map(|word| FilePath::from(word.as_os_str())).collect(),
         launch_dir: std::env::current_dir().unwrap_or_default().into(),

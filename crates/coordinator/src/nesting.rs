@@ -11,7 +11,7 @@ use std::ptr;
 use ckpt_objects::HostPid;
 use ckpt_objects::process::status_if_there;
 use ckpt_wire::touched::ENV_TOUCHED;
-use ckpt_wire::{ENV_AGENT, ENV_FILE, ENV_JOB, ENV_SHIELD, ENV_SIGNAL};
+use ckpt_wire::{ENV_AGENT, ENV_FILE, ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, Secret};
 
 use ckpt_session::Listener;
 use ckpt_session::library::AGENT_FILE;
@@ -34,7 +34,9 @@ pub struct Nested(String);
 pub fn leave_other_jobs() -> Result<(), Nested> {
     let Ok(job) = env::var(ENV_JOB) else { return Ok(()) };
     let launcher = env::var(ENV_SHIELD).ok().and_then(|shield| shield.split_once(':')?.0.parse().ok());
-    let is_there = HostPid::own().pid_namespace().is_ok_and(|namespace| Listener::exists(&job, namespace));
+    let secret = env::var_os(ENV_SECRET).and_then(|secret| Secret::parse(secret.as_bytes()));
+    let exists = |secret| HostPid::own().pid_namespace().is_ok_and(|namespace| Listener::exists(secret, namespace));
+    let is_there = secret.is_some_and(exists);
     if is_there && launcher.is_some_and(|launcher| descends_from(HostPid(launcher))) {
         return Err(Nested(job));
     }
@@ -65,7 +67,8 @@ pub fn without_agents(preload: &OsStr) -> OsString {
 /// Executes this program again in an environment without any job's. Returns where that fails.
 fn begin_anew() {
     let variables = env::vars_os().filter_map(|(name, value)| {
-        let is_jobs = [ENV_JOB, ENV_SHIELD, ENV_SIGNAL, ENV_AGENT, ENV_FILE, ENV_TOUCHED].iter().any(|known| name == *known);
+        let is_jobs =
+            [ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, ENV_AGENT, ENV_FILE, ENV_TOUCHED].iter().any(|known| name == *known);
         let value = if name == LD_PRELOAD { without_agents(&value) } else { value };
         (!is_jobs).then(|| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())?
     });

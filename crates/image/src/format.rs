@@ -12,7 +12,7 @@ use crate::codec::Encoding;
 use crate::name::{ImageName, JOB_DIGITS, MAX_NAME, is_job_id, is_plain_name};
 
 /// The version of the format that this crate writes, and the only one that it reads.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Bytes of a page. Addresses and lengths of extents are multiples of it.
 pub const PAGE_SIZE: usize = 4096;

@@ -54,6 +54,7 @@ use ckpt_objects::{HostPid, NsPid};
 use ckpt_session::environment::offer;
 use ckpt_session::job::JobInfo;
 use ckpt_session::{JobState, Listener};
+use ckpt_wire::Secret;
 
 pub use error::RestoreError;
 pub use namespaces::remedy as namespace_remedy;
@@ -132,11 +133,11 @@ pub fn restore(
     watcher.notes = checked.notes;
     drop(channels);
     watcher.wait_for_all()?;
+    let (stand_in, namespace) = watcher.identify()?;
+    let listener = Listener::bind(Secret(job.info.secret), namespace).map_err(RestoreError::Listener)?;
     // 10. The last step.
     watcher.notes.extend(commit::commit(job, reader, &checked.paths, &checked.output)?);
     watcher.let_helpers_commit()?;
-    let (stand_in, namespace) = watcher.identify()?;
-    let listener = Listener::bind(&job.info.id, namespace).map_err(RestoreError::Listener)?;
     let _ = checked.rollback.settle();
     watcher.notes.extend(checked.rollback.keep());
     watcher.notes.extend(offer(&checked.info));

@@ -13,6 +13,7 @@ use ckpt_session::job::{JobInfo, Machine, Settings};
 pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)]) -> JobState {
     JobState {
         info: JobInfo {
+            secret: 0,
             id: "0123456789abcdef".to_owned(),
             name: "test".to_owned(),
             command: vec![FilePath(b"test".to_vec())],

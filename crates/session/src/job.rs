@@ -18,7 +18,7 @@ use ckpt_objects::sysv::SystemV;
 use ckpt_objects::terminal::Terminals;
 use ckpt_objects::{FilePath, NsPid};
 use rustix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Everything about a job but the contents of its pages, which the image keeps beside it by address space.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct JobState {
 pub struct JobInfo {
     /// 16 lower-case hexadecimal digits, drawn at launch; the same over all restarts.
     pub id: String,
+    /// What the job's agents find their coordinator by: [`ckpt_wire::Secret`]. Shown to nobody.
+    #[serde(serialize_with = "hide_from_people")]
+    pub secret: u128,
     /// The file name of the command's program.
     pub name: String,
     /// The command and its arguments.
@@ -99,6 +102,11 @@ pub struct JobInfo {
     pub cost_ns: Option<u64>,
     /// What later coordinators of the job go on with unless told otherwise.
     pub settings: Settings,
+}
+
+/// Leaves a secret out of JSON.
+fn hide_from_people<S: Serializer>(secret: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+    if serializer.is_human_readable() { serializer.serialize_none() } else { secret.serialize(serializer) }
 }
 
 /// An environment variable.

@@ -9,17 +9,12 @@ use std::sync::{Mutex, PoisonError};
 use bytemuck::Pod;
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_sys::socket::peer;
-use ckpt_wire::{Hello, PROTOCOL, SOCKET_PREFIX};
+use ckpt_wire::{Hello, PROTOCOL, Secret};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
 };
-
-/// Its name.
-fn name(id: &str, pid_namespace: u64) -> String {
-    format!("{SOCKET_PREFIX}{id}/{pid_namespace}")
-}
 
 /// A process holds a signal back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,22 +51,22 @@ pub fn abstract_sockets() -> io::Result<Vec<String>> {
 }
 
 impl Listener {
-    /// Listens for the agents of the job `id` in the pid namespace with this inode number.
+    /// Listens for the agents of the job with this secret in the pid namespace with this inode number.
     ///
     /// # Errors
-    /// `EADDRINUSE`: somebody has the name.
-    pub fn bind(id: &str, pid_namespace: u64) -> io::Result<Self> {
+    /// `EADDRINUSE`: the job has another coordinator in that namespace.
+    pub fn bind(secret: Secret, pid_namespace: u64) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        bind(&socket, &SocketAddrUnix::new_abstract_name(name(id, pid_namespace).as_bytes())?)?;
+        bind(&socket, &SocketAddrUnix::new_abstract_name(&secret.socket(pid_namespace))?)?;
         listen(&socket, 1024)?;
         Ok(Self { socket, strangers: Mutex::default(), holds: Mutex::default() })
     }
 
     /// Whether somebody listens there.
-    pub fn exists(id: &str, pid_namespace: u64) -> bool {
-        let name = name(id, pid_namespace);
-        abstract_sockets().is_ok_and(|sockets| sockets.contains(&name))
+    pub fn exists(secret: Secret, pid_namespace: u64) -> bool {
+        let name = secret.socket(pid_namespace);
+        abstract_sockets().is_ok_and(|sockets| sockets.iter().any(|socket| socket.as_bytes() == name))
     }
 
     /// The next connection that waits, if one does; only those of processes of the same user, or of root, are taken.

@@ -2,8 +2,10 @@
 
 use ckpt_sys::signal_set::SignalSet;
 
-/// Variable with the job's id. Its presence makes the agent active.
+/// Variable with the job's id.
 pub const ENV_JOB: &str = "CKPT_JOB_ID";
+/// Variable with the job's [`crate::Secret`], in hexadecimal digits. Its presence makes the agent active.
+pub const ENV_SECRET: &str = "CKPT_SECRET";
 /// Variable with the directory of the images.
 pub const ENV_DIR: &str = "CKPT_DIR";
 /// Variable with the number of the checkpoint signal; [`DEFAULT_SIGNAL`] where it is missing.
@@ -37,11 +39,6 @@ pub const ENV_FILE: &str = "CKPT_ENV_FILE";
 
 /// The checkpoint signal: `SIGRTMAX - 2`. Real-time signals near the top are the least used of all.
 pub const DEFAULT_SIGNAL: i32 = 62;
-
-/// How the name of the coordinator's abstract socket begins. The job's id, `/` and the inode number of the job's pid namespace follow.
-/// Two restarts of one image live in different pid namespaces, so their coordinators have different names, while the
-/// environment that the job keeps from before stays right.
-pub const SOCKET_PREFIX: &str = "ckpt/";
 
 /// The signals 63 and 64. A program that starts with [`SHIELD_MARK`] alone of them blocked has its shielded signals blocked by the agent of
 /// the program before it, not by that program. The signals 32 and 33 cannot serve: no program can block them, and glibc does not pass

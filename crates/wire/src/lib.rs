@@ -19,12 +19,14 @@ pub mod environment;
 pub mod memory;
 pub mod messages;
 pub mod records;
+pub mod secret;
 pub mod touched;
 
 pub use environment::*;
 pub use memory::*;
 pub use messages::*;
 pub use records::*;
+pub use secret::{SOCKET_NAME_LEN, SOCKET_PREFIX, Secret};
 
 /// Version of everything in this crate.
 pub const PROTOCOL: u32 = 5;

@@ -133,6 +133,7 @@ fn state(generation: u64) -> JobState {
 
 fn info(generation: u64) -> JobInfo {
     JobInfo {
+        secret: 0,
         id: JOB.to_owned(),
         name: "count.sh".to_owned(),
         command: vec![path("bash"), path("count.sh"), path("two words"), path("it's")],
