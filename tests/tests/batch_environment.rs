@@ -1,7 +1,7 @@
 //! The variables of the batch job that a run is in: offered to the job in `CKPT_ENV_FILE`, and with `--refresh-env` in its environment.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use ckpt_tests::{Identity, Job, Running, Sandbox, as_either, tool};
 
 as_either! {
     a_file_offers_them the_user_chooses_the_file a_file_that_cannot_be_written environments_are_refreshed_where_they_fit
-    a_missing_scratch_directory_is_named_with_the_present_one
+    a_missing_scratch_directory_is_named_with_the_present_one what_a_killed_job_has_left_is_removed
 }
 
 fn restart_as(sandbox: &Sandbox, variables: &[(&str, &str)], options: &[&str]) -> Command {
@@ -58,12 +58,34 @@ fn a_file_offers_them(identity: Identity) {
     }
     let name = sandbox.images(IMAGES).pop().expect("an image");
     let id = name.file_name().expect("a name").to_string_lossy().split('_').rev().nth(1).expect("the job's id").to_owned();
-    let file = PathBuf::from(format!("/tmp/ckpt_{id}.env"));
+    let file = PathBuf::from(format!("/tmp/ckpt-{}/{id}.env", fs::metadata(sandbox.path()).expect("the sandbox").uid()));
     assert_eq!(file.metadata().expect("the file").permissions().mode() & 0o777, 0o600);
     sandbox.write("stop", "");
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
     assert_eq!(sandbox.read_text("out"), format!("{}\n", file.display()));
     assert!(!file.exists(), "it stays when the job has ended");
+}
+
+/// A job that was killed with its launcher leaves its file; the next one removes it.
+fn what_a_killed_job_has_left_is_removed(identity: Identity) {
+    let file = |sandbox: &Sandbox, script: &str| {
+        let mut command = sandbox.command(tool("ckpt-launch"));
+        command.env_remove("CKPT_ENV_FILE").args(["bash", "-c", script]);
+        let mut running = sandbox.start(command, "out", false, "err");
+        let name = running.until("the path", BOUND, |_| {
+            let said = sandbox.read_text("out");
+            said.ends_with('\n').then(|| PathBuf::from(said.trim()))
+        });
+        (running, name)
+    };
+    let first = Sandbox::new(identity);
+    let (mut killed, left) = file(&first, r#"echo "$CKPT_ENV_FILE"; exec sleep 300"#);
+    killed.kill();
+    assert!(left.exists(), "{} is gone already", left.display());
+    let second = Sandbox::new(identity);
+    let (mut running, own) = file(&second, r#"echo "$CKPT_ENV_FILE"; [[ -e $CKPT_ENV_FILE ]]"#);
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    assert!(!left.exists() && !own.exists());
 }
 
 /// A relative path begins where the job was launched, also when that has moved.

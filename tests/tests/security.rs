@@ -1,18 +1,25 @@
 //! What other users must not be able to do. A user who can write to the directory of a job's images runs nothing as the job's user, stops no
 //! checkpoint, and changes nothing that a restart restores.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use ckpt_session::abstract_sockets;
 use ckpt_tests::job::IMAGES;
 use ckpt_tests::sandbox::BOUND;
 use ckpt_tests::{Identity, Job, Sandbox, as_either, tool};
+use ckpt_wire::{SOCKET_PREFIX, Secret};
 
 /// Somebody else: neither root, nor the ordinary user of the tests, nor the overflow uid.
 const SOMEBODY: u32 = 54_322;
 
-as_either! { another_users_image names_that_somebody_has_taken damaged_images_only an_image_among_those_of_somebody }
+as_either! {
+    another_users_image names_that_somebody_has_taken damaged_images_only an_image_among_those_of_somebody
+    the_next_name_of_a_socket_cannot_be_told a_name_of_ckpt_ctl_that_somebody_has_taken
+}
 
 /// Runs a test where files can be given away.
 fn as_root_only(test: impl FnOnce()) {
@@ -96,18 +103,22 @@ fn a_false_coordinator_keeps_no_signal_from_the_job() {
         for accepts in ["everybody", "nobody"] {
             let sandbox = Sandbox::new(Identity::Root);
             let mut command = sandbox.command(tool("ckpt-launch"));
-            command.args(["bash", "-c", "echo $$ > pid; echo $CKPT_JOB_ID > job; exec sleep 150"]);
+            command.args(["bash", "-c", "echo $$ > pid; echo $CKPT_SECRET > secret; exec sleep 150"]);
             let mut running = sandbox.start(command, "out", false, "err");
             let read = |name: &str| {
                 let text = fs::read_to_string(sandbox.join(name)).ok()?;
                 text.ends_with('\n').then(|| text.trim().to_owned())
             };
-            let job = running.until("the job", BOUND, |_| read("job"));
+            let secret = running.until("the job", BOUND, |_| read("secret"));
             let pid: i32 = read("pid").and_then(|pid| pid.parse().ok()).expect("the job's pid");
             let namespace = fs::read_link("/proc/self/ns/pid").expect("a link").to_string_lossy().into_owned();
             let number = namespace.trim_start_matches("pid:[").trim_end_matches(']').to_owned();
             let mut squatter = sandbox.command("python3");
-            squatter.args(["-c", SQUATTER, &format!("ckpt/{job}/{number}"), accepts]);
+            // Seen in /proc/net/unix while the launcher lived.
+            let secret = Secret::parse(secret.as_bytes()).expect("the job's secret");
+            let name = String::from_utf8(secret.socket(number.parse().expect("a number")).to_vec()).expect("text");
+            assert!(abstract_sockets().expect("the sockets").contains(&name));
+            squatter.args(["-c", SQUATTER, &name, accepts]);
             let mut squatter = sandbox.start(squatter, "squatter", false, "squatter.err");
             running.signal(nix::sys::signal::Signal::SIGKILL);
             squatter.until("the false coordinator", BOUND, |_| read("squatter"));
@@ -119,6 +130,120 @@ fn a_false_coordinator_keeps_no_signal_from_the_job() {
             });
             squatter.kill();
         }
+    });
+}
+
+/// The names of the sockets of coordinators and their agents that are in use now.
+fn agents_sockets() -> HashSet<String> {
+    abstract_sockets().expect("the sockets").into_iter().filter(|name| name.starts_with(SOCKET_PREFIX)).collect()
+}
+
+/// Whoever has seen a job's sockets cannot tell the name of the next one from them.
+fn the_next_name_of_a_socket_cannot_be_told(identity: Identity) {
+    let job = lines();
+    let sandbox = job.sandbox(identity);
+    let before = agents_sockets();
+    let mut running = job.launch(&sandbox);
+    running.until_says("checkpoint 1:");
+    let first: HashSet<String> = &agents_sockets() - &before;
+    running.kill();
+    let id =
+        sandbox.images(IMAGES)[0].file_stem().expect("a name").to_string_lossy().split('_').nth(2).expect("the id").to_owned();
+    let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 1);
+    running.until_says("restarted from");
+    let second: HashSet<String> = &(&agents_sockets() - &before) - &first;
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    assert!(!first.is_empty() && !second.is_empty(), "{first:?} {second:?}");
+    assert!(first.union(&second).all(|name| !name.contains(&id)), "{id} is told by {first:?} or {second:?}");
+}
+
+/// Somebody has bound a name under which `ckpt-ctl` and `--resume` look for a running job's coordinator.
+fn a_name_of_ckpt_ctl_that_somebody_has_taken(identity: Identity) {
+    as_root_only(|| {
+        let job = lines();
+        for accepts in ["everybody", "nobody"] {
+            let sandbox = job.sandbox(identity);
+            let images = job.killed(&sandbox);
+            let id = images[0].file_stem().expect("a name").to_string_lossy().split('_').nth(2).expect("the id").to_owned();
+            let mut squatter = sandbox.own_command("python3");
+            squatter.args(["-c", SQUATTER, &format!("ckpt-ctl/{id}/1"), accepts]);
+            let mut squatter = sandbox.start(squatter, "squatter", false, "squatter.err");
+            squatter.until("the false coordinator", BOUND, |_| (!sandbox.read("squatter").is_empty()).then_some(()));
+            let (code, _, said) = sandbox.ctl(IMAGES, &["status"]);
+            assert!(code != 0 && said.contains("no job"), "{code} {said}");
+            let (code, said) = resume(&sandbox, "--resume=require", 1);
+            assert_eq!(code, 0, "{said}");
+            assert_eq!(sandbox.read_text("out"), expected());
+            squatter.kill();
+        }
+    });
+}
+
+/// A user of whom no other test has anything in `/tmp`.
+const VICTIM: u32 = 54_399;
+
+/// A directory in `/tmp` of somebody's, with a file that a job would read; gone at the end.
+struct Planted(PathBuf);
+
+impl Planted {
+    fn new(dir: PathBuf, name: &str) -> Self {
+        fs::create_dir(&dir).expect("a new directory");
+        let planted = Self(dir);
+        fs::write(planted.0.join(name), "echo the file was read\n").expect("write");
+        give_away(&planted.0.join(name));
+        give_away(&planted.0);
+        planted
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A tool as [`VICTIM`].
+fn victims(sandbox: &Sandbox, name: &str) -> Command {
+    let mut command = sandbox.own_command("setpriv");
+    command.env_remove("CKPT_ENV_FILE");
+    command.args([&format!("--reuid={VICTIM}"), &format!("--regid={VICTIM}"), "--clear-groups"]).arg(tool(name));
+    command
+}
+
+#[test]
+fn variables_that_somebody_offers_are_not_read() {
+    as_root_only(|| {
+        let sandbox = Sandbox::new(Identity::Root);
+        let images = sandbox.make_dir(IMAGES);
+        chown(&images, Some(VICTIM), Some(VICTIM)).expect("root may give files away");
+        let common = PathBuf::from(format!("/tmp/ckpt-{VICTIM}"));
+        let planted = Planted::new(common, "name");
+        let script = r#"echo "$CKPT_ENV_FILE"; for i in {1..15}; do sleep 0.1; . "$CKPT_ENV_FILE"; done; echo end"#;
+        let mut command = victims(&sandbox, "ckpt-launch");
+        command.args(["-i", "0.2", "-d"]).arg(&images).args(["bash", "-c", script]);
+        let mut running = sandbox.start(command, "out", false, "err.0");
+        running.until_says("checkpoint 1:");
+        running.kill();
+        let file = PathBuf::from(sandbox.read_text("out").trim());
+        let (dir, name) = (file.parent().expect("a directory"), file.file_name().expect("a name").to_str().expect("text"));
+        assert!(!file.starts_with(&planted.0), "the job was given somebody's directory");
+        assert_eq!(file.metadata().expect("the file").permissions().mode() & 0o777, 0o600);
+        drop(planted);
+        fs::remove_dir_all(dir).expect("what the killed job has left");
+        let restart = |run: usize| {
+            let mut command = victims(&sandbox, "ckpt-restart");
+            command.args(sandbox.images(IMAGES));
+            let mut running = sandbox.start(command, "out", true, &format!("err.{run}"));
+            (running.wait(BOUND), running.stderr())
+        };
+        let planted = Planted::new(dir.to_owned(), name);
+        let (code, said) = restart(1);
+        assert!(code != 0 && said.contains(&format!("{} belongs to another user", dir.display())), "{code} {said}");
+        drop(planted);
+        let (code, said) = restart(2);
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(sandbox.read_text("out"), format!("{}\nend\n", file.display()));
+        assert!(!dir.exists(), "it stays when the job has ended");
     });
 }
 

@@ -77,7 +77,8 @@ fn pid_namespace() -> Result<u64, Errno> {
 impl Connection {
     /// The first message.
     pub fn hello(&self, holds: i32) -> Hello {
-        Hello { protocol: PROTOCOL, pid: call::getpid(), tid: call::gettid(), socket: self.0.0, holds }
+        let secret = CONFIG.get().secret.bytes();
+        Hello { protocol: PROTOCOL, pid: call::getpid(), tid: call::gettid(), socket: self.0.0, holds, secret }
     }
 
     /// Sends one message.

@@ -35,6 +35,9 @@ pub enum LaunchError {
     /// The agent's library is missing.
     #[error("cannot find the agent's library {name}; it belongs beside ckpt-launch or in ../lib", name = AGENT_FILE)]
     Agent,
+    /// The job would read what another user has written.
+    #[error("cannot offer the batch job's variables to the job: {0}, or set CKPT_ENV_FILE for another place")]
+    Variables(io::Error),
     /// The system refused something that is always there.
     #[error("cannot {what}: {source}")]
     System {

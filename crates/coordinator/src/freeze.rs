@@ -524,6 +524,9 @@ impl Freezer<'_> {
         if hello.protocol != PROTOCOL {
             return Err(FreezeError::Protocol { pid, theirs: hello.protocol });
         }
+        if !self.listener.is_of_job(&hello) {
+            return Ok(());
+        }
         let Ok(status) = Status::of(pid) else { return Ok(()) };
         let vmas = fs::read(proc_path(tid, "maps")).unwrap_or_default();
         let lines = u32::try_from(vmas.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u32::MAX);

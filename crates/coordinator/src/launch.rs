@@ -86,6 +86,8 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let dir = launch.settings.dir.as_path();
     check_directory(dir).map_err(|source| LaunchError::Directory { dir: dir.to_owned(), source })?;
     let id = draw_id()?;
+    let env_file = environment::file_for(&id, std::env::var_os(ENV_FILE));
+    environment::check(&env_file, &id).map_err(LaunchError::Variables)?;
     let agent = library::lend(agent, &id);
 
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
@@ -95,9 +97,10 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let signals = Signals::catch(&Reactions::from_settings(&launch.settings.on, &[]))?;
     let terminal = OwnTerminal::find();
     let mut command = command(&launch, &id, secret, &agent, &signals);
+    command.env(ENV_FILE, &env_file);
     let earlier_ids = EarlierIds::observe();
     let reporter = launch.reporter;
-    let mut info = job_info(launch, id, secret);
+    let mut info = job_info(launch, id, secret, env_file);
     let (files, listed) = Files::begin(&info);
     match listed {
         Ok(()) => {
@@ -162,18 +165,17 @@ fn command(launch: &Launch, id: &str, secret: Secret, agent: &Path, signals: &Si
     command.args(&launch.command[1..]).env(ENV_JOB, id).env(ENV_DIR, launch.settings.dir.as_path()).env(ENV_AGENT, agent);
     command.env(ENV_SECRET, OsStr::from_bytes(&secret.text()));
     command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(agent));
-    command.env(ENV_FILE, environment::file_for(id, std::env::var_os(ENV_FILE)));
     command.env(ENV_SHIELD, shield(&signals.reactions)).env_remove(ENV_TOUCHED);
     start_as_before(&mut command, signals.before, &shielded(&program, &signals.reactions));
     command
 }
 
 /// What images say of a job that is about to begin.
-fn job_info(launch: Launch, id: String, secret: Secret) -> JobInfo {
+fn job_info(launch: Launch, id: String, secret: Secret, env_file: PathBuf) -> JobInfo {
     // Not by rustix, which expects no 0: a group or session that was made outside of this pid namespace.
     let (group, session) = (nix::unistd::getpgrp(), nix::unistd::getsid(None));
     JobInfo {
-        env_file: environment::file_for(&id, std::env::var_os(ENV_FILE)).into(),
+        env_file: env_file.into(),
         id,
         secret: secret.0,
         name: job_name(&launch.command),

@@ -181,7 +181,9 @@ impl Coordinator {
         };
         let schedule = Schedule::new(&info.settings, info.cost_ns.map(Duration::from_nanos), Instant::now());
         // A coordinator without a control socket still does its main work.
-        let server = Server::bind(&info.id).ok();
+        let server = Server::bind(&info.id).map_err(|error| {
+            reporter.error(format_args!("ckpt-ctl cannot reach this job: no socket for it: {error}"));
+        });
         let _ = generations::remove_stale_temporaries(info.settings.dir.as_path(), &info.id);
         Ok(Self {
             first_status: info.first_status,
@@ -190,7 +192,7 @@ impl Coordinator {
             watch: setup.watch,
             signals,
             terminal,
-            server,
+            server: server.ok(),
             reporter,
             schedule,
             slurm: Slurm::here(),

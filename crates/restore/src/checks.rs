@@ -16,7 +16,7 @@ use ckpt_objects::shared_memory::{SharedMemory, SharedMemoryKind};
 use ckpt_objects::socket;
 use ckpt_objects::{FileIndex, FilePath};
 use ckpt_session::JobState;
-use ckpt_session::environment::variables;
+use ckpt_session::environment;
 use ckpt_session::job::{JobInfo, Variable};
 use ckpt_session::library;
 use ckpt_wire::touched::{ENV_TOUCHED, VARIABLE_SIZE};
@@ -72,11 +72,12 @@ pub fn check<'a>(job: &JobState, reader: &'a ImageReader, options: &Options) -> 
     let mut notes = Vec::from_iter(moved_directory(job, reader.path(), &mut paths));
     paths.move_job(&mut info);
     let former = std::mem::take(&mut info.environment);
-    info.environment = variables(&former);
+    info.environment = environment::variables(&former);
     let copy = library::copy_of(&job.info.id);
     if job.mapped_files.iter().any(|file| file.path.as_path() == copy) {
         library::lend_again(&job.info.id).map_err(RestoreError::Library)?;
     }
+    environment::check(&environment::place(&info), &info.id).map_err(RestoreError::Variables)?;
     let home = home_of(&info, options, reader);
     let aside = Aside { dir: ckpt_session::files::aside_in(&home, &info) };
     let output = Aside { dir: ckpt_session::files::output_in(&home, &info) };

@@ -105,6 +105,9 @@ pub enum RestoreError {
     /// The agent's library, which the job has mapped, is gone from `/tmp`.
     #[error("cannot put the agent's library back into /tmp: {0}")]
     Library(io::Error),
+    /// The job would read what another user has written.
+    #[error("cannot offer the batch job's variables to the job: {0}")]
+    Variables(io::Error),
     /// The processes of the restart cannot be given what they share.
     #[error("cannot {what}: {source}")]
     Channels {

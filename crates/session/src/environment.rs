@@ -6,8 +6,15 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use ckpt_objects::{FilePath, HostPid};
+
 use crate::job::{JobInfo, Variable};
-use ckpt_objects::FilePath;
+use crate::{living, private};
+
+/// What the names of the files end in; the job's id comes before it.
+const EXTENSION: &str = "env";
+/// `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// How the names begin of what schedulers set: Slurm, HTCondor, PBS, LSF, Grid Engine, Flux.
 const PREFIXES: [&str; 8] = ["SLURM_", "SLURMD_", "_CONDOR_", "PBS_", "LSB_", "LSF_", "SGE_", "FLUX_"];
@@ -55,10 +62,22 @@ fn of(former: &[Variable], present: impl Iterator<Item = (OsString, OsString)>) 
     all
 }
 
-/// The path of the file as the job is to know it: what the user has set, or one that is the same on every machine.
+/// The path of the file as the job is to know it: what the user has set, or one that is the same on every machine. Where another user has taken
+/// the directory for it, another one, which nobody can have taken, since its name has the job's id.
 #[must_use]
 pub fn file_for(id: &str, set: Option<OsString>) -> PathBuf {
-    set.filter(|path| !path.is_empty()).map_or_else(|| PathBuf::from(format!("/tmp/ckpt_{id}.env")), PathBuf::from)
+    if let Some(path) = set.filter(|path| !path.is_empty()) {
+        return PathBuf::from(path);
+    }
+    let common = private::directory();
+    let dir = if private::make(&common).is_ok() { common } else { own_directory(id) };
+    dir.join(format!("{id}.{EXTENSION}"))
+}
+
+fn own_directory(id: &str) -> PathBuf {
+    let mut name = private::directory().into_os_string();
+    name.push(format!("-{id}"));
+    name.into()
 }
 
 /// Where that file is: a relative path begins in the directory that the job was launched in, wherever that is now.
@@ -67,13 +86,38 @@ pub fn place(info: &JobInfo) -> PathBuf {
     info.launch_dir.as_path().join(info.env_file.as_path())
 }
 
+/// Sees to it that the job `id` does not read a file that another user has put at the path of [`place`]. Changes nothing, but makes the
+/// directory where that is one of [`file_for`]'s.
+///
+/// # Errors
+///
+/// When the file, or that directory, is another user's.
+pub fn check(path: &Path, id: &str) -> io::Result<()> {
+    if let Some(dir) = path.parent().filter(|dir| is_private(dir, id)) {
+        private::make(dir)?;
+    }
+    match path.symlink_metadata() {
+        Ok(meta) if !private::is_own(&meta) => {
+            Err(io::Error::other(format!("{} belongs to another user; have it removed", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a directory is one of [`file_for`]'s.
+fn is_private(dir: &Path, id: &str) -> bool {
+    dir == private::directory() || dir == own_directory(id)
+}
+
 /// Writes the file, which only its owner may read, in the place of an earlier one. Gives a line for the user where that fails: nothing
 /// depends on it but what the job makes of it.
 #[must_use]
 pub fn offer(info: &JobInfo) -> Option<String> {
     let path = place(info);
     remove_unfinished(&path, &info.id);
-    let written = write(&path, &info.id, &info.environment);
+    sweep(&path);
+    // Another job that ends may have removed the directory since.
+    let written = check(&path, &info.id).and_then(|()| write(&path, &info.id, &info.environment));
     written.err().map(|error| {
         format!("cannot write the batch job's variables to {}: {error}; set CKPT_ENV_FILE for another place", path.display())
     })
@@ -90,8 +134,30 @@ fn write(path: &Path, id: &str, variables: &[Variable]) -> io::Result<()> {
 /// Takes the file away: the job is over.
 pub fn withdraw(info: &JobInfo) {
     if !info.env_file.0.is_empty() {
-        let _ = std::fs::remove_file(place(info));
-        remove_unfinished(&place(info), &info.id);
+        let path = place(info);
+        let _ = std::fs::remove_file(&path);
+        remove_unfinished(&path, &info.id);
+        // Only those that have become empty go.
+        for dir in path.parent().into_iter().filter(|dir| is_private(dir, &info.id)) {
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+}
+
+/// Removes the files of jobs that were killed with their launchers, which nobody else does.
+fn sweep(path: &Path) {
+    let common = private::directory();
+    // Seen from another pid namespace, jobs that live look as if they did not.
+    let sees_all = HostPid::own().pid_namespace().is_ok_and(|namespace| namespace == INITIAL_PID_NAMESPACE);
+    if !sees_all || path.parent() != Some(&common) {
+        return;
+    }
+    for entry in common.read_dir().into_iter().flatten().flatten().filter(|entry| entry.path() != path) {
+        let name = entry.path();
+        let id = name.extension().filter(|extension| *extension == EXTENSION).and_then(|_| name.file_stem()?.to_str());
+        if id.is_some_and(|id| !living::is_there(id)) {
+            let _ = std::fs::remove_file(name);
+        }
     }
 }
 

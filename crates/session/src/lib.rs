@@ -11,6 +11,7 @@ pub mod library;
 mod listener;
 pub mod living;
 mod objects;
+mod private;
 pub mod report;
 
 pub use ckpt_objects::Bytes;

@@ -16,6 +16,9 @@ use rustix::net::{
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with, sockopt,
 };
 
+/// How many connections on which nothing has been said are kept.
+const MAX_STRANGERS: usize = 256;
+
 /// A process holds a signal back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldSignal {
@@ -31,6 +34,7 @@ pub struct HeldSignal {
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
+    secret: Secret,
     /// Connections on which nothing has been said yet, while nobody is expected.
     strangers: Mutex<Vec<Connection>>,
     /// Who holds signals back, for whoever looks next.
@@ -60,7 +64,7 @@ impl Listener {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         bind(&socket, &SocketAddrUnix::new_abstract_name(&secret.socket(pid_namespace))?)?;
         listen(&socket, 1024)?;
-        Ok(Self { socket, strangers: Mutex::default(), holds: Mutex::default() })
+        Ok(Self { socket, secret, strangers: Mutex::default(), holds: Mutex::default() })
     }
 
     /// Whether somebody listens there.
@@ -99,6 +103,9 @@ impl Listener {
     pub fn hear_strangers(&self) {
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         strangers.extend(std::iter::from_fn(|| self.accept().ok().flatten()));
+        // An agent speaks at once. Whoever connects to take the descriptors, as anybody can to root's coordinator, loses the first ones.
+        let too_many = strangers.len().saturating_sub(MAX_STRANGERS);
+        strangers.drain(..too_many);
         strangers.retain(|connection| match connection.receive::<Hello>() {
             Received::Message(hello, _) => {
                 self.note(connection, &hello);
@@ -114,9 +121,15 @@ impl Listener {
         !self.strangers.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// Whether a process of the job has sent this.
+    #[must_use]
+    pub fn is_of_job(&self, hello: &Hello) -> bool {
+        hello.secret == self.secret.bytes()
+    }
+
     /// Notes that a process holds a signal back, if that is what it came to tell.
     pub fn note(&self, connection: &Connection, hello: &Hello) -> bool {
-        let is_hold = hello.protocol == PROTOCOL && (1..=64).contains(&hello.holds);
+        let is_hold = hello.protocol == PROTOCOL && self.is_of_job(hello) && (1..=64).contains(&hello.holds);
         if is_hold {
             let hold = HeldSignal { pid: connection.peer, ns_pid: NsPid(hello.pid), signal: hello.holds };
             self.holds.lock().unwrap_or_else(PoisonError::into_inner).push(hold);

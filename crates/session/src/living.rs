@@ -28,6 +28,12 @@ pub fn process_of(id: &str, pids: &[NsPid]) -> Option<HostPid> {
     }
 }
 
+/// Whether a process of the job with this id lives now, as far as its environment tells.
+#[must_use]
+pub fn is_there(id: &str) -> bool {
+    find(id, &[]).is_some()
+}
+
 /// A process that belongs to the job. Those that have ended have neither environment nor mappings any more.
 fn find(id: &str, pids: &[NsPid]) -> Option<HostPid> {
     let own = std::process::id();

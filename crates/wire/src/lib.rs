@@ -29,7 +29,7 @@ pub use records::*;
 pub use secret::{SOCKET_NAME_LEN, SOCKET_PREFIX, Secret};
 
 /// Version of everything in this crate.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;

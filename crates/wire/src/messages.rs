@@ -49,6 +49,8 @@ pub struct Hello {
     pub socket: i32,
     /// Nonzero: the process only tells that it holds this signal back until [`LET_IN`] comes.
     pub holds: i32,
+    /// What only processes of the job know: [`crate::Secret::bytes`].
+    pub secret: [u8; 16],
 }
 
 /// Coordinator to agent: the answer to [`Hello`], with the shared memory object's descriptor.

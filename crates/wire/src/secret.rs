@@ -19,6 +19,12 @@ impl Secret {
         u128::from_str_radix(core::str::from_utf8(text).ok()?, 16).ok().map(Self)
     }
 
+    /// What a message has of it.
+    #[must_use]
+    pub fn bytes(self) -> [u8; 16] {
+        self.0.to_le_bytes()
+    }
+
     /// The value of [`crate::ENV_SECRET`].
     #[must_use]
     pub fn text(self) -> [u8; 32] {
