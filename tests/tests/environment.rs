@@ -66,7 +66,7 @@ os.execve("/bin/sh", ["sh", "-c", "/bin/sleep 0.5; echo replaced"], {})
 /// The job finds what is promised in its environment, and nothing else is different.
 #[test]
 fn the_job_sees_its_id_and_directory() {
-    let job = Job::new(["bash", "-c", "env | sort; sleep 0.6"]);
+    let job = Job::new(["bash", "-c", "env | sort; sleep 3"]);
     let plain = job.run_plain(Identity::own());
     let sandbox = job.sandbox(Identity::own());
     let mut running = job.launch(&sandbox);
