@@ -58,14 +58,15 @@ fn nobody_is_stopped_for_a_process_that_takes_no_signal() {
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
 }
 
-/// Launches a job whose images go to a file system that hangs while its server is stopped. Gives the server's pid.
-fn launch_on_hanging_disk(sandbox: &Sandbox, job: &str) -> (Running, i32) {
+/// Launches a job whose images go to a file system that hangs while its server is stopped, with variables for the launcher. Gives the
+/// server's pid.
+fn launch_on_hanging_disk(sandbox: &Sandbox, variables: &str, job: &str) -> (Running, i32) {
     let server = sandbox.write("server.py", include_str!("../programs/hanging_fs.py"));
     sandbox.make_dir("backing");
     sandbox.make_dir("mnt");
     let script = format!(
         "/usr/bin/python3 {} backing mnt > server.pid 2> server.err & until [ -s server.pid ]; do sleep 0.02; done
-         exec {} -i 0.3 -d mnt -- bash -c '{job}'",
+         exec env {variables} {} -i 0.3 --compress none -d mnt -- bash -c '{job}'",
         server.display(),
         tool("ckpt-launch").display()
     );
@@ -104,7 +105,7 @@ fn signals_and_the_end_of_a_job_do_not_wait_for_its_disk() {
         let sandbox = Sandbox::new(Identity::own());
         // It opens nothing for writing: that would be recorded beside the images.
         let job = "trap \"echo told; exit 7\" TERM; until [ -e go ]; do sleep 0.1; done; exit 7";
-        let (mut running, server) = launch_on_hanging_disk(&sandbox, job);
+        let (mut running, server) = launch_on_hanging_disk(&sandbox, "", job);
         // timeout(1) has the launcher as its child.
         let launcher = ckpt_tests::tree::child(running.pid()).expect("the launcher");
         send(server, Signal::SIGSTOP);
@@ -118,4 +119,45 @@ fn signals_and_the_end_of_a_job_do_not_wait_for_its_disk() {
         assert!(running.stderr().contains("answer"), "{}", running.stderr());
         send(server, Signal::SIGKILL);
     }
+}
+
+/// A job that is dumped as it stands goes on when the disk does not take its memory.
+#[test]
+fn a_job_does_not_stand_still_for_a_disk_that_hangs() {
+    // It changes no file, which would be noted beside the images.
+    const WAITING: &str = "
+import os, time
+open(\"pid\", \"w\").write(str(os.getpid()))
+memory = os.urandom(200 << 20)
+open(\"begun\", \"w\").close()
+while not os.path.exists(\"go\"):
+    time.sleep(0.02)
+print(\"done\")
+";
+    if !nix::unistd::geteuid().is_root() || std::fs::File::open("/dev/fuse").is_err() {
+        return not_run("/dev/fuse and root, to mount it");
+    }
+    let sandbox = Sandbox::new(Identity::own());
+    sandbox.write("job.py", WAITING);
+    let waits = || field(&sandbox.read_text("pid"), "voluntary_ctxt_switches").parse::<u64>().ok();
+    let job = "exec env -u CKPT_WITHOUT /usr/bin/python3 job.py";
+    let (mut running, server) = launch_on_hanging_disk(&sandbox, "CKPT_WITHOUT=twin", job);
+    running.until("the job's begin", BOUND, |_| sandbox.join("begun").exists().then_some(()));
+    // While an image grows, and the job stands still.
+    running.until("an image that is being written", BOUND, |_| {
+        let files = std::fs::read_dir(sandbox.join("backing")).ok()?.flatten();
+        let mut unfinished = files.filter(|file| file.file_name().as_encoded_bytes().ends_with(b".tmp"));
+        unfinished.any(|file| file.metadata().is_ok_and(|meta| (8 << 20..100 << 20).contains(&meta.len()))).then_some(())
+    });
+    send(server, Signal::SIGSTOP);
+    let launcher = ckpt_tests::tree::child(running.pid()).expect("the launcher");
+    await_hang(&mut running, launcher);
+    let before = waits().expect("a number");
+    // It sleeps fifty times a second. As it stands, its agent waits for the launcher, but not so often.
+    running.until("the job going on", BOUND, |_| waits().filter(|now| *now > before + 200));
+    send(server, Signal::SIGCONT);
+    running.until_says("has not answered for 10 s while the job stood still");
+    sandbox.write("go", "");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    assert_eq!(sandbox.read_text("out"), "done\n");
 }

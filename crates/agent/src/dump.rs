@@ -11,7 +11,7 @@ use ckpt_wire::{
 use linux_raw_sys::general as nr;
 
 use crate::call::{self, Fd};
-use crate::pages::PageMap;
+use crate::pages::{self, PageMap};
 use crate::rendezvous::Connection;
 use crate::shared::Shared;
 
@@ -25,6 +25,9 @@ pub fn dump(connection: &Connection, shared: &Shared, start: &Start, twin: bool)
         let end = source + entry.len;
         if entry.flags & PlanFlag::ALL != 0 && entry.source == 0 {
             ring.put(entry, source, source, end, false);
+        } else if entry.flags & PlanFlag::SHARED != 0 && entry.source == 0 {
+            let readable = entry.flags & PlanFlag::UNREADABLE == 0;
+            pages::shared_pages(source, end, |first, last| ring.put(entry, source, first, last, readable)).map_err(fail)?;
         } else {
             // A copy was made by the leader: it is ordinary memory, whatever the original is.
             let readable = entry.source != 0 || entry.flags & PlanFlag::UNREADABLE == 0;

@@ -12,7 +12,7 @@ use crate::rendezvous::{self, Connection};
 use crate::shared::Shared;
 use crate::siginfo::Siginfo;
 use crate::state::{BUSY, IDLE, OWNER, TRANSIENT};
-use crate::{call, dump, freeze, ignored, interrupted, observe, own_handler, pending, shield, snapshot, stack, touched};
+use crate::{call, freeze, ignored, interrupted, observe, own_handler, pending, shield, snapshot, stack, touched};
 
 /// The handler: the first thread of a process to enter it leads, the others park. Unless it came to let a signal in, or is
 /// the program's.
@@ -141,11 +141,7 @@ unsafe fn obey(connection: &Connection, shared: &Shared, start: &Start, frame: *
             Ok(Report::new(ReportKind::Called, call_for(shared)))
         } else if order == Order::DumpInPlace as u32 {
             // SAFETY: the caller's promise.
-            unsafe { snapshot::prepare(shared, start, frame) }.and_then(|copies| {
-                let outcome = dump::dump(connection, shared, start, false);
-                copies.unmap();
-                outcome
-            })
+            unsafe { snapshot::in_place(connection, shared, start, frame) }
         } else {
             return;
         };

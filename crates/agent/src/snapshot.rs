@@ -28,11 +28,11 @@ impl Copies {
     }
 }
 
-/// Records pending signals and timers, and copies the memory that `fork` does not keep.
+/// Records pending signals and timers.
 ///
 /// # Safety
 /// `frame` must be the calling thread's own signal frame.
-pub unsafe fn prepare(shared: &Shared, start: &Start, frame: *mut UContext) -> Result<Copies, Report> {
+unsafe fn record(shared: &Shared, frame: *mut UContext) -> Result<(), Report> {
     shared.control().pending.store(0, Relaxed);
     let tid = call::gettid();
     timers::record(shared);
@@ -49,9 +49,24 @@ pub unsafe fn prepare(shared: &Shared, start: &Start, frame: *mut UContext) -> R
     if shared.control().pending.load(Relaxed) >= shared.control().layout.room.pending {
         return Err(Report::failed(Step::Pending, 0));
     }
-    copy_first(shared, start).map_err(|errno| Report::failed(Step::MapCopies, errno.0))
+    Ok(())
 }
 
+/// Hands everything over while the process stands.
+///
+/// # Safety
+/// As for [`twin`].
+pub unsafe fn in_place(connection: &Connection, shared: &Shared, start: &Start, frame: *mut UContext) -> Result<Report, Report> {
+    // SAFETY: the caller's promise.
+    unsafe { record(shared, frame)? };
+    // A twin that could not be made has left its copies' addresses there.
+    for entry in shared.plan() {
+        entry.source = 0;
+    }
+    dump::dump(connection, shared, start, false)
+}
+
+/// Copies the memory that a twin would not see as it is now: what `fork` does not keep, and what is shared.
 fn copy_first(shared: &Shared, start: &Start) -> Result<Copies, Errno> {
     let len: u64 = shared.plan().iter().filter(|entry| entry.flags & PlanFlag::COPY_FIRST != 0).map(|entry| entry.len).sum();
     if len == 0 {
@@ -99,10 +114,11 @@ struct ForkArguments<'a> {
 /// Makes the twin. It reports for itself once it is there; this reports only failures.
 ///
 /// # Safety
-/// As for [`prepare`].
+/// `frame` must be the calling thread's own signal frame.
 pub unsafe fn twin(connection: &Connection, shared: &Shared, start: &Start, frame: *mut UContext) -> Result<Report, Report> {
     // SAFETY: the caller's promise.
-    let copies = unsafe { prepare(shared, start, frame)? };
+    unsafe { record(shared, frame)? };
+    let copies = copy_first(shared, start).map_err(|errno| Report::failed(Step::MapCopies, errno.0))?;
     withhold(shared, nr::MADV_DONTFORK);
     let mut arguments = ForkArguments { connection, shared, start, result: 0 };
     // SAFETY: this is the leader; `fork_twin` only writes to the arguments.

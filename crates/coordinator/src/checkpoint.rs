@@ -29,7 +29,8 @@ use crate::hooks::HookRunner;
 use crate::machine;
 use crate::probe;
 use crate::ptrace::WaitLock;
-use crate::snapshot::{TwinRoom, Twins, snapshot};
+use crate::room::Room;
+use crate::snapshot::{TwinChoice, Twins, needed, snapshot};
 use crate::survey::{Context, Survey, survey};
 use crate::tree::Anchor;
 
@@ -101,8 +102,8 @@ pub struct Checkpointer {
     pub heard: AtomicU64,
     /// For how long, in nanoseconds, the job has stood still since this was last set to 0.
     pub stood: Arc<AtomicU64>,
-    /// Whether there is room for twins.
-    pub twins: TwinRoom,
+    /// Whether twins are made.
+    pub twins: TwinChoice,
     /// Set while agents are expected: an agent that connects at any other time is to be sent away, see [`Checkpointer::send_away`].
     pub freezing: AtomicBool,
     /// An eventfd(2) that is written to when `freezing` ends.
@@ -131,29 +132,50 @@ impl Checkpointer {
     ///
     /// One kind for each step. The job goes on as if nothing had been.
     pub fn take(&self, info: JobInfo, stop: bool, told: Option<NixSignal>) -> Result<CheckpointSummary, CheckpointError> {
-        let outcome = self.try_to_take(info, stop, told);
-        if outcome.as_ref().is_err_and(CheckpointError::lost_twin) {
+        let outcome = self.try_to_take(info.clone(), stop, told);
+        if outcome.as_ref().is_err_and(CheckpointError::lost_twin) && !self.cancelled.load(Ordering::Relaxed) {
+            // Killed for lack of memory, most likely. This may be the last checkpoint before the end: it is taken again without twins.
             self.twins.note_loss();
+            return self.try_to_take(info, stop, told);
         }
         outcome
     }
 
     fn try_to_take(&self, info: JobInfo, stop: bool, told: Option<NixSignal>) -> Result<CheckpointSummary, CheckpointError> {
         probe::kcmp().map_err(CheckpointError::Compare)?;
-        let Begun { info, writer, at } = self.begin_file(info)?;
-        self.files().catch_up(&info);
-        let (mut frozen, mut survey) = self.freeze_and_observe(&info)?;
+        let begun = self.begin_file(info)?;
+        self.files().catch_up(&begun.info);
+        let room = Room::look();
+        let (mut frozen, survey) = self.freeze_and_observe(&begun.info)?;
         refuse_job_that_ends(&survey, told)?;
+        let outcome = self.write(begun, &mut frozen, survey, &room, stop);
+        outcome.map_err(|error| error_of(&frozen, error))
+    }
+
+    /// Steps 8 to 11.
+    fn write(
+        &self,
+        begun: Begun,
+        frozen: &mut Frozen,
+        mut survey: Survey,
+        room: &Room,
+        stop: bool,
+    ) -> Result<CheckpointSummary, CheckpointError> {
+        let Begun { info, writer, at } = begun;
         let mut files = self.files();
         let mut capture = files.capture(&survey.state, &survey.used, survey.spaces)?;
-        let may_twin = self.twins.may_be_made(frozen.processes.len());
-        let twins = snapshot(&self.anchor, &frozen, &survey.plans, may_twin)?;
-        let pause = self.go_on_and_hand_over(&mut frozen, &twins, &writer, stop)?;
-        survey.add_pending(&frozen, SignalSet::from_bits(self.heard.load(Ordering::Acquire)), &self.anchor)?;
+        let may_twin = !stop && self.twins.may_be_made(room, &needed(frozen, &survey.plans));
+        let twins = snapshot(&self.anchor, frozen, &survey.plans, may_twin)?;
+        let pause = self.go_on_and_hand_over(frozen, &twins, &writer, stop)?;
+        survey.add_pending(frozen, SignalSet::from_bits(self.heard.load(Ordering::Acquire)), &self.anchor)?;
         self.append_files(&writer, &mut survey, &mut files, &mut capture)?;
+        // A job that is to end waits for the disk from here on.
+        if stop && !frozen.standstill.end() {
+            return Err(CheckpointError::Stalled);
+        }
         let committed = commit(writer, &survey.state)?;
         if stop {
-            end(&frozen);
+            end(frozen);
         }
         let mut complaints = std::mem::take(&mut capture.complaints);
         complaints.extend(committed.not_synced.clone());
@@ -191,7 +213,7 @@ impl Checkpointer {
         let mut pauses = RETRIES_MS.iter();
         loop {
             let outcome = self.freeze(info.signal).and_then(|frozen| {
-                let survey = self.observe(&frozen, info.clone())?;
+                let survey = self.observe(&frozen, info.clone()).map_err(|error| error_of(&frozen, error))?;
                 Ok((frozen, survey))
             });
             match (&outcome, pauses.next()) {
@@ -242,14 +264,16 @@ impl Checkpointer {
         writer: &ImageWriter,
         stop: bool,
     ) -> Result<Duration, CheckpointError> {
-        if twins.are_complete && !stop {
-            frozen.resume();
+        if twins.are_complete && !stop && !frozen.resume() {
+            return Err(CheckpointError::Stalled);
         }
-        let mut pause = frozen.since.elapsed();
+        let mut pause = frozen.standstill.since.elapsed();
         dump::collect(&frozen.processes, writer, self.codec, self.workers, &self.cancelled).map_err(CheckpointError::HandOver)?;
         if !twins.are_complete && !stop {
-            frozen.resume();
-            pause = frozen.since.elapsed();
+            if !frozen.resume() {
+                return Err(CheckpointError::Stalled);
+            }
+            pause = frozen.standstill.since.elapsed();
         }
         Ok(pause)
     }
@@ -282,6 +306,11 @@ impl Checkpointer {
             self.listener.hear_strangers();
         }
     }
+}
+
+/// What went wrong: the guard of the standstill lets everything fail that is under way.
+fn error_of(frozen: &Frozen, error: CheckpointError) -> CheckpointError {
+    if frozen.standstill.end() { error } else { CheckpointError::Stalled }
 }
 
 /// Refuses a job that acts itself on a signal that ends it.

@@ -234,6 +234,9 @@ pub enum CheckpointError {
         /// The signal.
         signal: &'static str,
     },
+    /// The guard of a [`crate::standstill::Standstill`] has ended it.
+    #[error("a file system has not answered for 10 s while the job stood still, so that it goes on now")]
+    Stalled,
     /// An agent went away between two messages.
     #[error("process {pid} ({name}) ended while the checkpoint was taken; the next one will be tried as planned")]
     Lost {

@@ -22,9 +22,10 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::diagnosis::{is_static, why_no_agent};
 use crate::error::FreezeError;
-use crate::frozen::{Frozen, FrozenProcess, note_standstill};
+use crate::frozen::{Frozen, FrozenProcess};
 use crate::hand_over::HandOver;
 use crate::ptrace::{AgentCode, PtraceError, TracerThread, WaitLock};
+use crate::standstill::Standstill;
 use crate::tree::{Anchor, Member};
 use crate::uninterruptible::Uninterruptible;
 
@@ -316,7 +317,7 @@ impl Freezer<'_> {
     fn note_standstill(&self) {
         let was_signalled = |stage: &Stage| !matches!(stage, Stage::Seen { .. } | Stage::Borrowing { .. });
         if self.stages.values().any(was_signalled) {
-            note_standstill(&self.settings.stood, self.since);
+            let _ = Standstill::new(self.since, Arc::clone(&self.settings.stood)).end();
         }
     }
 
@@ -560,7 +561,7 @@ impl Freezer<'_> {
             live,
             ns_pid: status.ns_pid(),
             status,
-            connection,
+            connection: Arc::new(connection),
             memory,
             agent_socket: hello.socket,
             stopped: false,
@@ -613,8 +614,9 @@ impl Freezer<'_> {
         }
         processes.sort_by_key(|process| process.ns_pid);
         let zombies = members.into_iter().filter(Member::is_zombie).collect();
-        let (waiting, stood) = (self.settings.waiting.clone(), Arc::clone(&self.settings.stood));
-        Ok(Frozen { tracer: self.tracer.take(), waiting, processes, zombies, since: self.since, stood: Some(stood) })
+        let standstill = Standstill::new(self.since, Arc::clone(&self.settings.stood));
+        standstill.guard(processes.iter().map(|process| Arc::downgrade(&process.connection)).collect());
+        Ok(Frozen { tracer: self.tracer.take(), waiting: self.settings.waiting.clone(), processes, zombies, standstill })
     }
 
     /// Who has not answered, and why.

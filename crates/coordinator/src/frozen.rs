@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ckpt_objects::descriptor::SeenDescriptor;
@@ -21,6 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::error::FreezeError;
 use crate::hand_over::{HandOver, HandOverError, REMEDY};
 use crate::ptrace::{PtraceError, TracerThread, WaitLock};
+use crate::standstill::Standstill;
 use crate::tree::Member;
 
 /// How long a call may take that a process makes for the coordinator: none waits for anything.
@@ -37,7 +37,7 @@ pub struct FrozenProcess {
     /// What `/proc/PID/status` said when it was frozen.
     pub status: Status,
     /// The connection to its agent.
-    pub connection: Connection,
+    pub connection: Arc<Connection>,
     /// The memory through which it hands over.
     pub memory: HandOver,
     /// The agent's own descriptor in it.
@@ -157,10 +157,8 @@ pub struct Frozen {
     pub processes: Vec<FrozenProcess>,
     /// The dead that are not yet waited for.
     pub zombies: Vec<Member>,
-    /// When the first of them was signalled.
-    pub since: Instant,
-    /// Where it is added for how long it has, until that is done.
-    pub stood: Option<Arc<AtomicU64>>,
+    /// Since the first of them was signalled.
+    pub standstill: Standstill,
 }
 
 impl Frozen {
@@ -210,16 +208,11 @@ impl Frozen {
         Ok(queue)
     }
 
-    /// Adds the time that the job has stood still. Once.
-    fn note_standstill(&mut self) {
-        if let Some(stood) = self.stood.take() {
-            note_standstill(&stood, self.since);
-        }
-    }
-
-    /// Lets every process go on at once, the stopped ones first: they only stop again. One that has died meanwhile is no failure.
-    pub fn resume(&mut self) {
-        self.note_standstill();
+    /// Lets every process go on at once, the stopped ones first: they only stop again. One that has died meanwhile is no failure. Whether they
+    /// have stood still until now.
+    #[must_use]
+    pub fn resume(&mut self) -> bool {
+        let stood = self.standstill.end();
         let resume = |stopped: bool| {
             for process in self.processes.iter().filter(|process| process.stopped == stopped) {
                 let _ = process.order(Order::Resume);
@@ -229,21 +222,17 @@ impl Frozen {
             tracer.end(|| resume(true));
         }
         resume(false);
+        stood
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        self.note_standstill();
+        let _ = self.standstill.end();
         if let Some(tracer) = self.tracer.take() {
             tracer.end(|| self.processes.retain(|process| !process.stopped));
         }
     }
-}
-
-/// Adds the time since `since` to a sum of nanoseconds.
-pub fn note_standstill(stood: &AtomicU64, since: Instant) {
-    stood.fetch_add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
 }
 
 /// The result of a system call as an agent reports it: its value, or the error number.

@@ -41,7 +41,7 @@ use crate::hooks::HookRunner;
 use crate::ptrace::WaitLock;
 use crate::schedule::Schedule;
 use crate::signals::Signals;
-use crate::snapshot::TwinRoom;
+use crate::snapshot::TwinChoice;
 use crate::tree::{Anchor, Earlier};
 
 mod checkpoints;
@@ -173,7 +173,7 @@ impl Coordinator {
             cancelled: AtomicBool::new(false),
             heard: AtomicU64::new(0),
             stood: Arc::default(),
-            twins: TwinRoom::default(),
+            twins: TwinChoice::default(),
             freezing: AtomicBool::new(false),
             wake: Arc::clone(&wake),
             hooks: Arc::new(HookRunner::new(info.settings.hooks.clone(), Arc::clone(&helpers), reporter)),

@@ -8,13 +8,13 @@ use ckpt_objects::older::KernelFeature;
 use ckpt_objects::subject::Subject;
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_session::Received;
-use ckpt_wire::{Order, Report, ReportKind, Step};
+use ckpt_wire::{Order, PlanFlag, Report, ReportKind, Step};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{CheckpointError, FreezeError};
 use crate::frozen::{Frozen, FrozenProcess};
-use crate::process_room;
+use crate::room::{Needed, Room};
 use crate::survey::Plans;
 use crate::tree::Anchor;
 
@@ -26,22 +26,19 @@ const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// (`RLIMIT_NPROC`, which some programs set to 0 once they have begun; pids.max of a cgroup).
 const NO_TWIN: [i32; 2] = [libc::ENOMEM, libc::EAGAIN];
 
-/// What is known of the room for twins: what was killed once will be again, where it is for lack of memory.
+/// Whether twins are made: what was killed once will be again, where it is for lack of memory.
 #[derive(Default)]
-pub struct TwinRoom {
+pub struct TwinChoice {
     /// Checkpoints that failed since a twin was killed.
     losses: AtomicU32,
     /// How many are still taken without twins.
     without: AtomicU32,
 }
 
-impl TwinRoom {
-    /// Whether a checkpoint of so many processes is to be taken with twins.
-    pub fn may_be_made(&self, processes: usize) -> bool {
-        // A twin is forked by a helper, and the job may double meanwhile.
-        let needed = 3 * processes as u64 + SPARE;
-        process_room::left().is_none_or(|left| left >= needed)
-            && self.without.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+impl TwinChoice {
+    /// Whether a checkpoint is to be taken with twins, where there was so much room before the job was frozen.
+    pub fn may_be_made(&self, room: &Room, needed: &Needed) -> bool {
+        room.holds(needed) && self.without.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
     }
 
     /// A twin was killed: the next checkpoints are taken without, twice as many each time.
@@ -51,8 +48,18 @@ impl TwinRoom {
     }
 }
 
-/// How many processes are left to the job beside its twins, however few it has.
-const SPARE: u64 = 16;
+/// What the twins of a frozen job need, by the plans for its memory.
+#[must_use]
+pub fn needed(frozen: &Frozen, plans: &Plans) -> Needed {
+    let resident = |key: &str| frozen.processes.iter().map(|process| process.status.number(key) << 10).sum::<u64>();
+    let copied = |is_whole: bool| {
+        let entries = plans.values().flatten().filter(|entry| entry.flags & PlanFlag::SHARED != 0);
+        entries.filter(|entry| (entry.flags & PlanFlag::ALL != 0) == is_whole).map(|entry| entry.len).sum::<u64>()
+    };
+    // Files are copied as a whole; of memory, the pages that exist.
+    let shared = copied(true) + copied(false).min(resident("RssShmem"));
+    Needed { processes: frozen.processes.len() as u64, private: resident("RssAnon"), shared }
+}
 
 /// Twins of one checkpoint: when it is over, for whatever reason, none must linger.
 pub struct Twins<'a> {

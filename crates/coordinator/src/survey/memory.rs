@@ -7,7 +7,6 @@ use ckpt_objects::shared_memory::{self, SharedMemory, SharedMemoryKind};
 use ckpt_objects::subject::Subject;
 use ckpt_objects::{FilePath, SpaceId, Spaces, event, sysv};
 use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
-use procfs::{Current, Meminfo};
 
 use crate::frozen::FrozenProcess;
 
@@ -57,7 +56,6 @@ impl Memory<'_> {
                 policy: policies.get(&mapping.start).cloned(),
             });
         }
-        check_room_for_copies(process, &plan)?;
         let mut fields = mm_fields(process.live)?;
         (fields.brk, fields.exe) = (record.brk, self.program(process, &vmas)?);
         let (protection_keys, execute_only_key) = memory::protection_keys(record.protection_keys, record.taken_keys);
@@ -200,27 +198,6 @@ fn refuse_mapping(process: &FrozenProcess, mapping: &Mapping) -> Result<(), Obse
         return Ok(());
     };
     Err(process.refuse(what, remedy))
-}
-
-/// Refuses what would need more memory than there is: every page of files that are mapped shared is copied while the job stands
-/// still.
-fn check_room_for_copies(process: &FrozenProcess, plan: &[PlanEntry]) -> Result<(), ObserveError> {
-    const EVERY: u32 = PlanFlag::ALL | PlanFlag::SHARED;
-    let needed: u64 = plan.iter().filter(|entry| entry.flags & EVERY == EVERY).map(|entry| entry.len).sum();
-    if needed == 0 {
-        return Ok(());
-    }
-    match Meminfo::current().ok().and_then(|memory| memory.mem_available) {
-        Some(free) if needed > free => {
-            let what = format!(
-                "has {} MiB of files mapped shared and writable, which must be copied, and {} MiB of memory are free",
-                needed >> 20,
-                free >> 20
-            );
-            Err(process.refuse(what, "map less of them at once, or use read and write"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The flags of a mapping; with the one that only System V shared memory has.
