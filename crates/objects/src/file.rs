@@ -7,11 +7,15 @@ use crate::{FilePath, SpaceId};
 pub mod input;
 mod observe;
 
-pub use observe::{MappedFiles, Piece, build_id, contents, contents_of, data_ranges, identify, name_of, split_deleted};
+pub use observe::{
+    MappedFiles, Piece, build_id, contents, contents_of, data_ranges, identify, name_of, other_name, split_deleted,
+};
 
 mod rebuild;
 
-pub use rebuild::{open_although, rebuild_mode, rebuild_named, rebuild_place, rebuild_position, rebuild_unnamed, unnamed_in};
+pub use rebuild::{
+    open_although, rebuild_attributes, rebuild_named, rebuild_place, rebuild_position, rebuild_unnamed, unnamed_in,
+};
 
 /// A regular file that is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +39,27 @@ pub struct DeletedFile {
     pub path: FilePath,
     /// Bytes.
     pub size: u64,
-    /// Permission bits.
-    pub mode: u32,
+    /// What is known of it beside its contents.
+    pub attributes: Attributes,
     /// Device and inode numbers: descriptions with the same pair are of one file.
     pub device: u64,
     /// See `device`.
     pub inode: u64,
     /// Under which number the image keeps its contents; a page's address is its byte offset.
     pub space: SpaceId,
+}
+
+/// What stat(2) tells of a file that has no name, beside its size and kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// When it was last read, nanoseconds since the epoch.
+    pub accessed_ns: i64,
+    /// When it was last changed, nanoseconds since the epoch.
+    pub modified_ns: i64,
 }
 
 /// A file that is mapped or executed, known by what stays the same from node to node.

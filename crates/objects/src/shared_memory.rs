@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::file::Attributes;
 use crate::{FilePath, SpaceId, sysv};
 
 mod observe;
@@ -62,8 +63,8 @@ pub enum SharedMemoryKind {
     Unlinked {
         /// The path it had.
         path: FilePath,
-        /// Permission bits.
-        mode: u32,
+        /// What is known of it; nothing when no descriptor of it is open.
+        attributes: Option<Attributes>,
     },
 }
 

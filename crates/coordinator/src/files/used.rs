@@ -80,7 +80,7 @@ pub fn used<'a>(
     for (seen, file) in seen.iter().zip(files) {
         let Some(regular) = file.regular() else { continue };
         let use_ = use_of(file.flags);
-        let may_change = use_ > Use::Read || ((uid == 0 || seen.uid == uid) && !is_of_the_system(regular.path.as_path()));
+        let may_change = use_ > Use::Read || ((uid == 0 || seen.owner.0 == uid) && !is_of_the_system(regular.path.as_path()));
         if !may_change || own.contains(&key(seen)) || in_memory.contains(&regular.path) {
             continue;
         }

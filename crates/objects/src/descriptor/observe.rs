@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use ckpt_sys::process::{KCMP_FILE, kcmp};
 
 use super::FdEntry;
+use crate::file::Attributes;
 use crate::observe::{ObserveError, parse_error, proc_path, read_proc, read_proc_link};
 use crate::{FileId, FileIndex, FilePath, HostPid};
 
@@ -31,8 +32,12 @@ pub struct SeenDescriptor {
     pub rdev: u64,
     /// `st_size`.
     pub size: u64,
-    /// `st_uid`.
-    pub uid: u32,
+    /// `st_uid` and `st_gid`.
+    pub owner: (u32, u32),
+    /// `st_atim`, nanoseconds since the epoch.
+    pub accessed_ns: i64,
+    /// `st_mtim`, nanoseconds since the epoch.
+    pub modified_ns: i64,
     /// `st_nlink`.
     pub links: u64,
     /// File offset.
@@ -76,7 +81,9 @@ pub(crate) fn see(pid: HostPid, fd: i32) -> Result<SeenDescriptor, ObserveError>
         mode: meta.mode(),
         rdev: meta.rdev(),
         size: meta.size(),
-        uid: meta.uid(),
+        owner: (meta.uid(), meta.gid()),
+        accessed_ns: nanoseconds(meta.atime(), meta.atime_nsec()),
+        modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
         links: meta.nlink(),
         position,
         flags: flags & !(libc::O_CLOEXEC as u32),
@@ -85,11 +92,22 @@ pub(crate) fn see(pid: HostPid, fd: i32) -> Result<SeenDescriptor, ObserveError>
     })
 }
 
+fn nanoseconds(seconds: i64, rest: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+}
+
 impl SeenDescriptor {
     /// The file that it is open on.
     #[must_use]
     pub fn id(&self) -> FileId {
         FileId { device: self.device, inode: self.inode }
+    }
+
+    /// What is kept of a file without a name.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes {
+        let Self { mode, owner, accessed_ns, modified_ns, .. } = *self;
+        Attributes { mode: mode & 0o7777, owner, accessed_ns, modified_ns }
     }
 
     /// The path of the link to its file, through which that can be opened anew.

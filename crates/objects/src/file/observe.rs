@@ -1,10 +1,11 @@
 //! Observing files: the identity of a mapped file, and the contents of files without a name.
 
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use goblin::elf::program_header::PT_NOTE;
 use goblin::elf::{Elf, ProgramHeader};
@@ -13,6 +14,7 @@ use rustix::io::Errno;
 
 use super::FileIdentity;
 use crate::FilePath;
+use crate::descriptor::SeenDescriptor;
 use crate::numbered::Numbered;
 use crate::observe::ObserveError;
 
@@ -88,6 +90,28 @@ pub fn name_of(link: &FilePath, inode: u64) -> (FilePath, bool) {
         (_, true) if fs::symlink_metadata(link.as_path()).is_ok_and(|meta| meta.ino() == inode) => (link.clone(), false),
         other => other,
     }
+}
+
+/// Another name of a file whose name is gone, or has been taken by another file: one by which it is open too, or one in the directory where it was.
+#[must_use]
+pub fn other_name(descriptor: &SeenDescriptor, former: &FilePath, open: &[SeenDescriptor]) -> Option<FilePath> {
+    /// How many entries of the directory are looked at, while the job stands still.
+    const LOOKED_AT: usize = 10_000;
+    if descriptor.links == 0 {
+        return None;
+    }
+    let is_it = |path: &Path| {
+        let meta = path.symlink_metadata();
+        meta.is_ok_and(|meta| meta.dev() == descriptor.device && meta.ino() == descriptor.inode)
+    };
+    let open = open.iter().filter(|other| other.id() == descriptor.id()).map(|other| name_of(&other.link, other.inode));
+    let mut open = open.filter(|(path, deleted)| !deleted && is_it(path.as_path())).map(|(path, _)| path);
+    open.next().or_else(|| {
+        let entries = fs::read_dir(former.as_path().parent()?).ok()?.take(LOOKED_AT).flatten();
+        // The number that the directory tells spares the look at each file.
+        let mut same = entries.filter(|entry| entry.ino() == descriptor.inode).map(|entry| entry.path());
+        same.find(|path| is_it(path)).map(FilePath::from)
+    })
 }
 
 /// Who a mapped or executed file is. When another file has taken its path meanwhile, it counts as deleted.
@@ -176,7 +200,9 @@ pub fn data_ranges(file: impl AsFd, size: u64) -> io::Result<Vec<(u64, u64)>> {
 /// # Errors
 /// The file cannot be opened or read.
 pub fn contents(path: &std::path::Path, size: u64) -> io::Result<Vec<Piece>> {
-    contents_of(&File::open(path)?, size)
+    // Only its owner may read it without that being noted.
+    let quietly = OpenOptions::new().read(true).custom_flags(libc::O_NOATIME).open(path);
+    contents_of(&quietly.or_else(|_| File::open(path))?, size)
 }
 
 /// The contents of a file, without its holes.

@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::Attributes;
 use crate::rebuild::{self, RebuildError};
 
 /// Opens a file, directory or device by its path, at its offset. Nothing is created or truncated.
@@ -64,7 +65,7 @@ pub fn rebuild_position(fd: impl AsFd, path: &Path, position: u64) -> Result<(),
 }
 
 /// A file without a name, of `size` zero bytes, open for reading and writing, in the directory where `path` was; or in `/tmp` or
-/// in memory, where that does not allow it. Only its owner may open it, until [`rebuild_mode`] says otherwise.
+/// in memory, where that does not allow it. Only its owner may open it, until [`rebuild_attributes`] says otherwise.
 ///
 /// # Errors
 /// There is no room for it, or no descriptor is left.
@@ -79,12 +80,23 @@ pub fn rebuild_unnamed(path: &Path, size: u64) -> Result<OwnedFd, RebuildError> 
     Ok(fd)
 }
 
-/// Gives a file made by [`rebuild_unnamed`] its permission bits: once every description of it has been opened, since they may forbid it.
+/// Gives a file made by [`rebuild_unnamed`] its owner, permission bits and times: once every description of it has been opened, which the bits may
+/// forbid, and filled, which changes the times.
 ///
 /// # Errors
-/// The file system refuses the bits.
-pub fn rebuild_mode(fd: impl AsFd, path: &Path, mode: u32) -> Result<(), RebuildError> {
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o7777)).map_err(RebuildError::file("set the mode of", path))
+/// The file system refuses them.
+pub fn rebuild_attributes(fd: impl AsFd, path: &Path, attributes: &Attributes) -> Result<(), RebuildError> {
+    let (uid, gid) = attributes.owner;
+    // Only root can give it to another user. Whoever else restarts a job may have no right to a group that it had.
+    let _ = rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    let mode = Mode::from_raw_mode(attributes.mode & 0o7777);
+    rustix::fs::fchmod(&fd, mode).map_err(RebuildError::file("set the mode of", path))?;
+    let times = Timestamps { last_access: timespec(attributes.accessed_ns), last_modification: timespec(attributes.modified_ns) };
+    rustix::fs::futimens(&fd, &times).map_err(RebuildError::file("set the times of", path))
+}
+
+fn timespec(ns: i64) -> Timespec {
+    Timespec { tv_sec: ns.div_euclid(1_000_000_000), tv_nsec: ns.rem_euclid(1_000_000_000) }
 }
 
 /// A file without a name in a directory, or rather in its file system, open for reading and writing.
@@ -147,8 +159,12 @@ mod tests {
         let directory = scratch("deleted");
         std::fs::create_dir_all(&directory).unwrap();
         let fd = rebuild_unnamed(&directory.join("gone"), 5000).unwrap();
-        rebuild_mode(&fd, &directory, 0o440).unwrap();
+        let own = rustix::fs::fstat(&fd).unwrap();
+        let owner = (own.st_uid, own.st_gid);
+        let attributes = Attributes { mode: 0o440, owner, accessed_ns: 2_000_000_007, modified_ns: -999_999_999 };
+        rebuild_attributes(&fd, &directory, &attributes).unwrap();
         let stat = rustix::fs::fstat(&fd).unwrap();
+        assert_eq!((stat.st_atime, stat.st_atime_nsec, stat.st_mtime, stat.st_mtime_nsec), (2, 7, -1, 1));
         assert_eq!((stat.st_size, stat.st_nlink, stat.st_mode & 0o7777), (5000, 0, 0o440));
         // As of one that had been opened with O_NOFOLLOW.
         let other = rebuild::reopen(&fd, (OFlags::RDONLY | OFlags::NOFOLLOW).bits()).unwrap();

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{OpenFile, OpenFileKind};
 use crate::descriptor::{SeenDescriptor, is_own};
-use crate::file::{DeletedFile, Piece, RegularFile, contents, name_of};
+use crate::file::{DeletedFile, Piece, RegularFile, contents, name_of, other_name};
 use crate::observe::ObserveError;
 use crate::shared_memory::{self, MemoryFile, SharedMemoryError};
 use crate::socket::Sockets;
@@ -119,6 +119,7 @@ impl Observer {
                 Some(MemoryFile::Object(object)) => OpenFileKind::SharedMemory { object },
                 Some(MemoryFile::Named(path)) => named(descriptor, path),
                 None if !deleted && descriptor.links > 0 => named(descriptor, path),
+                None if let Some(path) = other_name(descriptor, &path, job.descriptions) => named(descriptor, path),
                 None => self.deleted(descriptor, path, job.spaces.take())?,
             },
             libc::S_IFDIR => match directory::observe_removed(link, &descriptor.through()) {
@@ -140,10 +141,10 @@ impl Observer {
 
     /// A file without a name. Its contents go into the image.
     fn deleted(&mut self, descriptor: &SeenDescriptor, path: FilePath, space: SpaceId) -> Result<OpenFileKind, OpenFileError> {
-        let SeenDescriptor { device, inode, size, mode, .. } = *descriptor;
+        let SeenDescriptor { device, inode, size, .. } = *descriptor;
         let pieces = contents(&descriptor.through(), size).map_err(|error| unreadable(descriptor, &error))?;
         self.contents.push((space, pieces));
-        Ok(OpenFileKind::Deleted(DeletedFile { path, size, mode: mode & 0o7777, device, inode, space }))
+        Ok(OpenFileKind::Deleted(DeletedFile { path, size, attributes: descriptor.attributes(), device, inode, space }))
     }
 }
 

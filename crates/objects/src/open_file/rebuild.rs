@@ -209,12 +209,12 @@ impl<'a> FilesBuilder<'a> {
             if let OpenFileKind::Deleted(deleted) = &description.kind
                 && let Some(fd) = self.unnamed.get(&(deleted.device, deleted.inode))
             {
-                file::rebuild_mode(fd, deleted.path.as_path(), deleted.mode)?;
+                file::rebuild_attributes(fd, deleted.path.as_path(), &deleted.attributes)?;
             }
         }
         for (object, fd) in shared_memory.iter().zip(&self.files.shared) {
-            if let (SharedMemoryKind::Unlinked { path, mode }, Some(fd)) = (&object.kind, fd) {
-                file::rebuild_mode(fd, path.as_path(), *mode)?;
+            if let (SharedMemoryKind::Unlinked { path, attributes: Some(attributes) }, Some(fd)) = (&object.kind, fd) {
+                file::rebuild_attributes(fd, path.as_path(), attributes)?;
             }
         }
         Ok(())

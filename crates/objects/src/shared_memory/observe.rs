@@ -96,7 +96,7 @@ impl Observer {
         } else if let Some(name) = path.0.strip_prefix(b"/memfd:") {
             SharedMemoryKind::Memfd { name: FilePath(name.to_vec()), seals: 0, mode: 0 }
         } else if deleted {
-            SharedMemoryKind::Unlinked { path, mode: 0o600 }
+            SharedMemoryKind::Unlinked { path, attributes: None }
         } else if mapping.may_write {
             named_kind(path)
         } else {
@@ -145,8 +145,8 @@ impl Observer {
         let has_name = !deleted && descriptor.links > 0;
         let Some(object) = self.0.known(&Key::Inode(inode)).filter(|_| !has_name) else { return Ok(None) };
         let known = self.0.at_mut(object)?;
-        if let SharedMemoryKind::Unlinked { mode, .. } = &mut known.state.kind {
-            *mode = descriptor.mode & 0o7777;
+        if let SharedMemoryKind::Unlinked { attributes, .. } = &mut known.state.kind {
+            *attributes = Some(descriptor.attributes());
         }
         (known.state.size, known.file) = (size, Some(through));
         Ok(Some(MemoryFile::Object(object)))
