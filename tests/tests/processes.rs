@@ -12,3 +12,4 @@ program_survives!(sessions_and_groups);
 program_survives!(process_settings);
 program_survives!(no_more_processes);
 program_survives!(environment_kept);
+program_survives!(unnamed_program);

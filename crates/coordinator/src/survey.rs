@@ -12,7 +12,7 @@ use ckpt_objects::open_file::OpenFile;
 use ckpt_objects::process::{Life, ProcessState, wait_status};
 use ckpt_objects::signal::Siginfo;
 use ckpt_objects::sysv::{self, EarlierIds, SystemV};
-use ckpt_objects::{FilePath, HostPid, NsPid, SpaceId, Spaces, posix_timer, shared_memory, sharing, standard, terminal};
+use ckpt_objects::{FilePath, HostPid, NsPid, SpaceId, Spaces, posix_timer, program, shared_memory, sharing, standard, terminal};
 use ckpt_session::JobState;
 use ckpt_session::job::{JobInfo, Machine};
 use ckpt_sys::signal_set::SignalSet;
@@ -168,6 +168,7 @@ pub fn survey(frozen: &Frozen, context: Context<'_>, machine: Machine) -> Result
         ipc: &ipc,
         shared: shared_memory::Observer::default(),
         mapped: MappedFiles::default(),
+        programs: program::Observer::default(),
         self_contained: context.info.settings.self_contained,
         agent: context.agent,
     };
@@ -191,6 +192,8 @@ pub fn survey(frozen: &Frozen, context: Context<'_>, machine: Machine) -> Result
     let mut contents = files.kinds.contents;
     contents.extend(memory.shared.read_files(context.reaper)?);
     contents.extend(memory.shared.read_system_v(&ipc, &mut spaces)?);
+    let (programs, their_contents) = memory.programs.into_parts();
+    contents.extend(their_contents);
     for plan in plans.values_mut() {
         plan.retain(|entry| !contents.iter().any(|(space, _)| space.0 == entry.space));
     }
@@ -211,6 +214,7 @@ pub fn survey(frozen: &Frozen, context: Context<'_>, machine: Machine) -> Result
         mqueues: files.kinds.mqueues.into_states(),
         system_v,
         mapped_files: Vec::new(),
+        programs,
         files: JobFiles::default(),
     };
     Ok(Survey { state, plans, contents, used, spaces, mapped })

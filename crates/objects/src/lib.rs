@@ -37,6 +37,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod posix_timer;
 pub mod process;
+pub mod program;
 pub mod rebuild;
 pub mod shared_memory;
 pub mod sharing;

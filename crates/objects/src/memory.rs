@@ -227,4 +227,6 @@ pub struct MmFields {
     pub auxv: Vec<u8>,
     /// The program (`/proc/PID/exe`): index into `JobState::mapped_files`.
     pub exe: u32,
+    /// The program, where it has no name: index into `JobState::programs`.
+    pub unnamed_exe: Option<u32>,
 }

@@ -6,6 +6,7 @@ use crate::mqueue::Mqueue;
 use crate::open_file::{OpenFile, OpenFileKind};
 use crate::pipe::PipeState;
 use crate::process::{Life, LiveProcess, ProcessState};
+use crate::program::UnnamedProgram;
 use crate::shared_memory::SharedMemory;
 use crate::signalling::Signalling;
 use crate::socket::SocketState;
@@ -31,6 +32,8 @@ pub struct Objects<'a> {
     pub sockets: &'a [SocketState],
     /// Shared memory.
     pub shared_memory: &'a [SharedMemory],
+    /// Programs without a name.
+    pub programs: &'a [UnnamedProgram],
     /// POSIX message queues.
     pub mqueues: &'a [Mqueue],
     /// System V semaphores and message queues.

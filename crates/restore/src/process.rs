@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use ckpt_objects::context::Context as _;
 use ckpt_objects::credentials::Credentials;
 use ckpt_objects::deferred::{Deferred, Purpose};
-use ckpt_objects::memory::{AddressSpace, Backing, Vma, VmaFlags};
+use ckpt_objects::memory::{AddressSpace, Backing, MmFields, Vma, VmaFlags};
 use ckpt_objects::older::KernelFeature;
 use ckpt_objects::open_file::{self, Files};
 use ckpt_objects::process::{LiveProcess, ProcessState};
@@ -262,12 +262,13 @@ fn arrange_descriptors(
         to
     };
     let reports = own(restart.reports.as_raw_fd());
-    let program = restart.mapped.get(live.memory.fields.exe as usize).and_then(Option::as_ref);
-    let program_file = match program {
-        Some(path) => Some(file::rebuild_named(path, libc::O_RDONLY.cast_unsigned(), 0)?),
-        None => None,
+    let MmFields { exe, unnamed_exe, .. } = live.memory.fields;
+    let unnamed = unnamed_exe.and_then(|number| files.programs.get(number as usize));
+    let program_file = match restart.mapped.get(exe as usize).and_then(Option::as_ref) {
+        Some(path) if unnamed_exe.is_none() => Some(file::rebuild_named(path, libc::O_RDONLY.cast_unsigned(), 0)?),
+        _ => None,
     };
-    let exe = program_file.as_ref().map(|file| own(file.as_raw_fd()));
+    let exe = unnamed.or(program_file.as_ref()).map(|file| own(file.as_raw_fd()));
     descriptors::arrange(&moves)?;
     // What these owned has been closed, or has another owner.
     std::mem::forget((own_files, program_file));

@@ -57,6 +57,7 @@ pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)
         mqueues: Vec::new(),
         system_v: Default::default(),
         mapped_files: Vec::new(),
+        programs: Vec::new(),
         files: JobFiles::default(),
     }
 }

@@ -11,6 +11,7 @@ use ckpt_objects::mqueue::Mqueue;
 use ckpt_objects::open_file::OpenFile;
 use ckpt_objects::pipe::PipeState;
 use ckpt_objects::process::ProcessState;
+use ckpt_objects::program::UnnamedProgram;
 use ckpt_objects::shared_memory::SharedMemory;
 use ckpt_objects::signalling::Signalling;
 use ckpt_objects::socket::SocketState;
@@ -49,6 +50,8 @@ pub struct JobState {
     pub system_v: SystemV,
     /// Every file that is mapped or executed, known by more than its path.
     pub mapped_files: Vec<FileIdentity>,
+    /// Every program that runs and whose file has no name.
+    pub programs: Vec<UnnamedProgram>,
     /// The files that the job has touched or uses, by their names.
     pub files: JobFiles,
 }

@@ -17,6 +17,7 @@ impl JobState {
             terminals: &self.terminals,
             sockets: &self.sockets,
             shared_memory: &self.shared_memory,
+            programs: &self.programs,
             mqueues: &self.mqueues,
             system_v: &self.system_v,
         }

@@ -120,6 +120,7 @@ fn state(generation: u64) -> JobState {
         shared_memory: Vec::new(),
         mqueues: Vec::new(),
         system_v: Default::default(),
+        programs: Vec::new(),
         mapped_files: vec![FileIdentity {
             path: path("/usr/bin/bash"),
             size: 1_298_416,

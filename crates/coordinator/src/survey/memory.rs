@@ -5,7 +5,7 @@ use ckpt_objects::memory::{self, AddressSpace, Backing, Mapping, Vma, VmaFlags, 
 use ckpt_objects::observe::{ObserveError, read_proc_link};
 use ckpt_objects::shared_memory::{self, SharedMemory, SharedMemoryKind};
 use ckpt_objects::subject::Subject;
-use ckpt_objects::{FilePath, SpaceId, Spaces, event, sysv};
+use ckpt_objects::{FilePath, SpaceId, Spaces, event, program, sysv};
 use ckpt_wire::{PlanEntry, PlanFlag, ProcessRecord};
 
 use crate::frozen::FrozenProcess;
@@ -18,6 +18,7 @@ pub struct Memory<'a> {
     pub ipc: &'a sysv::Observer<'a, FrozenProcess>,
     pub shared: shared_memory::Observer,
     pub mapped: MappedFiles,
+    pub programs: program::Observer,
     /// Images hold all pages of files.
     pub self_contained: bool,
     /// The path of the agent's library.
@@ -58,6 +59,7 @@ impl Memory<'_> {
         }
         let mut fields = mm_fields(process.live)?;
         (fields.brk, fields.exe) = (record.brk, self.program(process, &vmas)?);
+        fields.unnamed_exe = self.programs.see(process.live, || spaces.take())?;
         let (protection_keys, execute_only_key) = memory::protection_keys(record.protection_keys, record.taken_keys);
         let guards = guards(process.live)?;
         Ok((AddressSpace { space, vmas, guards, fields, lock_future, protection_keys, execute_only_key }, plan))

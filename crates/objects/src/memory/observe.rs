@@ -218,6 +218,7 @@ pub fn mm_fields(pid: HostPid) -> Result<MmFields, ObserveError> {
         env_end: field(51)?,
         auxv: read_proc(pid, "auxv")?,
         exe: 0,
+        unnamed_exe: None,
     })
 }
 

@@ -21,7 +21,8 @@ use crate::rebuild::{self, RebuildError, lift};
 use crate::shared_memory::SharedMemoryKind;
 use crate::terminal::{self, pseudo};
 use crate::{
-    FilePath, NsPid, epoll, eventfd, file_lock, inotify, mqueue, pidfd, pipe, shared_memory, signalfd, socket, sysv, timerfd,
+    FilePath, NsPid, epoll, eventfd, file_lock, inotify, mqueue, pidfd, pipe, program, shared_memory, signalfd, socket, sysv,
+    timerfd,
 };
 
 /// The descriptors of the job's objects, in the process that made them and in all that it forked.
@@ -33,6 +34,8 @@ pub struct Files {
     pub shared: Vec<Option<OwnedFd>>,
     /// Working directories that have been removed, by device and inode number.
     pub removed: HashMap<(u64, u64), OwnedFd>,
+    /// By index in [`Objects::programs`], for reading.
+    pub programs: Vec<OwnedFd>,
     /// Pseudo-terminals.
     pub terminals: pseudo::Rebuilt,
 }
@@ -73,10 +76,11 @@ struct FilesBuilder<'a> {
 
 impl<'a> FilesBuilder<'a> {
     /// The order in which objects are rebuilt. Each phase needs those before it.
-    const PHASES: [Phase<Self>; 12] = [
+    const PHASES: [Phase<Self>; 13] = [
         Self::system_v,
         Self::shared_memory,
         Self::removed_directories,
+        Self::programs,
         Self::message_queues,
         // These take the lowest numbers of a file system of their own.
         Self::terminals,
@@ -153,6 +157,16 @@ impl<'a> FilesBuilder<'a> {
             self.files.removed.insert(key, fd);
         }
         Ok(self.files.removed[&key].as_fd())
+    }
+
+    fn programs(&mut self) -> Result<(), RebuildError> {
+        for one in self.objects().programs {
+            let made = program::begin(one, &self.at(&one.path))?;
+            self.context.fill(one.space, made.file(), one.size)?;
+            let fd = self.lift(made.finish(one)?)?;
+            self.files.programs.push(fd);
+        }
+        Ok(())
     }
 
     fn message_queues(&mut self) -> Result<(), RebuildError> {
