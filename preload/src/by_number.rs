@@ -1,19 +1,20 @@
-//! `syscall`, the function that makes a system call by its number: calls that change files are noted like the functions of `touched`. Every
-//! other number goes on with all arguments where they are, by a jump, so that what a call may do to its stack (`vfork`, `clone`) it does to
+//! `syscall`, the function that makes a system call by its number: calls that change files are noted like the functions of `touched`, and
+//! io_uring_setup(2) fails as on a kernel without, so that what has a ring in the reserve (libuv) does without. Every other number goes on with all arguments where they are, by a jump, so that what a call may do to its stack (`vfork`, `clone`) it does to
 //! the caller's. That costs a look into a table.
 
 use core::ffi::{c_char, c_int, c_long};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use ckpt_agent::CONFIG;
 use ckpt_agent::touched::{self, Place};
 use ckpt_sys::syscall;
 use linux_raw_sys::general as nr;
 
-use crate::libc::{self, Next};
+use crate::libc::{self, ENOSYS, Next};
 use crate::touched::{HERE, NOFOLLOW, NONE, changes, comes, cuts, goes, open_by_path, open_file, returned};
 
-/// The numbers of the calls that are noted.
-const NUMBERS: [u32; 32] = [
+/// The numbers of the calls that are looked at.
+const NUMBERS: [u32; 33] = [
     nr::__NR_open,
     nr::__NR_creat,
     nr::__NR_openat,
@@ -46,6 +47,7 @@ const NUMBERS: [u32; 32] = [
     nr::__NR_utimes,
     nr::__NR_futimesat,
     nr::__NR_utimensat,
+    nr::__NR_io_uring_setup,
 ];
 
 /// One more than the largest of them.
@@ -151,6 +153,7 @@ unsafe extern "C" fn note_and_call(number: u64, a: u64, b: u64, c: u64, d: u64, 
     // SAFETY: as above.
     let result = unsafe {
         match number {
+            nr::__NR_io_uring_setup if CONFIG.get().hides_io_uring => libc::fail(ENOSYS),
             nr::__NR_open => open_file(HERE, text(a), int(b), |flags| pass_on(number, [a, flags as u64, c, d, e])),
             nr::__NR_openat => open_file(int(a), text(b), int(c), |flags| pass_on(number, [a, b, flags as u64, d, e])),
             nr::__NR_creat => open_by_path(HERE, text(a), nr::O_WRONLY | nr::O_CREAT | nr::O_TRUNC, call),

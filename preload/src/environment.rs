@@ -11,8 +11,8 @@ use ckpt_sys::signal_set::SignalSet;
 use ckpt_sys::syscall;
 use ckpt_wire::touched::ENV_TOUCHED;
 use ckpt_wire::{
-    DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, SHIELD_MARK, SHIELD_MARKS, Secret,
-    parse_shield, parse_signal,
+    DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_IO_URING, ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, SHIELD_MARK,
+    SHIELD_MARKS, Secret, parse_shield, parse_signal,
 };
 use linux_raw_sys::general as nr;
 
@@ -27,7 +27,7 @@ const FLAGS: u64 = (nr::SA_SIGINFO | nr::SA_RESTORER | nr::SA_RESTART | nr::SA_O
 static CONSTRUCTOR: extern "C" fn(i32, *const *const c_char, *const *const c_char) = constructor;
 
 /// Names of the variables that are kept.
-const NAMES: [&str; 7] = [ENV_JOB, ENV_SECRET, ENV_DIR, ENV_SIGNAL, ENV_AGENT, ENV_SHIELD, ENV_FILE];
+const NAMES: [&str; 8] = [ENV_JOB, ENV_SECRET, ENV_DIR, ENV_SIGNAL, ENV_AGENT, ENV_SHIELD, ENV_FILE, ENV_IO_URING];
 
 /// glibc passes the program's arguments; musl passes none, and `environ` is looked at.
 extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *const c_char) {
@@ -46,6 +46,8 @@ extern "C" fn constructor(argc: i32, argv: *const *const c_char, envp: *const *c
         config.shield = on_shielded_signal as *const () as u64;
     }
     (config.rseq_offset, config.rseq_size) = libc::rseq();
+    // SAFETY: as above.
+    config.hides_io_uring = unsafe { find(environment, ENV_IO_URING) }.is_none();
     // SAFETY: as above.
     unsafe {
         keep(environment, config);

@@ -17,6 +17,8 @@ pub struct Config {
     pub shielded: SignalSet,
     /// The address of the shield, as a handler.
     pub shield: u64,
+    /// Programs are told that the kernel has no io_uring.
+    pub hides_io_uring: bool,
     /// Bytes from the thread pointer to the rseq area, as the C library tells them.
     pub rseq_offset: isize,
     /// Bytes of the rseq area; 0: none.
@@ -62,6 +64,7 @@ pub static CONFIG: ConfigCell = ConfigCell(core::cell::UnsafeCell::new(Config {
     launcher: 0,
     shielded: SignalSet::EMPTY,
     shield: 0,
+    hides_io_uring: false,
     rseq_offset: 0,
     rseq_size: 0,
     kept: [0; KEPT_SIZE],

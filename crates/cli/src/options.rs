@@ -203,6 +203,7 @@ impl RunOptions {
             file_budget: self.file_budget.map(|size| size.0).or(launch.file_budget),
             refresh_env: self.refresh_env || launch.refresh_env,
             self_contained: launch.self_contained,
+            io_uring: launch.io_uring,
             wait_all: launch.wait_all,
         }
     }

@@ -13,6 +13,7 @@ use ckpt_objects::terminal::OwnTerminal;
 use ckpt_restore::{Options, RestoreError, RestoredJob, read_job, restore};
 use ckpt_session::JobState;
 use ckpt_session::Reporter;
+use ckpt_session::io_uring::{self, IoUring};
 use ckpt_session::job::Settings;
 use ckpt_session::living;
 
@@ -47,6 +48,9 @@ pub fn restart(
     let restored = read_job(&selected.image).and_then(|mut job| {
         let settings = settings(&job.info.settings);
         run_hooks(&settings.hooks.restart, path, job.info.generation, reporter);
+        if job.info.settings.io_uring == IoUring::Forbidden {
+            io_uring::forbid().map_err(RestoreError::IoUring)?;
+        }
         job.info.settings.on = settings.on;
         let dir = (settings.dir != job.info.settings.dir).then(|| settings.dir.as_path().to_owned());
         let options = Options { maps: options.map.clone(), strict: options.strict, refresh_env: settings.refresh_env, dir };

@@ -38,6 +38,9 @@ pub enum LaunchError {
     /// The job would read what another user has written.
     #[error("cannot offer the batch job's variables to the job: {0}, or set CKPT_ENV_FILE for another place")]
     Variables(io::Error),
+    /// The kernel takes no filter of system calls.
+    #[error("cannot forbid the job io_uring: {0}; leave --no-io-uring out")]
+    IoUring(io::Error),
     /// The system refused something that is always there.
     #[error("cannot {what}: {source}")]
     System {

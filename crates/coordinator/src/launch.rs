@@ -15,12 +15,15 @@ use ckpt_objects::{FilePath, HostPid, NsPid};
 use ckpt_session::Listener;
 use ckpt_session::Reporter;
 use ckpt_session::environment;
+use ckpt_session::io_uring::{self, IoUring};
 use ckpt_session::job::realtime_ns;
 use ckpt_session::job::{JobInfo, Settings};
 use ckpt_session::library::{self, find_agent};
 use ckpt_sys::program::found_heeds_preload;
 use ckpt_wire::touched::ENV_TOUCHED;
-use ckpt_wire::{DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, Secret};
+use ckpt_wire::{
+    DEFAULT_SIGNAL, ENV_AGENT, ENV_DIR, ENV_FILE, ENV_IO_URING, ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, Secret,
+};
 use nix::sys::signal::Signal as NixSignal;
 use rustix::process::{Pid, set_child_subreaper};
 
@@ -88,6 +91,9 @@ pub fn launch(launch: Launch) -> Result<u8, LaunchError> {
     let id = draw_id()?;
     let env_file = environment::file_for(&id, std::env::var_os(ENV_FILE));
     environment::check(&env_file, &id).map_err(LaunchError::Variables)?;
+    if launch.settings.io_uring == IoUring::Forbidden {
+        io_uring::forbid().map_err(LaunchError::IoUring)?;
+    }
     let agent = library::lend(agent, &id);
 
     set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| system("adopt orphans")(errno.into()))?;
@@ -165,6 +171,9 @@ fn command(launch: &Launch, id: &str, secret: Secret, agent: &Path, signals: &Si
     command.args(&launch.command[1..]).env(ENV_JOB, id).env(ENV_DIR, launch.settings.dir.as_path()).env(ENV_AGENT, agent);
     command.env(ENV_SECRET, OsStr::from_bytes(&secret.text()));
     command.env(ENV_SIGNAL, DEFAULT_SIGNAL.to_string()).env("LD_PRELOAD", preload(agent));
+    if launch.settings.io_uring == IoUring::Allowed {
+        command.env(ENV_IO_URING, "1");
+    }
     command.env(ENV_SHIELD, shield(&signals.reactions)).env_remove(ENV_TOUCHED);
     start_as_before(&mut command, signals.before, &shielded(&program, &signals.reactions));
     command

@@ -11,7 +11,7 @@ use std::ptr;
 use ckpt_objects::HostPid;
 use ckpt_objects::process::status_if_there;
 use ckpt_wire::touched::ENV_TOUCHED;
-use ckpt_wire::{ENV_AGENT, ENV_FILE, ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, Secret};
+use ckpt_wire::{ENV_AGENT, ENV_FILE, ENV_IO_URING, ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, Secret};
 
 use ckpt_session::Listener;
 use ckpt_session::library::AGENT_FILE;
@@ -67,8 +67,9 @@ pub fn without_agents(preload: &OsStr) -> OsString {
 /// Executes this program again in an environment without any job's. Returns where that fails.
 fn begin_anew() {
     let variables = env::vars_os().filter_map(|(name, value)| {
-        let is_jobs =
-            [ENV_JOB, ENV_SECRET, ENV_SHIELD, ENV_SIGNAL, ENV_AGENT, ENV_FILE, ENV_TOUCHED].iter().any(|known| name == *known);
+        let is_jobs = [ENV_JOB, ENV_SECRET, ENV_IO_URING, ENV_SHIELD, ENV_SIGNAL, ENV_AGENT, ENV_FILE, ENV_TOUCHED]
+            .iter()
+            .any(|known| name == *known);
         let value = if name == LD_PRELOAD { without_agents(&value) } else { value };
         (!is_jobs).then(|| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())?
     });

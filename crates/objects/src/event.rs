@@ -63,7 +63,7 @@ pub fn kind(link: &FilePath) -> Option<&str> {
 pub fn describe(kind: &str) -> String {
     match kind {
         "fanotify" => "a fanotify group".into(),
-        "io_uring" => "an io_uring instance".into(),
+        "io_uring" => "an io_uring instance (which --no-io-uring of ckpt-launch forbids)".into(),
         "perf_event" => "a performance event (perf_event_open)".into(),
         "userfaultfd" => "a userfaultfd".into(),
         "bpf-map" => "a BPF map".into(),

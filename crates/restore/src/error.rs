@@ -105,6 +105,9 @@ pub enum RestoreError {
     /// The agent's library, which the job has mapped, is gone from `/tmp`.
     #[error("cannot put the agent's library back into /tmp: {0}")]
     Library(io::Error),
+    /// The kernel takes no filter of system calls, which the job has.
+    #[error("cannot forbid the job io_uring, as at its launch: {0}")]
+    IoUring(io::Error),
     /// The job would read what another user has written.
     #[error("cannot offer the batch job's variables to the job: {0}")]
     Variables(io::Error),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::io_uring::IoUring;
 use ckpt_objects::clocks::Clocks;
 use ckpt_objects::directory::DirectoryIdentity;
 use ckpt_objects::file::FileIdentity;
@@ -190,6 +191,8 @@ pub struct Settings {
     pub refresh_env: bool,
     /// Sockets that lead outside of the job are refused.
     pub strict: bool,
+    /// Who may use io_uring.
+    pub io_uring: IoUring,
     /// Exit code after a checkpoint that stopped the job.
     pub stop_exit_code: u8,
 }

@@ -6,6 +6,7 @@
 
 pub mod environment;
 pub mod files;
+pub mod io_uring;
 pub mod job;
 pub mod library;
 mod listener;

@@ -37,6 +37,9 @@ fn parse_number(text: &[u8]) -> Option<i32> {
 /// Variable with the path of a file that holds the variables of the batch job that the job runs in now.
 pub const ENV_FILE: &str = "CKPT_ENV_FILE";
 
+/// Variable that lets programs use io_uring by `syscall`. Without it they are told that the kernel has none.
+pub const ENV_IO_URING: &str = "CKPT_IO_URING";
+
 /// The checkpoint signal: `SIGRTMAX - 2`. Real-time signals near the top are the least used of all.
 pub const DEFAULT_SIGNAL: i32 = 62;
 

@@ -11,6 +11,7 @@ use ckpt_cli::resume::{Found, Passed, find};
 use ckpt_cli::{RunOptions, exit, parse, restart};
 use ckpt_coordinator::{Launch, batch, job_name, launch, probe};
 use ckpt_session::Reporter;
+use ckpt_session::io_uring::IoUring;
 use ckpt_session::job::Settings;
 use clap::{Parser, ValueEnum};
 
@@ -23,6 +24,13 @@ struct Arguments {
     /// Save program and library pages in images too, for machines where those files differ
     #[arg(long)]
     self_contained: bool,
+    /// Let programs use io_uring by the C library's syscall() too. A job cannot be checkpointed while it has a ring, so by default they are told that
+    /// the kernel has none, and do without
+    #[arg(long, conflicts_with = "no_io_uring")]
+    io_uring: bool,
+    /// Let no program use io_uring, however it makes its calls. A filter of system calls does that, after which no program gains privileges (sudo)
+    #[arg(long)]
+    no_io_uring: bool,
     /// Stay until the last process of the job has ended, not only the first
     #[arg(long)]
     wait_all: bool,
@@ -53,6 +61,16 @@ enum Resume {
     Require,
 }
 
+impl Arguments {
+    fn io_uring(&self) -> IoUring {
+        match (self.io_uring, self.no_io_uring) {
+            (true, _) => IoUring::Allowed,
+            (_, true) => IoUring::Forbidden,
+            _ => IoUring::default(),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match parse::<Arguments>(exit::CANNOT_LAUNCH) {
         Ok(arguments) => run(arguments),
@@ -68,8 +86,9 @@ fn run(arguments: Arguments) -> ExitCode {
         ));
         return ExitCode::from(exit::CANNOT_LAUNCH);
     }
-    let settings =
-        Settings { self_contained: arguments.self_contained, wait_all: arguments.wait_all, ..arguments.run.launch_settings() };
+    let Arguments { self_contained, wait_all, .. } = arguments;
+    let io_uring = arguments.io_uring();
+    let settings = Settings { self_contained, wait_all, io_uring, ..arguments.run.launch_settings() };
     let dir = settings.dir.as_path();
     if arguments.check {
         return check(dir);
