@@ -27,6 +27,8 @@ pub struct SharedPage {
     pub ready: AtomicU32,
     /// How many processes have reached each [`Phase`].
     phases: [AtomicU32; Phase::COUNT],
+    /// How often a process has met others in the steps in which temporary processes end, all together.
+    meetings: AtomicU32,
     /// Bytes of memory that have been filled: that the restart gets on.
     pub filled: AtomicU64,
 }
@@ -45,9 +47,9 @@ pub enum Phase {
     Founded,
     /// Every process has joined its group.
     Joined,
-    /// Founders that belong to another group are there; those who were needed only for their number may go.
+    /// Founders that belong to another group are there; temporary processes may go.
     Grouped,
-    /// They have gone, and the orphans are their new parents'.
+    /// They have gone, and everybody is with the parent that it had. The dead have died.
     Settled,
 }
 
@@ -74,18 +76,27 @@ impl SharedPage {
 
     /// Says that this process has reached `phase`, and waits until `everybody` has.
     pub fn meet(&self, phase: Phase, everybody: u32) {
-        let count = &self.phases[phase as usize];
-        count.fetch_add(1, Ordering::AcqRel);
-        wake(count);
-        wait_for(count, everybody);
+        meet_at(&self.phases[phase as usize], everybody);
+    }
+
+    /// Meets those who are still there. `passed`: how many have met then, in this step and all before.
+    pub fn meet_in_steps(&self, passed: u32) {
+        meet_at(&self.meetings, passed);
     }
 
     /// A number that changes as long as the restart gets on.
     #[must_use]
     pub fn progress(&self) -> u64 {
         let phases: u32 = self.phases.iter().map(|phase| phase.load(Ordering::Relaxed)).sum();
-        self.filled.load(Ordering::Relaxed) + u64::from(phases) + u64::from(self.arrived.load(Ordering::Relaxed))
+        let met = phases + self.meetings.load(Ordering::Relaxed);
+        self.filled.load(Ordering::Relaxed) + u64::from(met) + u64::from(self.arrived.load(Ordering::Relaxed))
     }
+}
+
+fn meet_at(count: &AtomicU32, everybody: u32) {
+    count.fetch_add(1, Ordering::AcqRel);
+    wake(count);
+    wait_for(count, everybody);
 }
 
 /// Waits until a word is at least `value`.

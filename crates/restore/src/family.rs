@@ -12,7 +12,7 @@ use crate::control::Phase;
 use crate::error::ProcessError;
 use crate::restart::{Restart, exit};
 use crate::restorer::FAILED_EXIT_CODE;
-use crate::tree::{Index, Node, Role};
+use crate::tree::{Index, Node, Role, Tree};
 use crate::{process, standin, terminals};
 
 /// Runs as the process `index` of the tree, and makes all below it. `files` is there in the stand-in and below it.
@@ -40,11 +40,6 @@ fn take_place(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> Res
     } else {
         files
     };
-    if let Some(Life::Alive(live)) = process.map(|process| &process.life)
-        && live.settings.child_subreaper
-    {
-        process::set_subreaper(true)?;
-    }
     for &child in &node.early {
         make(restart, child, files)?;
     }
@@ -60,24 +55,14 @@ fn take_place(restart: &Restart<'_>, index: Index, files: Option<&Files>) -> Res
     if let Some(live) = restart.live(node) {
         terminals::give_up_control(live)?;
     }
-    for &child in node.early.iter().chain(&node.late) {
-        if restart.tree.nodes[child].role == Role::Temporary {
-            wait_for_end(restart.tree.nodes[child].pid, 0)?;
-        }
+    take_parent(restart, node)?;
+    if let Some(Life::Zombie { status }) = process.map(|process| &process.life) {
+        process::set_name(&process.map(|process| process.comm.clone()).unwrap_or_default());
+        end_like(*status)
     }
-    match process.map(|process| &process.life) {
-        None if node.role == Role::Temporary => exit(0),
-        Some(Life::Zombie { status }) => {
-            process::set_name(&process.map(|process| process.comm.clone()).unwrap_or_default());
-            end_like(*status)
-        }
-        _ => (),
-    }
-    for &child in node.early.iter().chain(&node.late) {
+    for &pid in &node.dead_children {
         // The dead must be dead, and their parents told, before the parents forget what they were told.
-        if restart.tree.nodes[child].ends && restart.tree.nodes[child].role != Role::Temporary {
-            wait_for_end(restart.tree.nodes[child].pid, libc::WNOWAIT)?;
-        }
+        wait_for_end(pid, libc::WNOWAIT)?;
     }
     if let Some(Life::Alive(live)) = process.map(|process| &process.life) {
         sysv::rebuild_undo(&live.semaphore_undo)?;
@@ -135,6 +120,34 @@ fn take_group(restart: &Restart<'_>, node: &Node) -> Result<(), ProcessError> {
     }
     restart.control.meet(Phase::Grouped, everybody);
     Ok(())
+}
+
+/// Lets temporary processes end, together with all others, in the steps of the plan: their children become those of their parents.
+fn take_parent(restart: &Restart<'_>, node: &Node) -> Result<(), ProcessError> {
+    let Tree { nodes, present, .. } = restart.tree;
+    let mut is_subreaper = node.role == Role::StandIn;
+    let mut set_subreaper = |wanted: bool| {
+        if std::mem::replace(&mut is_subreaper, wanted) == wanted { Ok(()) } else { process::set_subreaper(wanted) }
+    };
+    let mut passed = 0;
+    for (step, pair) in present.windows(2).enumerate() {
+        set_subreaper(node.adopts_at == Some(step))?;
+        passed += pair[0];
+        restart.control.meet_in_steps(passed);
+        let ends = |node: &Node| node.role == Role::Temporary && node.ends_at == step;
+        if ends(node) {
+            exit(0);
+        }
+        for child in node.early.iter().chain(&node.late).map(|&child| &nodes[child]).filter(|child| ends(child)) {
+            wait_for_end(child.pid, 0)?;
+        }
+        passed += pair[1];
+        restart.control.meet_in_steps(passed);
+    }
+    set_subreaper(match restart.live(node) {
+        Some(live) => live.settings.child_subreaper,
+        None => node.role == Role::StandIn,
+    })
 }
 
 /// Waits until a child has ended; with `WNOWAIT` it stays to be waited for.

@@ -5,18 +5,29 @@
 //! The rules that the kernel gives:
 //!
 //! 1. A process is in its parent's session until it calls `setsid`, which only makes it the leader of its own. So a child of a
-//!    session leader that is in another session was forked before its parent became a leader: it is an *early* child.
-//! 2. A process whose parent has ended becomes the child of the nearest living ancestor that is a subreaper: here, of the
-//!    stand-in. So an orphan is forked by a temporary process that is in the right session, and ends. Where the session's leader
-//!    is alive, that is a child of the leader's; where it is dead, a process with its number that calls `setsid` again.
-//! 3. A group exists as long as it has members. A group whose founder is dead is founded by a temporary process with its number.
-//! 4. The numbers of dead leaders and founders stay in use as long as somebody is in their session or group, so nobody else has
+//!    session leader that is in another session was forked before its parent became a leader (it is an *early* child), or by somebody
+//!    else.
+//! 2. A process whose parent has ended becomes the child of the nearest living ancestor that is a subreaper. So one that was not forked
+//!    by its parent is forked further below, where its session is, by a temporary process. That ends when its parent, and nobody in
+//!    between, is a subreaper. `origin` finds out where.
+//! 3. The leader of a session may be dead. A process with its number calls `setsid` again, and ends.
+//! 4. A group exists as long as it has members. A group whose founder is dead is founded by a temporary process with its number.
+//! 5. The numbers of dead leaders and founders stay in use as long as somebody is in their session or group, so nobody else has
 //!    them.
+//!
+//! Temporary processes end in steps. In each step, processes of one depth are subreapers, the deepest first: so each process that moves
+//! still has its parent above it, and nobody else catches it on the way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ckpt_objects::process::Life;
 use ckpt_session::JobState;
+
+mod origin;
+#[cfg(test)]
+mod simulation;
+
+use origin::{Member, Origin};
 
 /// Index into [`Tree::nodes`].
 pub type Index = usize;
@@ -30,7 +41,7 @@ pub enum Role {
     StandIn,
     /// A process of the job, by its index in [`JobState::processes`], which is or was alive.
     Job(usize),
-    /// There for its number or its session, until everybody is in place.
+    /// There for its number, its session or its children, until everybody is in place.
     Temporary,
 }
 
@@ -53,6 +64,12 @@ pub struct Node {
     pub group: Option<i32>,
     /// Ends before the job goes on.
     pub ends: bool,
+    /// The step in which it ends, of a temporary process. Those of the job's that are dead end after all steps.
+    pub ends_at: usize,
+    /// The step in which it is a subreaper.
+    pub adopts_at: Option<usize>,
+    /// Its children that are dead when the job goes on: their pids.
+    pub dead_children: Vec<i32>,
 }
 
 /// All processes of a restart.
@@ -60,6 +77,8 @@ pub struct Node {
 pub struct Tree {
     /// The first is init.
     pub nodes: Vec<Node>,
+    /// How many processes there are at the begin of each step, and after the last.
+    pub present: Vec<u32>,
     /// A pid from which on the kernel may choose numbers for others, as far as that can be steered.
     pub free_from: i32,
 }
@@ -70,6 +89,14 @@ pub enum TreeError {
     /// There is no such parent.
     #[error("process {pid} has process {ppid} as its parent, which is not in the image")]
     NoParent {
+        /// The child.
+        pid: i32,
+        /// The parent.
+        ppid: i32,
+    },
+    /// A process that has ended has no children.
+    #[error("process {pid} has process {ppid} as its parent, which has ended")]
+    DeadParent {
         /// The child.
         pid: i32,
         /// The parent.
@@ -101,21 +128,6 @@ pub enum TreeError {
     },
 }
 
-/// What the plan needs to know of a process.
-#[derive(Clone, Copy, Debug)]
-struct Member {
-    pid: i32,
-    ppid: i32,
-    pgid: i32,
-    sid: i32,
-}
-
-impl Member {
-    fn leads(&self) -> bool {
-        self.sid == self.pid
-    }
-}
-
 impl Tree {
     /// Plans the tree of `job`. `pid_max` is the first number that this machine does not give.
     pub fn plan(job: &JobState, pid_max: i32) -> Result<Self, TreeError> {
@@ -131,34 +143,23 @@ impl Tree {
 
 struct Planner<'a> {
     job: &'a JobState,
-    launcher: Member,
+    /// The launcher, the job's processes in their order, and dead leaders of sessions.
     members: Vec<Member>,
-    /// Pid to index in `members`.
-    by_pid: HashMap<i32, usize>,
     /// Numbers that nobody else may have.
     used: BTreeSet<i32>,
     nodes: Vec<Node>,
+    /// The node of each member.
+    node_of_member: Vec<Index>,
     /// Pid to node.
     node_of: BTreeMap<i32, Index>,
-    /// Temporary process to fork orphans of a session from.
-    nurse_of: HashMap<i32, Index>,
     next_free: i32,
     pid_max: i32,
 }
 
 impl<'a> Planner<'a> {
     fn new(job: &'a JobState, pid_max: i32) -> Result<Self, TreeError> {
-        let info = &job.info;
-        let launcher = Member { pid: info.launcher.0, ppid: 0, pgid: info.launcher_pgid.0, sid: info.launcher_sid.0 };
-        let members: Vec<Member> = job
-            .processes
-            .iter()
-            .map(|process| Member { pid: process.pid.0, ppid: process.ppid.0, pgid: process.pgid.0, sid: process.sid.0 })
-            .collect();
-        let mut tasks = BTreeSet::from([launcher.pid]);
-        let mut by_pid = HashMap::new();
-        for (i, process) in job.processes.iter().enumerate() {
-            by_pid.insert(process.pid.0, i);
+        let mut tasks = BTreeSet::from([job.info.launcher.0]);
+        for process in &job.processes {
             let threads = match &process.life {
                 Life::Alive(live) => live.threads.iter().map(|thread| thread.tid.0).filter(|&tid| tid != process.pid.0).collect(),
                 Life::Zombie { .. } => Vec::new(),
@@ -170,7 +171,8 @@ impl<'a> Planner<'a> {
             }
         }
         let mut used = tasks;
-        used.extend(members.iter().chain([&launcher]).flat_map(|member| [member.pgid, member.sid]));
+        used.extend(job.processes.iter().flat_map(|process| [process.pgid.0, process.sid.0]));
+        used.extend([job.info.launcher_pgid.0, job.info.launcher_sid.0]);
         used.remove(&0);
         for &pid in &used {
             if pid >= pid_max || pid < 1 {
@@ -180,27 +182,35 @@ impl<'a> Planner<'a> {
         // Others follow after the highest, as the kernel goes on counting, or where there is room.
         let highest = used.last().copied().unwrap_or(1);
         let next_free = if highest < pid_max / 2 { highest + 1 } else { longest_gap(&used, pid_max) };
-        let (nodes, node_of, nurse_of) = (Vec::new(), BTreeMap::new(), HashMap::new());
-        Ok(Self { job, launcher, members, by_pid, used, nodes, node_of, nurse_of, next_free, pid_max })
+        let members = members(job)?;
+        let (nodes, node_of_member, node_of) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Ok(Self { job, members, used, nodes, node_of_member, node_of, next_free, pid_max })
     }
 
     fn plan(mut self) -> Result<Tree, TreeError> {
-        for member in &self.members {
-            self.check_ancestors(*member)?;
-        }
+        let origins = origin::find(&self.members).map_err(|index| self.no_session(index))?;
         let stand_in = self.plant_stand_in();
-        let job = self.job;
-        for (i, process) in job.processes.iter().enumerate() {
-            let member = self.members[i];
-            let index = self.add(Role::Job(i), member.pid, member.leads());
-            self.nodes[index].ends = matches!(process.life, Life::Zombie { .. });
+        self.node_of_member.push(stand_in);
+        for (index, process) in self.job.processes.iter().enumerate() {
+            let node = self.add(Role::Job(index), process.pid.0, process.sid == process.pid);
+            self.nodes[node].ends = matches!(process.life, Life::Zombie { .. });
+            self.node_of_member.push(node);
         }
-        for i in 0..self.members.len() {
-            self.attach(self.members[i])?;
+        for index in self.node_of_member.len()..self.members.len() {
+            let node = self.add(Role::Temporary, self.members[index].pid, true);
+            self.node_of_member.push(node);
         }
-        self.check_reached()?;
+        self.attach(&origins);
         self.plan_groups(stand_in);
-        Ok(Tree { nodes: self.nodes, free_from: self.next_free })
+        self.count_the_dead();
+        let present = self.present();
+        Ok(Tree { nodes: self.nodes, present, free_from: self.next_free })
+    }
+
+    fn no_session(&self, index: usize) -> TreeError {
+        let member = self.members[index];
+        let ppid = member.parent.map_or(0, |parent| self.members[parent].pid);
+        TreeError::Session { pid: member.pid, sid: member.sid, ppid }
     }
 
     fn add(&mut self, role: Role, pid: i32, leads_session: bool) -> Index {
@@ -213,16 +223,13 @@ impl<'a> Planner<'a> {
             founds_group: false,
             group: None,
             ends: role == Role::Temporary,
+            ends_at: 0,
+            adopts_at: None,
+            dead_children: Vec::new(),
         };
         self.nodes.push(node);
         self.node_of.insert(pid, self.nodes.len() - 1);
         self.nodes.len() - 1
-    }
-
-    fn add_temporary(&mut self, pid: i32, leads_session: bool, parent: Index) -> Index {
-        let index = self.add(Role::Temporary, pid, leads_session);
-        self.nodes[parent].late.push(index);
-        index
     }
 
     fn fresh_pid(&mut self) -> i32 {
@@ -236,142 +243,212 @@ impl<'a> Planner<'a> {
 
     /// Init, and the stand-in below it, in the launcher's session.
     fn plant_stand_in(&mut self) -> Index {
-        let Member { pid, sid, .. } = self.launcher;
-        let leads = self.launcher.leads();
+        let (pid, sid) = (self.job.info.launcher.0, self.job.info.launcher_sid.0);
+        let leads = pid == sid;
         if pid == 1 {
             return self.add(Role::StandIn, 1, leads);
         }
-        let init = self.add(Role::Init, 1, false);
+        let mut parent = self.add(Role::Init, 1, false);
         // A session that the launcher itself saw as 0 was led from outside its pid namespace: so is that of this restart.
-        let parent = if leads || sid == 0 { init } else { self.add_temporary(sid, true, init) };
+        if !leads && sid != 0 {
+            let leader = self.add(Role::Temporary, sid, true);
+            self.nodes[parent].late.push(leader);
+            parent = leader;
+        }
         let stand_in = self.add(Role::StandIn, pid, leads);
         self.nodes[parent].late.push(stand_in);
         stand_in
     }
 
-    fn parent(&self, member: Member) -> Result<Member, TreeError> {
-        if member.ppid == self.launcher.pid {
-            return Ok(self.launcher);
-        }
-        let parent = self.by_pid.get(&member.ppid).map(|&i| self.members[i]);
-        parent.ok_or(TreeError::NoParent { pid: member.pid, ppid: member.ppid })
-    }
-
-    fn check_ancestors(&self, member: Member) -> Result<(), TreeError> {
-        let mut at = member;
-        for _ in 0..=self.members.len() {
-            at = self.parent(at)?;
-            if at.pid == self.launcher.pid {
-                return Ok(());
+    /// Gives each process to the one that forks it. One that is to move is forked by a temporary process.
+    fn attach(&mut self, origins: &[Origin]) {
+        let depths = depths(origins);
+        let moves = |index: usize| self.members[index].parent.filter(|&parent| parent != origins[index].forker);
+        let targets: Vec<Option<usize>> = (0..self.members.len()).map(moves).collect();
+        let steps: BTreeSet<usize> = targets.iter().flatten().map(|&target| depths[target]).collect();
+        let step_of: HashMap<usize, usize> = steps.iter().rev().copied().zip(0..).collect();
+        // A dead leader ends with the last of those below it: those it can fork itself.
+        let mut last_target: HashMap<usize, usize> = HashMap::new();
+        for (index, &target) in targets.iter().enumerate() {
+            let forker = origins[index].forker;
+            if let Some(target) = target.filter(|_| self.members[forker].parent.is_none() && forker != 0) {
+                let last = last_target.entry(forker).or_insert(target);
+                if depths[target] < depths[*last] {
+                    *last = target;
+                }
             }
         }
-        Err(TreeError::Circle(member.pid))
-    }
-
-    /// The session that a process must have been forked in; nothing where any will do.
-    fn birth_session(&self, member: Member) -> Option<i32> {
-        if !member.leads() {
-            return Some(member.sid);
-        }
-        // What its children say who were forked before it became a leader.
-        let foreign: BTreeSet<i32> = self
-            .members
-            .iter()
-            .filter(|child| child.ppid == member.pid && child.pid != member.pid)
-            .filter_map(|child| self.birth_session(*child))
-            .filter(|&sid| sid != member.sid)
-            .collect();
-        // One that adopts orphans may have several; its own is its parent's, if anybody's.
-        let parents = self.parent(member).ok().map(|parent| parent.sid);
-        parents.filter(|sid| foreign.contains(sid)).or_else(|| foreign.first().copied())
-    }
-
-    /// Decides who forks a process, and when.
-    fn attach(&mut self, member: Member) -> Result<(), TreeError> {
-        let child = self.node_of[&member.pid];
-        let parent = self.parent(member)?;
-        let parent_node = self.node_of[&parent.pid];
-        let birth = self.birth_session(member);
-        if birth.is_none() || birth == Some(parent.sid) {
-            self.nodes[parent_node].late.push(child);
-            return Ok(());
-        }
-        let sid = birth.unwrap_or(0);
-        if parent.leads() && parent.pid != self.launcher.pid && self.birth_session(parent) == birth {
-            self.nodes[parent_node].early.push(child);
-            return Ok(());
-        }
-        if !self.adopts(parent) {
-            return Err(TreeError::Session { pid: member.pid, sid, ppid: parent.pid });
-        }
-        let nurse = match self.nurse_of.get(&sid) {
-            Some(&nurse) => nurse,
-            None => {
-                let nurse = self.nurse(sid, parent_node);
-                self.nurse_of.insert(sid, nurse);
-                nurse
-            }
-        };
-        self.nodes[nurse].late.push(child);
-        Ok(())
-    }
-
-    fn adopts(&self, member: Member) -> bool {
-        if member.pid == self.launcher.pid {
-            return true;
-        }
-        let process = self.by_pid.get(&member.pid).map(|&i| &self.job.processes[i].life);
-        matches!(process, Some(Life::Alive(live)) if live.settings.child_subreaper)
-    }
-
-    /// A temporary process in session `sid` whose children become `adopter`'s when it ends.
-    fn nurse(&mut self, sid: i32, adopter: Index) -> Index {
-        if sid == self.launcher.sid {
-            let (pid, stand_in) = (self.fresh_pid(), self.node_of[&self.launcher.pid]);
-            return self.add_temporary(pid, false, stand_in);
-        }
-        match self.node_of.get(&sid) {
-            Some(&leader) => {
+        let mut temporaries: HashMap<(Origin, usize), Index> = HashMap::new();
+        for index in 1..self.members.len() {
+            let (origin, child) = (origins[index], self.node_of_member[index]);
+            let Some(target) = targets[index] else {
+                self.fork_from(origin, child);
+                continue;
+            };
+            let step = step_of[&depths[target]];
+            let adopter = self.node_of_member[target];
+            self.nodes[adopter].adopts_at = Some(step);
+            let temporary = if last_target.get(&origin.forker) == Some(&target) {
+                self.node_of_member[origin.forker]
+            } else if let Some(&temporary) = temporaries.get(&(origin, target)) {
+                temporary
+            } else {
                 let pid = self.fresh_pid();
-                self.add_temporary(pid, false, leader)
-            }
-            None => self.add_temporary(sid, true, adopter),
+                let temporary = self.add(Role::Temporary, pid, false);
+                self.fork_from(origin, temporary);
+                temporaries.insert((origin, target), temporary);
+                temporary
+            };
+            self.nodes[temporary].ends_at = step;
+            self.nodes[temporary].late.push(child);
+        }
+        self.end_launchers_leader(steps.len());
+    }
+
+    /// The temporary leader of the launcher's session ends last, with all who stay in the place of their birth. So the launcher becomes
+    /// init's child.
+    fn end_launchers_leader(&mut self, steps: usize) {
+        if let Some(leader) = self.nodes.get_mut(1).filter(|node| node.role == Role::Temporary) {
+            leader.ends_at = steps;
         }
     }
 
-    /// Hostile input could make a session's nurse its own descendant.
-    fn check_reached(&self) -> Result<(), TreeError> {
-        let mut seen = vec![false; self.nodes.len()];
-        let mut next = vec![0];
-        while let Some(index) = next.pop() {
-            if std::mem::replace(&mut seen[index], true) {
-                return Err(TreeError::Circle(self.nodes[index].pid));
-            }
-            next.extend(self.nodes[index].early.iter().chain(&self.nodes[index].late));
-        }
-        match seen.iter().position(|seen| !seen) {
-            Some(index) => Err(TreeError::Circle(self.nodes[index].pid)),
-            None => Ok(()),
-        }
+    fn fork_from(&mut self, origin: Origin, child: Index) {
+        let forker = &mut self.nodes[self.node_of_member[origin.forker]];
+        if origin.early { &mut forker.early } else { &mut forker.late }.push(child);
     }
 
     fn plan_groups(&mut self, stand_in: Index) {
-        let wanted: Vec<(Index, Member)> = std::iter::once((stand_in, self.launcher))
-            .chain(self.members.iter().map(|member| (self.node_of[&member.pid], *member)))
+        let info = &self.job.info;
+        let wanted: Vec<(Index, i32)> = std::iter::once((stand_in, info.launcher_pgid.0))
+            .chain(self.job.processes.iter().map(|process| (self.node_of[&process.pid.0], process.pgid.0)))
             .collect();
-        for &(index, member) in &wanted {
+        for (index, pgid) in wanted {
             // 0: led from outside the namespace, as this restart's is.
-            if member.pgid == 0 {
+            if pgid == 0 {
                 continue;
             }
-            self.nodes[index].group = Some(member.pgid);
-            let founder = match self.node_of.get(&member.pgid) {
+            self.nodes[index].group = Some(pgid);
+            let founder = match self.node_of.get(&pgid) {
                 Some(&founder) => founder,
-                None => self.add_temporary(member.pgid, false, index),
+                None => {
+                    let founder = self.add(Role::Temporary, pgid, false);
+                    self.nodes[index].late.push(founder);
+                    founder
+                }
             };
             self.nodes[founder].founds_group = !self.nodes[founder].leads_session;
         }
+        self.keep_groups();
     }
+
+    /// A founder that leaves its group may be gone before others that leave theirs come: a temporary process stays until then.
+    fn keep_groups(&mut self) {
+        let leaves = |node: &Node| node.founds_group && node.group.is_some_and(|group| group != node.pid);
+        let kept: BTreeSet<i32> = self.nodes.iter().filter(|node| !leaves(node)).filter_map(|node| node.group).collect();
+        let founders: Vec<Index> =
+            (0..self.nodes.len()).filter(|&at| leaves(&self.nodes[at]) && !kept.contains(&self.nodes[at].pid)).collect();
+        for founder in founders {
+            let pid = self.fresh_pid();
+            let member = self.add(Role::Temporary, pid, false);
+            self.nodes[member].group = Some(self.nodes[founder].pid);
+            self.nodes[founder].late.push(member);
+        }
+    }
+
+    /// Tells each process which of its children must be dead when it goes on.
+    fn count_the_dead(&mut self) {
+        for (index, process) in self.job.processes.iter().enumerate() {
+            if let (Life::Zombie { .. }, Some(parent)) = (&process.life, self.members[index + 1].parent) {
+                self.nodes[self.node_of_member[parent]].dead_children.push(process.pid.0);
+            }
+        }
+    }
+
+    /// How many processes there are at the begin of each step, and after the last.
+    fn present(&self) -> Vec<u32> {
+        let mut ends: Vec<u32> = Vec::new();
+        for node in self.nodes.iter().filter(|node| node.role == Role::Temporary) {
+            if ends.len() <= node.ends_at {
+                ends.resize(node.ends_at + 1, 0);
+            }
+            ends[node.ends_at] += 1;
+        }
+        let mut present = vec![self.nodes.len() as u32];
+        present.extend(ends.iter().scan(self.nodes.len() as u32, |left, ends| {
+            *left -= ends;
+            Some(*left)
+        }));
+        present
+    }
+}
+
+/// The launcher, the job's processes, and the dead leaders of their sessions; everybody descends from the launcher.
+fn members(job: &JobState) -> Result<Vec<Member>, TreeError> {
+    let (launcher, session) = (job.info.launcher.0, job.info.launcher_sid.0);
+    let index_of: HashMap<i32, usize> =
+        std::iter::once(launcher).chain(job.processes.iter().map(|process| process.pid.0)).zip(0..).collect();
+    let mut members = vec![Member { pid: launcher, sid: session, parent: None, is_fixed: true, is_subreaper: true }];
+    for process in &job.processes {
+        let (pid, ppid) = (process.pid.0, process.ppid.0);
+        let parent = *index_of.get(&ppid).ok_or(TreeError::NoParent { pid, ppid })?;
+        if parent != 0 && matches!(job.processes[parent - 1].life, Life::Zombie { .. }) {
+            return Err(TreeError::DeadParent { pid, ppid });
+        }
+        members.push(Member {
+            pid,
+            sid: process.sid.0,
+            parent: Some(parent),
+            is_fixed: process.exit_signal != libc::SIGCHLD,
+            is_subreaper: process.live().is_some_and(|live| live.settings.child_subreaper),
+        });
+    }
+    check_descent(&members)?;
+    let sessions: BTreeSet<i32> = job.processes.iter().map(|process| process.sid.0).collect();
+    let dead = sessions.into_iter().filter(|sid| *sid != session && !index_of.contains_key(sid));
+    members.extend(dead.map(|sid| Member { pid: sid, sid, parent: None, is_fixed: false, is_subreaper: false }));
+    Ok(members)
+}
+
+fn check_descent(members: &[Member]) -> Result<(), TreeError> {
+    let mut is_below = vec![false; members.len()];
+    is_below[0] = true;
+    for start in 1..members.len() {
+        let mut line = Vec::new();
+        let mut at = start;
+        while !is_below[at] {
+            if line.len() > members.len() {
+                return Err(TreeError::Circle(members[start].pid));
+            }
+            line.push(at);
+            at = members[at].parent.unwrap_or(0);
+        }
+        line.into_iter().for_each(|at| is_below[at] = true);
+    }
+    Ok(())
+}
+
+/// How many are above each.
+fn depths(origins: &[Origin]) -> Vec<usize> {
+    let mut depths: Vec<Option<usize>> = vec![None; origins.len()];
+    if let Some(launcher) = depths.first_mut() {
+        *launcher = Some(0);
+    }
+    for start in 1..origins.len() {
+        let mut line = Vec::new();
+        let mut at = start;
+        let above = loop {
+            match depths[at] {
+                Some(depth) => break depth,
+                None => line.push(at),
+            }
+            at = origins[at].forker;
+        };
+        for (depth, at) in (above + 1..).zip(line.into_iter().rev()) {
+            depths[at] = Some(depth);
+        }
+    }
+    depths.into_iter().map(Option::unwrap_or_default).collect()
 }
 
 /// Where the longest run of unused numbers begins.
@@ -388,80 +465,20 @@ fn longest_gap(used: &BTreeSet<i32>, end: i32) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use super::simulation::{Seen, replay};
     use super::*;
     use crate::testing::job;
-
-    /// Plays a tree through as the kernel would; gives pid to (ppid, pgid, sid) of the lasting and the dead of the job.
-    fn play(tree: &Tree) -> BTreeMap<i32, (i32, i32, i32)> {
-        #[derive(Clone, Copy)]
-        struct Process {
-            parent: Index,
-            pgid: i32,
-            sid: i32,
-        }
-        fn grow(tree: &Tree, index: Index, mut me: Process, made: &mut BTreeMap<Index, Process>) {
-            let node = &tree.nodes[index];
-            for &child in &node.early {
-                grow(tree, child, Process { parent: index, ..me }, made);
-            }
-            if node.leads_session {
-                (me.pgid, me.sid) = (node.pid, node.pid);
-            }
-            for &child in &node.late {
-                grow(tree, child, Process { parent: index, ..me }, made);
-            }
-            made.insert(index, me);
-        }
-        let stand_in = tree.nodes.iter().position(|node| node.role == Role::StandIn).unwrap();
-        let mut made = BTreeMap::new();
-        grow(tree, 0, Process { parent: 0, pgid: 0, sid: 0 }, &mut made);
-        for (&index, process) in &mut made {
-            if tree.nodes[index].founds_group {
-                assert_ne!(process.sid, tree.nodes[index].pid, "a session leader cannot found a group");
-                process.pgid = tree.nodes[index].pid;
-            }
-        }
-        // Those who join do so while the founders are all still in place.
-        let before = made.clone();
-        for founders in [false, true] {
-            for (&index, process) in &mut made {
-                let node = &tree.nodes[index];
-                if let Some(group) = node.group.filter(|&group| group != process.pgid && node.founds_group == founders) {
-                    let members = before.values().filter(|other| other.pgid == group);
-                    assert!(members.clone().any(|other| other.sid == process.sid), "{} cannot join {group}", node.pid);
-                    process.pgid = group;
-                }
-            }
-        }
-        made.iter()
-            .filter(|(index, _)| matches!(tree.nodes[**index].role, Role::Job(_) | Role::StandIn))
-            .map(|(index, process)| {
-                let mut parent = process.parent;
-                while tree.nodes[parent].role == Role::Temporary {
-                    // The nearest subreaper: in these tests only the stand-in, if it is above.
-                    parent = made[&parent].parent;
-                    if tree.nodes[parent].role != Role::Init {
-                        parent = stand_in;
-                    }
-                }
-                (tree.nodes[*index].pid, (tree.nodes[parent].pid, process.pgid, process.sid))
-            })
-            .collect()
-    }
 
     /// Plans and plays a job of (pid, ppid, pgid, sid), launched by 100 (group 100, session 50), and compares.
     fn check(processes: &[(i32, i32, i32, i32)]) {
         let state = job(100, 100, 50, processes);
         let tree = Tree::plan(&state, 32768).unwrap();
-        let got = play(&tree);
+        let got = replay(&tree, &state);
         for &(pid, ppid, pgid, sid) in processes {
-            assert_eq!(got[&pid], (ppid, pgid, sid), "process {pid} of {tree:#?}");
+            assert_eq!(got.see(pid), Seen { pid, ppid, pgid, sid, is_subreaper: false, is_dead: false }, "in {tree:#?}");
         }
-        assert_eq!((got[&100].1, got[&100].2), (state.info.launcher_pgid.0, state.info.launcher_sid.0));
-        let mut pids: Vec<i32> = tree.nodes.iter().map(|node| node.pid).collect();
-        pids.sort_unstable();
-        pids.dedup();
-        assert_eq!(pids.len(), tree.nodes.len(), "a number is used twice");
+        let launcher = got.see(100);
+        assert_eq!((launcher.pgid, launcher.sid), (state.info.launcher_pgid.0, state.info.launcher_sid.0));
     }
 
     #[test]
@@ -496,13 +513,38 @@ mod tests {
     }
 
     #[test]
+    fn founders_that_left_their_groups_for_each_others() {
+        check(&[(101, 100, 100, 50), (102, 101, 101, 50)]);
+        check(&[(101, 100, 102, 50), (102, 101, 103, 50), (103, 101, 104, 50), (104, 101, 104, 50)]);
+        check(&[(101, 100, 102, 50), (102, 101, 101, 50), (103, 101, 101, 50), (104, 101, 102, 50)]);
+    }
+
+    #[test]
     fn a_launcher_that_leads_or_is_led_from_outside_or_is_process_1() {
         for (launcher, pgid, sid) in [(100, 100, 100), (100, 0, 0), (1, 1, 1), (1, 0, 0), (100, 60, 50), (100, 50, 50)] {
-            let tree = Tree::plan(&job(launcher, pgid, sid, &[(101, launcher, 101, sid)]), 32768).unwrap();
-            let got = play(&tree);
-            assert_eq!(got[&101], (launcher, 101, sid));
-            assert_eq!((got[&launcher].1, got[&launcher].2), (pgid, sid));
+            let state = job(launcher, pgid, sid, &[(101, launcher, 101, sid)]);
+            let tree = Tree::plan(&state, 32768).unwrap();
+            let got = replay(&tree, &state);
+            let (first, above) = (got.see(101), got.see(launcher));
+            assert_eq!((first.ppid, first.pgid, first.sid), (launcher, 101, sid));
+            assert_eq!((above.pgid, above.sid), (pgid, sid));
         }
+    }
+
+    #[test]
+    fn leaders_below_each_other_with_children_of_one_dead_session() {
+        let processes = [
+            (116, 100, 116, 116),
+            (119, 116, 119, 119),
+            (121, 119, 103, 103),
+            (125, 116, 103, 103),
+            (134, 100, 134, 134),
+            (140, 134, 103, 103),
+        ];
+        check(&processes);
+        let mut state = job(100, 100, 50, &processes);
+        state.processes[1].live_mut().unwrap().settings.child_subreaper = true;
+        replay(&Tree::plan(&state, 32768).unwrap(), &state);
     }
 
     #[test]
@@ -512,9 +554,10 @@ mod tests {
         assert_eq!(plan(&[(101, 100, 100, 50), (101, 100, 100, 50)]), TreeError::Twice(101));
         assert_eq!(plan(&[(101, 102, 100, 50), (102, 101, 100, 50)]), TreeError::Circle(101));
         assert_eq!(plan(&[(1000, 100, 100, 50)]), TreeError::PidMax { pid: 1000, max: 1000 });
-        assert_eq!(plan(&[(101, 100, 100, 50), (102, 101, 77, 77)]), TreeError::Session { pid: 102, sid: 77, ppid: 101 });
         // The leader of 110's session is 110's own child.
-        assert!(matches!(plan(&[(110, 100, 111, 111), (111, 110, 111, 111)]), TreeError::Circle(_)));
+        assert_eq!(plan(&[(110, 100, 111, 111), (111, 110, 111, 111)]), TreeError::Session { pid: 110, sid: 111, ppid: 100 });
+        // Nobody below a process that has left the launcher's session for good is in that.
+        assert_eq!(plan(&[(101, 100, 77, 77), (102, 101, 100, 50)]), TreeError::Session { pid: 102, sid: 50, ppid: 101 });
     }
 
     #[test]
