@@ -11,7 +11,8 @@ use ckpt_sys::syscall;
 use ckpt_wire::{ENV_AGENT, SHIELD_MARK, SHIELD_MARKS};
 use linux_raw_sys::general as nr;
 
-use crate::environment::{find, kept, kept_value, value_of};
+use crate::environment::{find, value_of};
+use crate::kept::{kept, kept_value};
 use crate::libc::{self, ENOSYS};
 use crate::next;
 

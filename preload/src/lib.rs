@@ -2,11 +2,12 @@
 //! away from a process.
 //!
 //! - `action`: `struct sigaction`.
-//! - `environment`: the constructor, and the variables that it keeps.
+//! - `environment`: the constructor, and the variables that it keeps; `kept`: these.
 //! - `exec`: `exec*` and `posix_spawn*`, so that a program that cleans its environment keeps the agent.
 //! - `signals`: the calls that could block, consume or replace the checkpoint signal or the shield.
 //! - `shield`: the shield in the place of default actions.
 //! - `sleep`: `nanosleep` and `clock_nanosleep`, so that the kernel says how much of the time is left.
+//! - `started`: `/proc/PID/stat`, so that a restarted process has started when its predecessor did.
 //! - `touched`: the calls that change files, each of which is noted before it is made.
 //! - `loaded`: the list of loaded objects, in which this library comes last.
 //! - `by_number`: the same calls, where a program makes them by `syscall`.
@@ -19,12 +20,14 @@ mod action;
 mod by_number;
 mod environment;
 mod exec;
+mod kept;
 mod libc;
 mod loaded;
 mod memory;
 mod shield;
 mod signals;
 mod sleep;
+mod started;
 mod touched;
 
 /// The agent does not panic; were it to, there is nothing better to do than to end the process, with a line that says so.

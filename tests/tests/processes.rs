@@ -18,3 +18,4 @@ program_survives!(process_settings);
 program_survives!(no_more_processes);
 program_survives!(environment_kept);
 program_survives!(unnamed_program);
+program_survives!(start_times);

@@ -186,6 +186,7 @@ fn job_info(launch: Launch, id: String, secret: Secret, env_file: PathBuf) -> Jo
     JobInfo {
         env_file: env_file.into(),
         id,
+        restarted: Vec::new(),
         secret: secret.0,
         name: job_name(&launch.command),
         command: launch.command.iter().map(|word| FilePath::from(word.as_os_str())).collect(),

@@ -60,7 +60,7 @@ pub fn observe(pid: HostPid) -> Clocks {
 }
 
 /// `CLOCK SECONDS NANOSECONDS`, a line each.
-fn parse(text: &[u8]) -> Clocks {
+pub(crate) fn parse(text: &[u8]) -> Clocks {
     let text = String::from_utf8_lossy(text);
     let offset = |clock: &str| {
         let mut words = text.lines().find_map(|line| line.strip_prefix(clock))?.split_ascii_whitespace();

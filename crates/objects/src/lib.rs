@@ -46,6 +46,7 @@ pub mod signalfd;
 pub mod signalling;
 pub mod socket;
 pub mod standard;
+pub mod start;
 pub mod subject;
 pub mod sysv;
 pub mod tcp_socket;

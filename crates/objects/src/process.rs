@@ -19,7 +19,7 @@ mod observe;
 
 pub use observe::{
     Status, children, core_filter, exit_signal, group_session_and_terminal, is_secure, limits, oom_score_adj, scheduling,
-    status_if_there, threads, wait_status,
+    start_ticks, status_if_there, threads, wait_status,
 };
 
 /// A process of the job, alive or waiting to be waited for.
@@ -35,6 +35,8 @@ pub struct ProcessState {
     pub sid: NsPid,
     /// The signal that tells its parent of its end: `SIGCHLD`, or what clone(2) was given; 0: none.
     pub exit_signal: i32,
+    /// When it started, in ticks since the boot of the machine, as the job sees it (field 22 of `/proc/PID/stat`).
+    pub started: u64,
     /// The name of its first thread, as in `/proc/PID/comm`.
     pub comm: FilePath,
     /// What it is.

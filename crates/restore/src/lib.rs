@@ -51,7 +51,7 @@ use ckpt_image::{ImageName, ImageReader};
 use ckpt_objects::job_file::JobFiles;
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_objects::{HostPid, NsPid};
-use ckpt_session::environment::offer;
+use ckpt_session::environment::{offer, tell_starts};
 use ckpt_session::job::JobInfo;
 use ckpt_session::{JobState, Listener};
 use ckpt_wire::Secret;
@@ -141,6 +141,8 @@ pub fn restore(
     let _ = checked.rollback.settle();
     watcher.notes.extend(checked.rollback.keep());
     watcher.notes.extend(offer(&checked.info));
+    checked.info.restarted = watcher.starts();
+    watcher.notes.extend(tell_starts(&checked.info));
     terminals::lend(job, own);
     // 11. The gate opens.
     signals::hold_those_that_are_listened_to(job);

@@ -13,6 +13,7 @@ use ckpt_session::job::{JobInfo, Machine, Settings};
 pub fn job(launcher: i32, pgid: i32, sid: i32, processes: &[(i32, i32, i32, i32)]) -> JobState {
     JobState {
         info: JobInfo {
+            restarted: Vec::new(),
             secret: 0,
             id: "0123456789abcdef".to_owned(),
             name: "test".to_owned(),
@@ -98,6 +99,7 @@ fn process(pid: i32, ppid: i32, pgid: i32, sid: i32) -> ProcessState {
         pgid,
         sid,
         exit_signal: libc::SIGCHLD,
+        started: 0,
         comm: FilePath::default(),
         life: Life::Alive(Box::new(live)),
     }

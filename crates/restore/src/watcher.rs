@@ -1,11 +1,12 @@
 //! The restart's view of the processes that it made: how far they are, what they report, whether they live.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ckpt_objects::process::{Life, children, status_if_there};
+use ckpt_objects::start::{self, Start};
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_session::JobState;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -171,6 +172,25 @@ impl<'a> Watcher<'a> {
         let stand_in = stand_in.ok_or_else(|| RestoreError::Died(" (the launcher's stand-in)".to_owned()))?;
         let namespace = self.init.pid_namespace().map_err(RestoreError::StandIn)?;
         Ok((stand_in, namespace))
+    }
+}
+
+impl Watcher<'_> {
+    /// When the job's processes have started, and when those did whose places they take.
+    pub fn starts(&self) -> Vec<Start> {
+        let former: HashMap<NsPid, u64> = self.job.processes.iter().map(|process| (process.pid, process.started)).collect();
+        let mut starts = Vec::new();
+        let mut next = vec![self.init];
+        while let Some(pid) = next.pop() {
+            next.extend(children(pid));
+            let number = status_if_there(pid).map(|status| status.ns_pid());
+            if let Some((number, former)) = number.and_then(|number| Some((number, *former.get(&number)?)))
+                && let Ok(now) = start::observe(pid)
+            {
+                starts.push(Start { pid: number, now, former });
+            }
+        }
+        starts
     }
 }
 

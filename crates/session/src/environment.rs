@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use ckpt_objects::{FilePath, HostPid};
+use ckpt_objects::{FilePath, HostPid, start};
+use ckpt_wire::STARTED;
 
 use crate::job::{JobInfo, Variable};
 use crate::{living, private};
@@ -124,18 +125,42 @@ pub fn offer(info: &JobInfo) -> Option<String> {
 }
 
 fn write(path: &Path, id: &str, variables: &[Variable]) -> io::Result<()> {
+    replace(path, id, &script(variables))
+}
+
+fn replace(path: &Path, id: &str, text: &[u8]) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(&unfinished(id)).tempfile_in(dir)?;
-    file.write_all(&script(variables))?;
+    file.write_all(text)?;
     file.persist(path)?;
     Ok(())
 }
 
-/// Takes the file away: the job is over.
+/// Writes down when the processes of a restart are to have started, for those that look at each other; or removes what an earlier run has left.
+/// Gives a line for the user where that fails.
+#[must_use]
+pub fn tell_starts(info: &JobInfo) -> Option<String> {
+    let path = starts_place(info);
+    if info.restarted.is_empty() {
+        let _ = std::fs::remove_file(path);
+        return None;
+    }
+    let written = replace(&path, &info.id, start::table(&info.restarted).as_bytes());
+    let what = "the job's processes see their own start times as those of the restart";
+    written.err().map(|error| format!("cannot write {}: {error}; {what}", path.display()))
+}
+
+/// Where that is written.
+fn starts_place(info: &JobInfo) -> PathBuf {
+    place(info).with_extension(STARTED.trim_start_matches('.'))
+}
+
+/// Takes the files away: the job is over.
 pub fn withdraw(info: &JobInfo) {
     if !info.env_file.0.is_empty() {
         let path = place(info);
         let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(starts_place(info));
         remove_unfinished(&path, &info.id);
         // Only those that have become empty go.
         for dir in path.parent().into_iter().filter(|dir| is_private(dir, &info.id)) {
@@ -154,7 +179,8 @@ fn sweep(path: &Path) {
     }
     for entry in common.read_dir().into_iter().flatten().flatten().filter(|entry| entry.path() != path) {
         let name = entry.path();
-        let id = name.extension().filter(|extension| *extension == EXTENSION).and_then(|_| name.file_stem()?.to_str());
+        let is_ours = |extension: &&OsStr| [EXTENSION, STARTED.trim_start_matches('.')].iter().any(|own| extension == own);
+        let id = name.extension().filter(is_ours).and_then(|_| name.file_stem()?.to_str());
         if id.is_some_and(|id| !living::is_there(id)) {
             let _ = std::fs::remove_file(name);
         }

@@ -16,6 +16,7 @@ use ckpt_objects::program::UnnamedProgram;
 use ckpt_objects::shared_memory::SharedMemory;
 use ckpt_objects::signalling::Signalling;
 use ckpt_objects::socket::SocketState;
+use ckpt_objects::start::Start;
 use ckpt_objects::sysv::SystemV;
 use ckpt_objects::terminal::Terminals;
 use ckpt_objects::{FilePath, NsPid};
@@ -62,6 +63,8 @@ pub struct JobState {
 pub struct JobInfo {
     /// 16 lower-case hexadecimal digits, drawn at launch; the same over all restarts.
     pub id: String,
+    /// The processes that a restart has made; empty in the first run.
+    pub restarted: Vec<Start>,
     /// What the job's agents find their coordinator by: [`ckpt_wire::Secret`]. Shown to nobody.
     #[serde(serialize_with = "hide_from_people")]
     pub secret: u128,

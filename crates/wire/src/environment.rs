@@ -37,6 +37,9 @@ fn parse_number(text: &[u8]) -> Option<i32> {
 /// Variable with the path of a file that holds the variables of the batch job that the job runs in now.
 pub const ENV_FILE: &str = "CKPT_ENV_FILE";
 
+/// What the name of a file ends in that lies beside [`ENV_FILE`], which has this in the place of its own ending: when the processes that a restart has
+/// made are to have started (`PID NOW FORMER`, a line each).
+pub const STARTED: &str = ".started";
 /// Variable that lets programs use io_uring by `syscall`. Without it they are told that the kernel has none.
 pub const ENV_IO_URING: &str = "CKPT_IO_URING";
 

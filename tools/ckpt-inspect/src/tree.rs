@@ -43,6 +43,7 @@ mod tests {
             .iter()
             .map(|&(pid, ppid)| ProcessState {
                 exit_signal: 17,
+                started: 0,
                 pid: NsPid(pid),
                 ppid: NsPid(ppid),
                 pgid: NsPid(pid),

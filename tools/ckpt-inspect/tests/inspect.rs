@@ -48,7 +48,16 @@ fn thread(tid: i32) -> ThreadState {
 }
 
 fn process(pid: i32, ppid: i32, comm: &str, life: Life) -> ProcessState {
-    ProcessState { pid: NsPid(pid), ppid: NsPid(ppid), pgid: NsPid(100), sid: NsPid(50), exit_signal: 17, comm: path(comm), life }
+    ProcessState {
+        pid: NsPid(pid),
+        ppid: NsPid(ppid),
+        pgid: NsPid(100),
+        sid: NsPid(50),
+        exit_signal: 17,
+        started: 0,
+        comm: path(comm),
+        life,
+    }
 }
 
 fn alive(space: u32, threads: std::ops::Range<i32>, files: &[u32]) -> Life {
@@ -135,6 +144,7 @@ fn state(generation: u64) -> JobState {
 fn info(generation: u64) -> JobInfo {
     JobInfo {
         secret: 0,
+        restarted: Vec::new(),
         id: JOB.to_owned(),
         name: "count.sh".to_owned(),
         command: vec![path("bash"), path("count.sh"), path("two words"), path("it's")],

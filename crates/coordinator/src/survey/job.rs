@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ckpt_objects::process::{Life, ProcessState, Status, exit_signal, group_session_and_terminal};
 use ckpt_objects::signalling::{F_OWNER_PGRP, F_OWNER_TID};
-use ckpt_objects::{HostPid, NsPid};
+use ckpt_objects::{HostPid, NsPid, start};
 use ckpt_session::job::JobInfo;
 
 use crate::frozen::Frozen;
@@ -78,6 +78,11 @@ impl<'a> Job<'a> {
         (or(status.ns_pgid(), self.info.launcher_pgid), or(status.ns_sid(), self.info.launcher_sid))
     }
 
+    /// When a process started, as the job knows it; 0 for one that has gone meanwhile.
+    fn started(&self, pid: NsPid, host: HostPid) -> u64 {
+        start::observe(host).map_or(0, |now| start::former(&self.info.restarted, pid, now))
+    }
+
     /// A process with the ids that its status tells.
     pub fn process(&self, pid: NsPid, status: &Status, life: Life) -> ProcessState {
         let (pgid, sid) = self.group_and_session(status);
@@ -86,6 +91,7 @@ impl<'a> Job<'a> {
             ppid: self.number(status.parent()).unwrap_or(self.info.launcher),
             pgid,
             sid,
+            started: self.started(pid, status.process()),
             exit_signal: exit_signal(status.process()).unwrap_or(libc::SIGCHLD),
             comm: status.name(),
             life,

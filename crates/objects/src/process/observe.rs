@@ -271,6 +271,15 @@ pub fn wait_status(pid: HostPid) -> Result<i32, ObserveError> {
     stat_fields(&stat).last().and_then(|status| status.parse().ok()).ok_or_else(|| parse_error(pid, "stat", &stat))
 }
 
+/// When a process started, in ticks since the boot (field 22 of `/proc/PID/stat`), as seen here.
+///
+/// # Errors
+/// The process has ended, or the file is not as proc(5) describes it.
+pub fn start_ticks(pid: HostPid) -> Result<u64, ObserveError> {
+    let stat = read_proc(pid, "stat")?;
+    stat_fields(&stat).get(19).and_then(|ticks| ticks.parse().ok()).ok_or_else(|| parse_error(pid, "stat", &stat))
+}
+
 /// Fields of a `stat` file from the third (the state) on.
 fn stat_fields(stat: &[u8]) -> Vec<&str> {
     let end = stat.iter().rposition(|&byte| byte == b')').unwrap_or(0);
