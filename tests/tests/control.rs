@@ -153,3 +153,29 @@ fn inspect_shows_and_verifies_a_real_image() {
         assert!(json.contains(piece), "the JSON does not hold {piece}:\n{json}");
     }
 }
+
+/// A script that takes checkpoints of its own job: each command succeeds, in the run that takes the checkpoint and in those that begin with it.
+#[test]
+fn a_job_takes_its_own_checkpoints() {
+    for identity in [Identity::own(), Identity::User] {
+        let ctl = tool("ckpt-ctl");
+        let script = format!(
+            "set -e; echo phase 1; {ctl} checkpoint > taken; echo phase 2; sleep 300 & {ctl} stop; kill $!; echo phase 3",
+            ctl = ctl.display()
+        );
+        let job = Job::new(["bash", "-c", &script]).interval("1000");
+        let sandbox = job.sandbox(identity);
+        let mut running = job.launch(&sandbox);
+        assert_eq!(running.wait(BOUND), 85, "{}", running.stderr());
+        let images = sandbox.images(IMAGES);
+        assert_eq!(images.first(), Some(&PathBuf::from(sandbox.read_text("taken").trim())), "{}", running.stderr());
+        assert_eq!(sandbox.read_text("out"), "phase 1\nphase 2\n");
+        // From the first one it takes the second again.
+        let mut running = job.restart(&sandbox, &images[..1], 1);
+        assert_eq!(running.wait(BOUND), 85, "{}", running.stderr());
+        assert!(running.stderr().contains("this job was restarted from a checkpoint"), "{}", running.stderr());
+        let mut running = job.restart(&sandbox, &sandbox.images(IMAGES), 2);
+        assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+        assert_eq!(sandbox.read_text("out"), "phase 1\nphase 2\nphase 3\n");
+    }
+}

@@ -1,14 +1,15 @@
 //! How `ckpt-ctl` finds a running coordinator and talks to it: an abstract UNIX socket, one line of JSON each way.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use ckpt_session::abstract_sockets;
-use rustix::net::sockopt::socket_peercred;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, UCred, connect, socket_with};
+use ckpt_sys::raw::Errno;
+use ckpt_sys::socket::peer;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::Uid;
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +94,7 @@ impl Server {
         for _ in 0..CONNECTIONS {
             let (mut stream, _) = self.listener.accept().ok()?;
             let own = rustix::process::geteuid();
-            if !socket_peercred(&stream).is_ok_and(|peer| peer.uid == own || peer.uid.is_root()) {
+            if !user_of(&stream).is_ok_and(|peer| peer == own || peer.is_root()) {
                 continue;
             }
             // Whoever connects sends the line as a whole; one that has not is not waited for long.
@@ -169,7 +170,7 @@ fn running_for(is_meant: impl Fn(Uid) -> bool) -> io::Result<Vec<Running>> {
     let mut found: Vec<Running> = abstract_sockets()?.iter().filter_map(|name| parse_name(name)).collect();
     found.sort_by(|a, b| (a.pid, &a.job).cmp(&(b.pid, &b.job)));
     found.dedup_by(|a, b| (a.pid, &a.job) == (b.pid, &b.job));
-    found.retain(|running| running.connect().is_ok_and(|(_, peer)| is_meant(peer.uid)));
+    found.retain(|running| running.connect().is_ok_and(|(_, peer)| is_meant(peer)));
     Ok(found)
 }
 
@@ -182,12 +183,12 @@ fn parse_name(name: &str) -> Option<Running> {
 
 impl Running {
     /// Connects without waiting. The name may be another user's, who never accepts.
-    fn connect(&self) -> io::Result<(UnixStream, UCred)> {
+    fn connect(&self) -> io::Result<(UnixStream, Uid)> {
         let name = format!("{PREFIX}{}/{}", self.job, self.pid);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
-        let peer = socket_peercred(&socket)?;
+        let peer = user_of(&socket)?;
         Ok((UnixStream::from(socket), peer))
     }
 
@@ -199,7 +200,7 @@ impl Running {
     pub fn ask(&self, request: Request) -> io::Result<Reply> {
         let (mut stream, peer) = self.connect()?;
         let own = rustix::process::geteuid();
-        if peer.uid != own && !own.is_root() {
+        if peer != own && !own.is_root() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let mut line = serde_json::to_vec(&request)?;
@@ -237,6 +238,12 @@ impl Running {
     fn late(&self, how: &str) -> io::Error {
         io::Error::new(io::ErrorKind::TimedOut, format!("the coordinator of job {} (pid {}) {how}", self.job, self.pid))
     }
+}
+
+/// Whose the process at the other end is. Not by rustix, which expects a number of it that is not 0: it may be in a pid namespace above this one.
+fn user_of(socket: impl AsFd) -> io::Result<Uid> {
+    let (_, uid) = peer(socket.as_fd().as_raw_fd()).map_err(|Errno(errno)| io::Error::from_raw_os_error(errno))?;
+    Ok(Uid::from_raw(uid))
 }
 
 /// Whether the process is stopped, by a signal or a tracer.

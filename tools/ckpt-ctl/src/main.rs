@@ -4,11 +4,16 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use ckpt_cli::exit;
 use ckpt_coordinator::control::{Reply, Request, Running, Status, running};
 use ckpt_session::harmless;
+use ckpt_wire::ENV_JOB;
 use clap::{Args, Parser, Subcommand};
+
+/// How long a restarted job's coordinator may take to begin.
+const RESTART: Duration = Duration::from_secs(10);
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -26,7 +31,7 @@ struct Arguments {
     command: Command,
 }
 
-/// Selects a job. Without any of these it is the only running one.
+/// Selects a job. Without any of these it is the one that ckpt-ctl is run in, or else the only one.
 #[derive(Args)]
 #[group(multiple = false)]
 struct Which {
@@ -77,14 +82,45 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         Command::Checkpoint => Request::Checkpoint,
         Command::Stop => Request::Stop,
     };
-    match only(&found)?.ask(request) {
+    let target = only(&found)?;
+    match target.ask(request) {
         Ok(Reply::Image(path)) => {
             println!("{path}");
             Ok(())
         }
         Ok(Reply::Error(error)) => Err((exit::FAILED, error)),
         Ok(Reply::Status(_)) => Err((exit::FAILED, "the coordinator sent an unexpected reply".to_owned())),
+        Err(error) if own_job().as_ref() == Some(&target.job) && is_end(&error) && goes_on_elsewhere(target) => {
+            eprintln!("ckpt: this job was restarted from a checkpoint");
+            Ok(())
+        }
         Err(error) => Err((exit::FAILED, error.to_string())),
+    }
+}
+
+/// The job that this process is in.
+fn own_job() -> Option<String> {
+    std::env::var(ENV_JOB).ok()
+}
+
+/// Whether an answer did not come because nobody is there any more to give it.
+fn is_end(error: &std::io::Error) -> bool {
+    let ends = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::NotConnected];
+    ends.contains(&error.kind())
+}
+
+/// Whether the job has another coordinator: this process was in the image that it waited for, and has been brought back with the job.
+fn goes_on_elsewhere(former: &Running) -> bool {
+    let end = Instant::now() + RESTART;
+    loop {
+        let is_other = |now: &Running| now.job == former.job && now.pid != former.pid;
+        if running().is_ok_and(|all| all.iter().any(is_other)) {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -109,9 +145,10 @@ fn find(which: &Which) -> Result<Vec<(Running, Status)>, (u8, String)> {
     let all = running().map_err(|error| (exit::USAGE, format!("failed to read /proc/net/unix: {error}")))?;
     let mut found = Vec::new();
     let mut late = Vec::new();
+    let is_open = which.dir.is_none() && which.pid.is_none();
+    let job = which.job.clone().or_else(|| own_job().filter(|_| is_open));
     for candidate in all {
-        let named =
-            which.pid.is_none_or(|pid| pid == candidate.pid) && which.job.as_ref().is_none_or(|job| *job == candidate.job);
+        let named = which.pid.is_none_or(|pid| pid == candidate.pid) && job.as_ref().is_none_or(|job| *job == candidate.job);
         if !named {
             continue;
         }
