@@ -456,8 +456,8 @@ const FACILITIES: &[Facility] = &[
         name: "kernel.pid_max",
         since: "",
         need: Need::Limit,
-        purpose: "a job can be restarted where this is above its pids",
-        without: "a job with higher pids cannot be restarted here",
+        purpose: "before Linux 6.14, a job can be restarted where this is above its pids",
+        without: "a job with higher pids cannot be restarted here; from Linux 6.14 on it can",
         switch: None,
         probe: |_| match sysctl("kernel/pid_max") {
             Some(max) if max < 32768 => Answer::Limited(format!("it is {max}")),

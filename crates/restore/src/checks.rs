@@ -31,8 +31,6 @@ use crate::rollback::Rollback;
 
 mod machine;
 
-pub use machine::pid_max;
-
 /// A job that can be brought back here, and how.
 pub struct Checked<'a> {
     /// What the image says of the job, with paths as they are now.

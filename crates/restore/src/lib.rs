@@ -123,7 +123,7 @@ pub fn restore(
     let job = adopted.as_ref().unwrap_or(job);
     // 2. Check. 3. Plan the tree. Only when neither refuses are the job's files rolled back.
     let mut checked = checks::check(job, reader, options)?;
-    let tree = Tree::plan(job, checks::pid_max())?;
+    let tree = Tree::plan(job, namespaces::pid_max(!checked.user.is_privileged))?;
     checked.roll_back(job, options.strict)?;
     // 4. New namespaces; in these, 5. open file descriptions, 6. the tree, 7. memory, 8. descriptors, 9. the restorer.
     let (channels, readers) = Channels::make()?;

@@ -22,7 +22,7 @@ use rustix::process::Resource;
 use crate::control::Message;
 use crate::error::{ProcessError, RestoreError};
 use crate::family;
-use crate::restart::Restart;
+use crate::restart::{Restart, exit};
 
 /// Magic number of the file system of message queues (ipc/mqueue.c).
 const MQUEUE_MAGIC: i64 = 0x1980_0202;
@@ -47,6 +47,34 @@ pub fn make_init(restart: &Restart<'_>) -> Result<HostPid, RestoreError> {
             remedy: remedy(errno),
         }),
     }
+}
+
+/// The first number that a process of a new pid namespace cannot have: since Linux 6.14 each namespace has a limit of its own, before that it is
+/// the machine's. The caller must have one thread.
+#[must_use]
+pub fn pid_max(has_user_namespace: bool) -> i32 {
+    let read = || -> Option<i32> { std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok() };
+    let user = if has_user_namespace { nr::CLONE_NEWUSER } else { 0 };
+    let Ok((reader, writer)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else {
+        return read().unwrap_or(1 << 22);
+    };
+    let mut answer = [0u8; 4];
+    // SAFETY: the caller's promise; the child reads a file, writes four bytes, and ends.
+    match unsafe { fork(u64::from(nr::CLONE_NEWPID | user), None) } {
+        Ok(Fork::Child) => {
+            let _ = rustix::io::write(&writer, &read().unwrap_or(0).to_ne_bytes());
+            exit(0)
+        }
+        Ok(Fork::Parent(child)) => {
+            drop(writer);
+            let _ = rustix::io::read(&reader, &mut answer);
+            let _ = rustix::process::waitpid(rustix::process::Pid::from_raw(child), rustix::process::WaitOptions::empty());
+        }
+        // The restart says why there are no namespaces.
+        Err(_) => (),
+    }
+    let within = i32::from_ne_bytes(answer);
+    if within > 0 { within } else { read().unwrap_or(1 << 22) }
 }
 
 /// Whether the job has objects that are known by numbers in an IPC namespace: it gets one of its own, where all are free.

@@ -118,8 +118,10 @@ pub enum TreeError {
     /// The parents go round in a circle.
     #[error("process {0} is its own ancestor in the image")]
     Circle(i32),
-    /// A number that this machine does not give.
-    #[error("process or thread {pid} has a number beyond this machine's kernel.pid_max ({max}); raise it")]
+    /// A number that no process gets here.
+    #[error(
+        "process or thread {pid} has a number beyond kernel.pid_max ({max}); raise it, or restart on Linux 6.14 or later, where each pid namespace has its own"
+    )]
     PidMax {
         /// The number.
         pid: i32,
@@ -129,7 +131,7 @@ pub enum TreeError {
 }
 
 impl Tree {
-    /// Plans the tree of `job`. `pid_max` is the first number that this machine does not give.
+    /// Plans the tree of `job`. `pid_max` is the first number that a process of a new pid namespace cannot have.
     pub fn plan(job: &JobState, pid_max: i32) -> Result<Self, TreeError> {
         Planner::new(job, pid_max)?.plan()
     }

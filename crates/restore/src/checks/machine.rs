@@ -81,10 +81,3 @@ pub fn memory(reader: &ImageReader) -> Result<(), RestoreError> {
     let available = available + swap_free;
     if needed > available { Err(RestoreError::OutOfMemory { needed, available }) } else { Ok(()) }
 }
-
-/// The first number that this machine does not give to a process.
-#[must_use]
-pub fn pid_max() -> i32 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
-    text.trim().parse().unwrap_or(1 << 22)
-}
