@@ -4,7 +4,7 @@
 #include <sys/prctl.h>
 
 // The seed is the second argument.
-enum { MOST = 40, ACTS = 160 };
+enum { MOST = 30, ACTS = 120 };
 enum act { NONE, FORK, SETSID, SETPGID, SUBREAPER, END, REAP, STOP };
 
 struct ids {
@@ -83,7 +83,7 @@ static void live(int own) {
             act(next, me->argument);
             __atomic_store_n(&me->act, NONE, __ATOMIC_SEQ_CST);
         }
-        pause_a_little(200);
+        pause_a_little(500);
     }
     int is_subreaper = 0, was_subreaper = 0;
     CHECK(prctl(PR_GET_CHILD_SUBREAPER, &was_subreaper, 0, 0, 0) == 0);

@@ -57,6 +57,7 @@ impl Coordinator {
         self.schedule.conclude(outcome.as_ref().ok().map(|taken| taken.total), now);
         let stood = Duration::from_nanos(self.checkpointer.stood.swap(0, Ordering::AcqRel));
         if outcome.is_err()
+            && !self.is_over()
             && let Some(wait) = self.schedule.lose(stood, now)
         {
             self.reporter.event(format_args!(
