@@ -24,6 +24,18 @@ for step in range(60):
 print(int(total.sum()), rng.integers(1 << 30))
 "#;
 
+const PSUTIL: &str = r#"
+import psutil, subprocess, time
+child = subprocess.Popen(["sleep", "1000"])
+known, me = psutil.Process(child.pid), psutil.Process()
+for i in range(60):
+    assert known.is_running() and me.is_running() and psutil.Process(child.pid) == known, i
+    assert me.children() == [known]
+    time.sleep(0.05)
+known.terminate()
+print(known.wait(10), child.wait(), known.is_running())
+"#;
+
 const THREADING: &str = r#"
 import threading, queue, time
 work, results, lock, local = queue.Queue(4), {}, threading.Lock(), threading.local()
@@ -166,6 +178,7 @@ if __name__ == '__main__':
     memory.unlink()
 ";
 
+survives!(psutil_knows_its_processes_again, Job::script(SYSTEM, PSUTIL));
 survives!(numpy_with_blas_threads, Job::script(SYSTEM, NUMPY).env("OPENBLAS_NUM_THREADS", "2"));
 survives!(threading, Job::script(SYSTEM, THREADING));
 survives!(subprocess, Job::script(SYSTEM, SUBPROCESS));
