@@ -1,4 +1,5 @@
 // Tests that a program that can do without io_uring is told that there is none, also after a restart: by `syscall`, or in any way with `raw`.
+// @restored io_uring: that there is none, for programs that ask by `syscall()` and have something else in its place; with `--no-io-uring` for all
 #include "check.h"
 #include <sys/syscall.h>
 

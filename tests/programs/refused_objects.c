@@ -1,7 +1,7 @@
 // Tests that a job with an object that is not kept runs on: makes the object named by the argument, waits, and uses nothing of it.
 // @refused fanotify: groups (the kernel does not show their marks)
 // @refused userfaultfd: descriptors, and the ranges registered with them
-// @refused io_uring: instances (requests in flight cannot be seen); programs that ask for one by `syscall()`, as libuv (Node.js, uvloop) does, are told that there is none; `--no-io-uring` tells all so, and `--innodb-use-native-aio=0` MariaDB
+// @refused io_uring: instances (requests in flight cannot be seen). Programs that ask for one by `syscall()`, as libuv (Node.js, uvloop) does, get none; `--no-io-uring` says so to all, `--innodb-use-native-aio=0` to MariaDB
 // @refused Devices: character devices whose driver keeps a state for each descriptor (/dev/net/tun, /dev/fuse, GPUs)
 // @refused Asynchronous I/O: contexts of io_setup (requests in flight cannot be seen)
 // @refused Performance events: perf_event_open
