@@ -8,13 +8,13 @@ program_survives!(timerfds);
 program_survives!(signalfds);
 program_survives!(inotify);
 program_survives!(pidfds);
+program_survives!(io_uring_hidden);
 
 /// A job of [`io_uring_hidden`](../programs/io_uring_hidden.c).
 fn without_io_uring(arguments: &[&str], option: &str) -> Job {
     Job::program("io_uring_hidden", 250, arguments).option(option)
 }
 
-survives!(io_uring_is_hidden, Job::program("io_uring_hidden", 250, &[]));
 survives!(io_uring_is_forbidden, without_io_uring(&["raw"], "--no-io-uring"));
 
 #[test]
