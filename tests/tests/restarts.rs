@@ -47,7 +47,7 @@ survives!(images_with_lz4, counting().option("--compress").option("lz4"));
 survives!(images_with_zstd_3, counting().option("--compress").option("zstd:3"));
 
 as_either! {
-    image_copied_elsewhere two_restarts_of_one_image_at_once a_job_that_lives_is_not_brought_back
+    image_copied_elsewhere two_restarts_of_one_image_at_once a_job_that_lives_is_not_brought_back what_is_left_of_a_job_is_replaced
     a_job_without_launcher_or_environment_is_not_brought_back restart_from_another_directory directory_that_moved
     directory_that_moved_with_map self_contained_image_needs_no_files the_generation_before_serves
     a_restart_names_what_it_restarts every_address_taken_by_the_restart_itself a_job_outlives_its_restart
@@ -167,6 +167,22 @@ fn a_job_that_lives_is_not_brought_back(identity: Identity) {
     assert!(code == 122 && err.contains(" lives: process ") && err.contains("--again"), "{code}: {err}");
     assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
     assert!(before > 0 && sandbox.read_text("out") == "60\n", "its files were touched: {}", sandbox.read_text("out"));
+}
+
+/// Of a job whose launcher alone was killed, the rest is ended first.
+fn what_is_left_of_a_job_is_replaced(identity: Identity) {
+    let job = Job::script("bash", "sleep 300 & for i in {1..40}; do echo $i >> log; sleep 0.1; done; kill $!; wc -l < log");
+    let sandbox = job.sandbox(identity);
+    let mut running = job.launch(&sandbox);
+    let image = await_image(&sandbox, &mut running, None);
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    running.wait(BOUND);
+    let mut command = sandbox.command(tool("ckpt-restart"));
+    command.arg("--replace").arg(&image);
+    let mut running = sandbox.start(command, "out", true, "err.1");
+    assert_eq!(running.wait(BOUND), 0, "{}", running.stderr());
+    assert_eq!(sandbox.read_text("out"), "40\n", "{}", running.stderr());
+    assert_eq!(sandbox.read_text("log").lines().count(), 40);
 }
 
 /// Nor if its launcher was killed, and its environment is overwritten, as programs do that set a title.

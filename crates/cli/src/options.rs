@@ -87,6 +87,9 @@ pub struct RunOptions {
     /// At a restart: start a second copy of a job that lives, with the same files
     #[arg(long)]
     pub again: bool,
+    /// At a restart: end what still lives of the job first, as when only its launcher was killed
+    #[arg(long, conflicts_with = "again")]
+    pub replace: bool,
     /// At a restart: use image files that belong to another user. The owner of an image decides what runs
     #[arg(long)]
     pub trust_owner: bool,

@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use ckpt_coordinator::files::Files;
 use ckpt_coordinator::{Restarted, coordinate_restarted};
 use ckpt_image::generations::{Selected, mark_in_use};
-use ckpt_objects::HostPid;
 use ckpt_objects::sysv::EarlierIds;
 use ckpt_objects::terminal::OwnTerminal;
 use ckpt_restore::{Options, RestoreError, RestoredJob, read_job, restore};
@@ -34,12 +33,9 @@ pub fn restart(
     let path = selected.image.path();
     if !options.again
         && let Ok(job) = read_job(&selected.image)
-        && let Some(pid) = living_process(&job)
+        && let Err(living) = make_room(&job, options.replace)
     {
-        reporter.error(format_args!(
-            "the job of {} lives: process {pid} belongs to it; end that first, or give --again for a second copy beside it",
-            path.display()
-        ));
+        reporter.error(format_args!("the job of {} lives: {living}", path.display()));
         return exit::CANNOT_RESTART;
     }
     let held = held.or_else(|| mark_in_use(path).ok());
@@ -116,10 +112,17 @@ fn find_directory(settings: &mut Settings, image: &Path, reporter: Reporter) {
     }
 }
 
-/// A process of this job that lives.
-fn living_process(job: &JobState) -> Option<HostPid> {
+/// Sees to it that no process of this job lives. The error says which one does, and what to do.
+fn make_room(job: &JobState, replace: bool) -> Result<(), String> {
     let pids: Vec<_> = job.processes.iter().map(|process| process.pid).collect();
-    living::process_of(&job.info.id, &pids)
+    let id = &job.info.id;
+    match living::process_of(id, &pids) {
+        None => Ok(()),
+        Some(_) if replace => living::end(id, &pids).map_err(|pid| format!("process {pid} does not end")),
+        Some(pid) => Err(format!(
+            "process {pid} belongs to it; give --replace to end what is left of it, or --again for a second copy beside it"
+        )),
+    }
 }
 
 fn announce(job: &JobState, restored: &RestoredJob, reporter: Reporter) {

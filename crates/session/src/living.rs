@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 use ckpt_objects::process::status_if_there;
 use ckpt_objects::{HostPid, NsPid};
 use ckpt_wire::ENV_JOB;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::library::{AGENT_FILE, copy_of};
 
 /// How long processes that have been killed may take to end.
 const ENDING: Duration = Duration::from_secs(3);
+/// How long all processes of a job may take to end, one after the other.
+const LEAVING: Duration = Duration::from_secs(30);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -34,15 +37,43 @@ pub fn is_there(id: &str) -> bool {
     find(id, &[]).is_some()
 }
 
+/// Ends (`SIGKILL`) every process of the job with this id, as [`process_of`] finds them, and waits until they are gone.
+///
+/// # Errors
+/// The process that is still there after a while.
+pub fn end(id: &str, pids: &[NsPid]) -> Result<(), HostPid> {
+    let begun = Instant::now();
+    let mut last = None;
+    loop {
+        let Some(found) = find(id, pids) else { return Ok(()) };
+        // Held by the descriptor, it is looked at again: the number may have come to mean another process.
+        let raw = Pid::from_raw(found.0);
+        if let Some(process) = raw.and_then(|raw| pidfd_open(raw, PidfdFlags::empty()).ok())
+            && belongs(found, id, pids)
+        {
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+        if begun.elapsed() > LEAVING {
+            return Err(found);
+        }
+        if last.replace(found) == Some(found) {
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
 /// A process that belongs to the job. Those that have ended have neither environment nor mappings any more.
 fn find(id: &str, pids: &[NsPid]) -> Option<HostPid> {
     let own = std::process::id();
     let numbers = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let mut numbers = numbers.filter(|pid| u32::try_from(*pid) != Ok(own)).map(HostPid);
-    numbers.find(|pid| match job_of(*pid) {
+    numbers.filter(|pid| u32::try_from(*pid) != Ok(own)).map(HostPid).find(|pid| belongs(*pid, id, pids))
+}
+
+fn belongs(pid: HostPid, id: &str, pids: &[NsPid]) -> bool {
+    match job_of(pid) {
         Some(job) => job == id.as_bytes(),
-        None => has_agent(*pid, id, pids),
-    })
+        None => has_agent(pid, id, pids),
+    }
 }
 
 /// The id in a process's environment, which every process of a job was started with.
