@@ -1,7 +1,7 @@
 //! What a machine allows or forbids: `ckpt-launch --check` tells it in words, and a limit that is met ends in a line.
 
 use ckpt_tests::job::IMAGES;
-use ckpt_tests::{Identity, Job, Sandbox, program, tool};
+use ckpt_tests::{Identity, Job, Sandbox, not_run, program, tool};
 
 /// Runs `ckpt-launch --check`, started by these words of a shell; gives its exit code and what it printed.
 fn check(sandbox: &Sandbox, prefix: &str, options: &str) -> (i32, String) {
@@ -133,4 +133,36 @@ fn a_container_that_forbids_kcmp_fails_checkpoints_and_not_the_job() {
         "{err}"
     );
     assert!(sandbox.images(IMAGES).is_empty(), "{err}");
+}
+
+/// In a pid namespace that gives such numbers; the restart is outside of it.
+#[test]
+fn numbers_above_the_machines_pid_max_are_kept_where_a_namespace_has_its_own() {
+    if !nix::unistd::geteuid().is_root() {
+        return not_run("needs root, to choose numbers of processes");
+    }
+    let sandbox = Sandbox::new(Identity::own());
+    let script = format!(
+        "echo 200000 > /proc/sys/kernel/ns_last_pid || exit 9
+        {} -d images -i 0.3 -- sh -c 'for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do echo $i $$; sleep 0.2; done' > out &
+        until ls images/*.img; do sleep 0.1; done",
+        tool("ckpt-launch").display()
+    );
+    let mut command = sandbox.command("unshare");
+    // What is left ends with the namespace.
+    command.args(["--pid", "--fork", "--mount-proc", "sh", "-c", &script]);
+    let (code, _, err) = sandbox.finish(command);
+    if code == 9 {
+        return not_run("numbers beyond kernel.pid_max, which this kernel does not give");
+    }
+    assert_eq!(code, 0, "{err}");
+    let mut restart = sandbox.command(tool("ckpt-restart"));
+    restart.args(["-d", "images"]).args(sandbox.images("images"));
+    let (code, later, err) = sandbox.finish(restart);
+    assert_eq!(code, 0, "{err}");
+    // What was written after the checkpoint is written again.
+    let out = sandbox.read_text("out") + &later;
+    let numbers: Vec<&str> = out.lines().filter_map(|line| line.split_once(' ')).map(|(_, pid)| pid).collect();
+    assert!(numbers.len() >= 15 && numbers.iter().all(|pid| *pid == numbers[0]), "{out}");
+    assert!(numbers[0].parse::<i32>().is_ok_and(|pid| pid > 200_000), "{out}");
 }
