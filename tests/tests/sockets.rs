@@ -12,6 +12,7 @@ use ckpt_tests::job::{IMAGES, ROUNDS};
 use ckpt_tests::sandbox::{BOUND, Sandbox};
 use ckpt_tests::{Identity, Job, program_survives, refused, tool};
 
+program_survives!(tcp_groups, Job::program("tcp_groups", 100, &[]));
 program_survives!(unix_stream);
 program_survives!(unix_datagram);
 program_survives!(unix_packets);

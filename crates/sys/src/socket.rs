@@ -3,7 +3,9 @@
 
 use linux_raw_sys::errno::ENOTTY;
 use linux_raw_sys::general as nr;
-use linux_raw_sys::net::{MSG_NOSIGNAL, SO_ATTACH_FILTER, SO_PEERCRED, SOL_SOCKET};
+use linux_raw_sys::net::{
+    MSG_NOSIGNAL, SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF, SO_DETACH_REUSEPORT_BPF, SO_PEERCRED, SOL_SOCKET,
+};
 
 use crate::raw::Errno;
 use crate::syscall;
@@ -58,6 +60,24 @@ pub fn get_filter(fd: i32, program: &mut [u64]) -> Result<usize, Errno> {
 /// # Errors
 /// `EINVAL` for a program that the kernel does not accept.
 pub fn set_filter(fd: i32, program: &[u64]) -> Result<(), Errno> {
+    attach(fd, SO_ATTACH_FILTER, program)
+}
+
+/// Has all new connections of a group of listening sockets (`SO_REUSEPORT`) come to the one that began to listen as number `index`, from 0 on; or
+/// lets the kernel choose again.
+///
+/// # Errors
+/// `ENOPROTOOPT` from a kernel before Linux 5.3, which cannot let go of the choice.
+pub fn choose_of_group(fd: i32, index: Option<u32>) -> Result<(), Errno> {
+    /// `BPF_RET | BPF_K`: the result of the program is a constant (include/uapi/linux/bpf_common.h).
+    const RETURN: u64 = 0x06;
+    match index {
+        Some(index) => attach(fd, SO_ATTACH_REUSEPORT_CBPF, &[RETURN | u64::from(index) << 32]),
+        None => set_option(fd, SOL_SOCKET as i32, SO_DETACH_REUSEPORT_BPF as i32, &0i32.to_ne_bytes()),
+    }
+}
+
+fn attach(fd: i32, option: u32, program: &[u64]) -> Result<(), Errno> {
     /// `struct sock_fprog` (include/uapi/linux/filter.h).
     #[repr(C)]
     struct Program {
@@ -66,7 +86,7 @@ pub fn set_filter(fd: i32, program: &[u64]) -> Result<(), Errno> {
     }
     let value = Program { len: program.len() as u16, filter: program.as_ptr() };
     // SAFETY: `value` and the instructions it points to are read, and live over the call.
-    unsafe { syscall!(nr::__NR_setsockopt, fd, SOL_SOCKET, SO_ATTACH_FILTER, &raw const value, size_of::<Program>()) }.map(|_| ())
+    unsafe { syscall!(nr::__NR_setsockopt, fd, SOL_SOCKET, option, &raw const value, size_of::<Program>()) }.map(|_| ())
 }
 
 /// `SO_GET_FILTER` (include/uapi/asm-generic/socket.h) has the number of `SO_ATTACH_FILTER`.

@@ -11,16 +11,18 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+use ckpt_sys::socket::choose_of_group;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{Shutdown, SocketFlags};
 
 use crate::netlink_socket::NetlinkState;
 use crate::socket::observe::{self, InTheWay, in_the_way};
 use crate::socket::{Address, Message, SocketKind, SocketState, options, rebuild};
 use crate::tcp_socket::{self, TcpLink, TcpState, WaitingConnection};
 use crate::udp_socket::UdpState;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{Shutdown, SocketFlags};
 
 use super::address::{port, with_port};
 use super::all::{Rebuilt, is_nonblocking};
@@ -319,6 +321,11 @@ impl Rebuilt<'_> {
 
     /// Makes the connections that wait to be accepted from a listening socket.
     fn fill_backlog(&mut self, index: u32, listener: &SocketState, waiting: &[WaitingConnection]) -> Result<(), RebuildError> {
+        let place = self.place_in_group(index, listener).filter(|_| !waiting.is_empty());
+        if let Some(place) = place {
+            let chosen = choose_of_group(self.fd(index)?.as_raw_fd(), Some(place));
+            chosen.map_err(errno).map_err(self.failed(index, "choose for its connections"))?;
+        }
         for connection in waiting {
             // These come last.
             if connection.deferred {
@@ -341,7 +348,24 @@ impl Rebuilt<'_> {
                 None => drop(fd),
             }
         }
-        Ok(())
+        match place {
+            Some(_) => {
+                let freed = choose_of_group(self.fd(index)?.as_raw_fd(), None);
+                freed.map_err(errno).map_err(self.failed(index, "let the kernel choose for"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// As which of several sockets that listen at the same address (`SO_REUSEPORT`) this one began to; nothing for one that is alone.
+    fn place_in_group(&self, index: u32, listener: &SocketState) -> Option<u32> {
+        let shares = |socket: &SocketState| socket.option(libc::SOL_SOCKET, libc::SO_REUSEPORT).is_some_and(|value| value != 0);
+        let is_of_group = |socket: &SocketState, tcp: &TcpState| {
+            matches!(tcp.link, TcpLink::Listening { .. }) && shares(socket) && socket.name == listener.name
+        };
+        let group: Vec<u32> = self.tcp_sockets().filter(|(_, socket, tcp)| is_of_group(socket, tcp)).map(|(at, ..)| at).collect();
+        let place = group.iter().position(|at| *at == index).filter(|_| group.len() > 1)?;
+        u32::try_from(place).ok()
     }
 
     /// Whether a TCP socket was accepted by a listening socket of the job, as far as addresses tell.

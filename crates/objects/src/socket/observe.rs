@@ -597,7 +597,28 @@ impl<'a> Join<'a> {
         }
         // Sockets are found in the order of their descriptors, in most cases that in which they were made.
         waiting.sort_by_key(|waiting| (waiting.deferred, waiting.client));
+        let waiting = self.part_of(one, waiting);
         Ok(TcpLink::Listening { backlog, waiting })
+    }
+
+    /// The part of the connections to an address that wait with this one of several sockets that listen there (`SO_REUSEPORT`). The kernel tells how
+    /// many wait with each (`idiag_rqueue`, sock_diag(7)), but not which.
+    fn part_of(&self, one: &Found, mut waiting: Vec<WaitingConnection>) -> Vec<WaitingConnection> {
+        let option = |found: &Found, name: i32| number(&found.fd, libc::SOL_SOCKET, name).unwrap_or(0) != 0;
+        let shares = |other: &&Found| {
+            other.is_tcp() && option(other, libc::SO_ACCEPTCONN) && option(other, libc::SO_REUSEPORT) && other.name == one.name
+        };
+        let group: Vec<u64> = self.found.iter().filter(shares).map(|other| other.descriptor.inode).collect();
+        let Some(place) = group.iter().position(|inode| *inode == one.descriptor.inode).filter(|_| group.len() > 1) else {
+            return waiting;
+        };
+        let queued = |inode: &u64| self.tcp.iter().find(|entry| entry.inode == *inode).map_or(0, |entry| entry.received as usize);
+        let before: usize = group[..place].iter().map(queued).sum();
+        let mut own = waiting.split_off(before.min(waiting.len()));
+        if place + 1 < group.len() {
+            own.truncate(queued(&one.descriptor.inode));
+        }
+        own
     }
 
     fn udp(&self, one: &Found) -> Result<UdpState, SocketError> {
