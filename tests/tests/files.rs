@@ -11,6 +11,7 @@ use ckpt_tests::{Identity, Job, Sandbox, as_either, program_survives, tool};
 program_survives!(file_offsets);
 program_survives!(shared_descriptions);
 program_survives!(deleted_files);
+program_survives!(files_of_the_dead);
 program_survives!(replaced_files);
 program_survives!(pipes);
 

@@ -112,6 +112,12 @@ pub enum RebuildError {
 }
 
 impl RebuildError {
+    /// Whether there is nothing by the name of a file.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Open { source, .. } if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)))
+    }
+
     /// For `map_err`: a file that could not be opened.
     pub fn open<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> Self {
         move |error| Self::Open { path: path.to_owned(), source: error.into() }

@@ -374,6 +374,23 @@ fn pidfd_of_the_dead(flags: u32) -> Result<OwnedFd, RebuildError> {
     fd
 }
 
+/// A file of `/proc/PID` of a process that is gone: whoever reads it is told so (`ESRCH`). Nothing for another path.
+fn proc_of_the_dead(path: &Path, description: &OpenFile) -> Option<Result<OwnedFd, RebuildError>> {
+    let mut parts = path.strip_prefix("/proc").ok()?.components();
+    parts.next()?.as_os_str().to_str()?.parse::<u32>().ok()?;
+    let file = parts.as_path();
+    // Until it is waited for, a process that has ended has its directory.
+    let child = child::spawn(0, None, || 0).map_err(RebuildError::raw("make a process that ends"));
+    Some(child.and_then(|child| {
+        let open =
+            |file: &Path| file::rebuild_named(&Path::new("/proc").join(child.to_string()).join(file), description.flags, 0);
+        // Some files cannot be opened of one that has ended.
+        let opened = open(file).or_else(|_| open(Path::new("stat")));
+        waitpid(Pid::from_raw(child), WaitOptions::empty()).map_err(RebuildError::call("wait for a process that ends"))?;
+        opened
+    }))
+}
+
 /// Opens a file of `/proc` or a process, which are there only when the processes are. In the process `pid`, which has it.
 ///
 /// # Errors
@@ -385,7 +402,10 @@ pub fn rebuild_own(description: &OpenFile, pid: NsPid) -> Result<OwnedFd, Rebuil
             let path = path.as_path();
             // By the name that works where this namespace's own `/proc` could not be mounted, too.
             let own = path.strip_prefix(format!("/proc/{pid}")).map(|rest| Path::new("/proc/self").join(rest));
-            file::rebuild_named(own.as_deref().unwrap_or(path), description.flags, description.position)
+            match file::rebuild_named(own.as_deref().unwrap_or(path), description.flags, description.position) {
+                Err(error) if error.is_missing() => proc_of_the_dead(path, description).unwrap_or(Err(error)),
+                opened => opened,
+            }
         }
         OpenFileKind::Pidfd(PidfdState { process: Some(process) }) => pidfd::rebuild(*process, description.flags),
         _ => Err(RebuildError::Incomplete("a file that is open")),
