@@ -21,7 +21,7 @@ use ckpt_objects::sysv::SystemV;
 use ckpt_objects::terminal::Terminals;
 use ckpt_objects::{FilePath, NsPid};
 use rustix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Everything about a job but the contents of its pages, which the image keeps beside it by address space.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub struct JobInfo {
     /// The processes that a restart has made; empty in the first run.
     pub restarted: Vec<Start>,
     /// What the job's agents find their coordinator by: [`ckpt_wire::Secret`]. Shown to nobody.
-    #[serde(serialize_with = "hide_from_people")]
+    #[serde(serialize_with = "hide_from_people", deserialize_with = "read_hidden")]
     pub secret: u128,
     /// The file name of the command's program.
     pub name: String,
@@ -114,6 +114,14 @@ pub struct JobInfo {
 /// Leaves a secret out of JSON.
 fn hide_from_people<S: Serializer>(secret: &u128, serializer: S) -> Result<S::Ok, S::Error> {
     if serializer.is_human_readable() { serializer.serialize_none() } else { secret.serialize(serializer) }
+}
+
+/// Reads a secret, which JSON has not.
+fn read_hidden<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+    if deserializer.is_human_readable() {
+        return Ok(Option::deserialize(deserializer)?.unwrap_or(0));
+    }
+    u128::deserialize(deserializer)
 }
 
 /// An environment variable.
