@@ -27,6 +27,7 @@ fn every_program_is_deterministic() {
         }
         let args: &[&str] = match name.as_str() {
             "blocking_calls" => &["threads"],
+            "random_tree" => &["1"],
             "tcp_connecting" => &["0"],
             _ => &[],
         };
