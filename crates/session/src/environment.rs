@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ckpt_objects::{FilePath, HostPid, start};
 use ckpt_wire::STARTED;
@@ -14,6 +15,8 @@ use crate::{living, private};
 
 /// What the names of the files end in; the job's id comes before it.
 const EXTENSION: &str = "env";
+/// A file of this age may be of a job that is about to begin.
+const NEW: Duration = Duration::from_secs(60);
 /// `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
@@ -177,11 +180,18 @@ fn sweep(path: &Path) {
     if !sees_all || path.parent() != Some(&common) {
         return;
     }
-    for entry in common.read_dir().into_iter().flatten().flatten().filter(|entry| entry.path() != path) {
-        let name = entry.path();
+    let age = |name: &PathBuf| name.symlink_metadata().ok()?.modified().ok()?.elapsed().ok();
+    let is_other = |name: &PathBuf| name.file_stem() != path.file_stem() && age(name).is_some_and(|age| age > NEW);
+    let names: Vec<PathBuf> =
+        common.read_dir().into_iter().flatten().flatten().map(|entry| entry.path()).filter(is_other).collect();
+    if names.is_empty() {
+        return;
+    }
+    let Some(living) = living::jobs() else { return };
+    for name in names {
         let is_ours = |extension: &&OsStr| [EXTENSION, STARTED.trim_start_matches('.')].iter().any(|own| extension == own);
-        let id = name.extension().filter(is_ours).and_then(|_| name.file_stem()?.to_str());
-        if id.is_some_and(|id| !living::is_there(id)) {
+        let id = name.extension().filter(is_ours).and_then(|_| name.file_stem());
+        if id.is_some_and(|id| !living.contains(id.as_bytes())) {
             let _ = std::fs::remove_file(name);
         }
     }

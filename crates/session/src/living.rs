@@ -1,5 +1,6 @@
 //! Whether a job lives already: a restart beside it would take its files from under it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -31,10 +32,33 @@ pub fn process_of(id: &str, pids: &[NsPid]) -> Option<HostPid> {
     }
 }
 
-/// Whether a process of the job with this id lives now, as far as its environment tells.
+/// The ids of all jobs of which a process lives; nothing where one has overwritten its environment, so that its job is not known.
 #[must_use]
-pub fn is_there(id: &str) -> bool {
-    find(id, &[]).is_some()
+pub fn jobs() -> Option<HashSet<Vec<u8>>> {
+    let mut jobs = HashSet::new();
+    for pid in processes() {
+        match job_of(pid) {
+            Some(job) => drop(jobs.insert(job)),
+            None if maps(pid, &format!("/{AGENT_FILE}")) => return None,
+            None => (),
+        }
+    }
+    Some(jobs)
+}
+
+/// All processes but this one.
+fn processes() -> impl Iterator<Item = HostPid> {
+    let own = std::process::id();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    numbers.filter(move |pid| u32::try_from(*pid) != Ok(own)).map(HostPid)
+}
+
+/// Whether a process maps a file whose path ends so.
+fn maps(pid: HostPid, name: &str) -> bool {
+    let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else { return false };
+    // The path ends the line, but for the note that the file is gone.
+    String::from_utf8_lossy(&maps).lines().any(|line| line.trim_end_matches(" (deleted)").ends_with(name))
 }
 
 /// Ends (`SIGKILL`) every process of the job with this id, as [`process_of`] finds them, and waits until they are gone.
@@ -64,9 +88,7 @@ pub fn end(id: &str, pids: &[NsPid]) -> Result<(), HostPid> {
 
 /// A process that belongs to the job. Those that have ended have neither environment nor mappings any more.
 fn find(id: &str, pids: &[NsPid]) -> Option<HostPid> {
-    let own = std::process::id();
-    let numbers = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    numbers.filter(|pid| u32::try_from(*pid) != Ok(own)).map(HostPid).find(|pid| belongs(*pid, id, pids))
+    processes().find(|pid| belongs(*pid, id, pids))
 }
 
 fn belongs(pid: HostPid, id: &str, pids: &[NsPid]) -> bool {
@@ -86,12 +108,8 @@ fn job_of(pid: HostPid) -> Option<Vec<u8>> {
 /// Whether a process has an agent that is this job's: the job's own copy, or any if it also has a pid of the job's. A program that sets its title
 /// (setproctitle(3)) writes over its environment, so that only this tells.
 fn has_agent(pid: HostPid, id: &str, pids: &[NsPid]) -> bool {
-    let Ok(maps) = fs::read(format!("/proc/{pid}/maps")) else { return false };
-    let maps = String::from_utf8_lossy(&maps);
-    // The path ends the line, but for the note that the file is gone.
-    let maps = |name: &str| maps.lines().any(|line| line.trim_end_matches(" (deleted)").ends_with(name));
-    maps(&copy_of(id).display().to_string())
-        || (maps(&format!("/{AGENT_FILE}")) && status_if_there(pid).is_some_and(|status| pids.contains(&status.ns_pid())))
+    maps(pid, &copy_of(id).display().to_string())
+        || (maps(pid, &format!("/{AGENT_FILE}")) && status_if_there(pid).is_some_and(|status| pids.contains(&status.ns_pid())))
 }
 
 #[cfg(test)]
